@@ -1,0 +1,1 @@
+"""Rows in: any source as typed, digested Parquet, and columns as integer symbols within their bounds."""

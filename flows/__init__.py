@@ -1,0 +1,1 @@
+"""The story told with Prefect and MLflow, and the command line."""

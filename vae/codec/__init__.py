@@ -1,0 +1,1 @@
+"""The archive codec: integers only, and never torch."""

@@ -1,0 +1,90 @@
+"""Settings of the model and of its training: frozen, documented, self-checking.
+
+The same classes show as forms in Prefect's deployments, so every field carries its description and bounds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Family(StrEnum):
+    """A family of latent variables."""
+
+    gaussian = "gaussian"
+    quantized = "quantized"
+
+
+class Codes(StrEnum):
+    """How much the sparse code is asked to carry by itself."""
+
+    none = "none"
+    lean = "lean"
+    balanced = "balanced"
+    rich = "rich"
+
+
+class Effort(StrEnum):
+    """How long to train; a number of optimiser steps, never a time."""
+
+    fast = "fast"
+    standard = "standard"
+    max = "max"
+
+
+CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.15, Codes.balanced: 0.4, Codes.rich: 0.8}
+"""Weight λ of the term that asks the code alone to reconstruct the row."""
+
+
+class ModelSettings(Settings):
+    """Shape of a `SparseVAE` for tables."""
+
+    family: Family = Family.quantized
+    """Latent family: `quantized` integer codes with a spike at zero, or the plain `gaussian` VAE."""
+    latents: int = Field(default=16, ge=1, le=256)
+    """Number of latent variables; ignored when `codes` is `none`."""
+    codes: Codes = Codes.balanced
+    """How much the code is asked to carry: none, lean, balanced or rich."""
+    width: int = Field(default=32, ge=4, le=256)
+    """Hidden width of the archive's decoder; its weights are stored in every archive."""
+    encoder_width: int = Field(default=128, ge=4, le=4096)
+    """Hidden width of the encoder and of the codes-only decoder; never stored in an archive."""
+    encoder_depth: int = Field(default=2, ge=1, le=8)
+    """Hidden layers of the encoder and of the codes-only decoder."""
+    activation: str = Field(default="relu", pattern="^(relu|tanh|gelu|silu|elu)$")
+    """Activation of the encoder and of the codes-only decoder."""
+
+
+class TrainSettings(Settings):
+    """How a model is trained."""
+
+    effort: Effort = Effort.standard
+    """Number of optimiser steps: `fast` about 1 minute for `flights` on 2 cores, `standard` 5, `max` 30."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of weights, batch order and noise."""
+    batch_rows: int = Field(default=2048, ge=1, le=1_000_000)
+    """Rows a step."""
+    encoder_lr: float = Field(default=2e-3, gt=0, le=1)
+    """Peak learning rate of the encoder."""
+    decoder_lr: float = Field(default=4e-3, gt=0, le=1)
+    """Peak learning rate of the decoder and the prior."""
+    kl_warmup: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps over which the code's rate (or KL) rises to its full weight."""
+    free_bits: float = Field(default=0.0, ge=0, le=8)
+    """Nats a latent may spend before its rate counts (Kingma et al. 2016)."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+    refit_share: float = Field(default=0.35, ge=0, lt=1)
+    """Last share of the steps, in which the encoder is frozen and prior and decoder are refitted on hard codes."""
+    patience: int = Field(default=8, ge=1)
+    """Validations without improvement after which a phase ends early."""
+    threads: int = Field(default=0, ge=0, le=256)
+    """Threads of the tensor library; 0 takes what the machine has."""
