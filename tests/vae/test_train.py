@@ -1,0 +1,326 @@
+"""Training: phases, early stopping, progress, and that a killed training ends as one that was not."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data.errors import ModelError
+from vae import schedule
+from vae.checkpoint import Checkpoints
+from vae.settings import TrainSettings
+from vae.train import Batches, Rows, run, training_key
+
+SETTINGS = TrainSettings(batch_rows=64, threads=1, seed=3)
+TOTAL = 200
+
+
+class Toy(nn.Module):
+    """Two latents for four columns; squared error in place of bits. Notes the phases it was trained in."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.encoder = nn.Linear(4, 2)
+            self.decoder = nn.Linear(2, 4)
+        self.phases: list[str] = []
+
+    def loss(
+        self, batch: dict[str, Tensor], *, progress: float, phase: str, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        if not self.phases or self.phases[-1] != phase:
+            self.phases.append(phase)
+        codes = self.encoder(batch["x"])
+        noise = torch.rand(codes.shape, generator=generator) - 0.5
+        error = (self.decoder(codes + 0.1 * noise) - batch["x"]).square().sum(1).mean()
+        return {"loss": error, "column": error}
+
+    def validation_bits(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        error = (self.decoder(self.encoder(batch["x"])) - batch["x"]).square().sum(1)
+        return {"code_bits": torch.zeros_like(error), "column_bits": error}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [
+            {"name": "encoder", "params": self.encoder.parameters()},
+            {"name": "decoder", "params": self.decoder.parameters()},
+        ]
+
+
+def toy_rows(n: int = 600, seed: int = 0) -> Rows:
+    """Rows of rank two with a little noise; the last sixth validates."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(n, 2)) @ random.normal(size=(2, 4)) + 0.05 * random.normal(size=(n, 4))
+    order = np.arange(n)
+    return Rows({"x": values.astype(np.float32)}, order[: n * 5 // 6], order[n * 5 // 6 :])
+
+
+def weights(model: nn.Module) -> bytes:
+    return b"".join(value.numpy().tobytes() for _, value in sorted(model.state_dict().items()))
+
+
+def trained(
+    rows: Rows | None = None,
+    settings: TrainSettings = SETTINGS,
+    folder: Path | None = None,
+    total: int = TOTAL,
+    **more: Any,
+) -> tuple[Toy, list[dict[str, Any]]]:
+    model, rows = Toy(), rows or toy_rows()
+    checkpoints = Checkpoints(folder, "key") if folder else None
+    phases = schedule.phases(total, settings.refit_share)
+    return model, run(model, rows, settings, total=total, phases=phases, checkpoints=checkpoints, **more)
+
+
+def test_training_improves_and_goes_through_its_phases() -> None:
+    model, history = trained()
+    assert model.phases == ["joint", "refit", "quantise"]
+    assert history[-1]["bits"] < history[0]["bits"] / 2
+    assert [entry["step"] for entry in history] == sorted({entry["step"] for entry in history})
+    assert set(history[0]) == {"step", "phase", "loss", "column", "code_bits", "column_bits", "bits"}
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
+    first, again = trained()[0], trained()[0]
+    other = trained(settings=SETTINGS.model_copy(update={"seed": 4}))[0]
+    assert weights(first) == weights(again) != weights(other)
+
+
+def test_training_leaves_the_process_as_it_was(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    handler = signal.getsignal(signal.SIGINT)
+    trained()
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_encoder_stays_as_it_is_once_it_is_refitted() -> None:
+    seen: dict[str, list[bytes]] = {}
+    model = Toy()
+
+    def note(state: dict[str, Any]) -> None:
+        seen.setdefault(state["phase"], []).append(weights(model.encoder))
+
+    phases = schedule.phases(TOTAL, SETTINGS.refit_share)
+    run(model, toy_rows(), SETTINGS, total=TOTAL, phases=phases, on_progress=note)
+    assert len(set(seen["joint"])) > 10
+    assert len(set(seen["refit"] + seen["quantise"])) == 1
+
+
+def test_progress_names_step_phase_and_speed() -> None:
+    seen: list[dict[str, Any]] = []
+    trained(on_progress=seen.append)
+    assert set(seen[0]) == {"step", "steps", "phase", "loss", "bits", "rows_per_second"}
+    assert seen[-1]["step"] == seen[-1]["steps"] == TOTAL
+    assert seen[-1]["phase"] == "quantise"
+    assert seen[-1]["rows_per_second"] > 0
+
+
+class Worsening(Toy):
+    """Its validation is best at the 40th step of training and gets worse from there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.best = 0, b""
+
+    def loss(self, batch: dict[str, Tensor], **more: Any) -> dict[str, Tensor]:
+        self.steps += 1
+        return super().loss(batch, **more)
+
+    def validation_bits(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.steps == 40:
+            self.best = weights(self)
+        return {"column_bits": torch.full((len(batch["x"]),), float(abs(self.steps - 40)))}
+
+
+def test_a_phase_that_no_longer_improves_ends_and_its_best_weights_are_taken_up() -> None:
+    model = Worsening()
+    settings = SETTINGS.model_copy(update={"patience": 3})
+    phases = schedule.phases(1000, 0.5)[:1]
+    history = run(model, toy_rows(), settings, total=1000, phases=phases)
+    assert [entry["step"] for entry in history] == [20, 40, 60, 80, 100]
+    assert weights(model) == model.best != b""
+
+
+def test_a_later_phase_keeps_what_it_was_handed_if_it_cannot_improve_on_it() -> None:
+    model = Worsening()
+    settings = SETTINGS.model_copy(update={"patience": 3})
+    run(model, toy_rows(), settings, total=1000, phases=schedule.phases(1000, 0.5))
+    assert weights(model) == model.best != b""
+    assert model.steps == 100 + 60 + 60
+
+
+def test_a_training_that_diverges_at_once_says_so() -> None:
+    rows = toy_rows()
+    rows.arrays["x"][:] = np.nan
+    message = (
+        "training diverged before step 130: the loss is not a finite number; lower encoder_lr and decoder_lr"
+    )
+    with pytest.raises(ModelError, match=f"^{message}$"):
+        trained(rows)
+
+
+def test_no_rows_to_train_on_is_an_error() -> None:
+    nothing = np.empty(0, np.int64)
+    with pytest.raises(ModelError, match=r"^there are no rows to train on; give a larger table$"):
+        trained(Rows({"x": np.zeros((3, 4), np.float32)}, nothing, np.arange(3)))
+
+
+def test_one_row_is_enough() -> None:
+    rows = Rows({"x": np.ones((1, 4), np.float32)}, np.zeros(1, np.int64), np.empty(0, np.int64))
+    assert trained(rows)[1][-1]["bits"] < 1
+
+
+def test_ctrl_c_stays_ctrl_c() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+
+    def stop(_: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(on_progress=stop)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_batches_visit_every_row_once_an_epoch_wherever_they_start() -> None:
+    rows = toy_rows(120)
+    arrays = {"x": torch.arange(120)}
+    whole = [batch["x"].tolist() for batch in Batches(arrays, rows.train, 7, 25, range(12))]
+    assert sorted(chain(*whole[:4])) == sorted(chain(*whole[4:8])) == rows.train.tolist()
+    assert whole[:4] != whole[4:8]
+    for start in (1, 4, 6):
+        assert [
+            batch["x"].tolist() for batch in Batches(arrays, rows.train, 7, 25, range(start, 12))
+        ] == whole[start:]
+
+
+class StopTrainingError(Exception):
+    """Ends a training from its progress callback."""
+
+
+def stopped(folder: Path, step: int, **more: Any) -> None:
+    def stop(state: dict[str, Any]) -> None:
+        if state["step"] >= step:
+            raise StopTrainingError
+
+    with pytest.raises(StopTrainingError):
+        trained(folder=folder, on_progress=stop, **more)
+
+
+@pytest.mark.parametrize("step", [20, 33, 60, 129, 135, 199])
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights_and_history(
+    tmp_path: Path, step: int
+) -> None:
+    model, history = trained()
+    stopped(tmp_path / "c", step)
+    steps: list[int] = []
+    resumed, resumed_history = trained(
+        folder=tmp_path / "c", on_progress=lambda state: steps.append(state["step"])
+    )
+    assert weights(resumed) == weights(model)
+    assert resumed_history == history
+    assert steps[0] > step - 20
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    model, _ = trained(folder=tmp_path / "c")
+    again, _ = trained(folder=tmp_path / "c", on_progress=lambda _: pytest.fail("trained again"))
+    assert weights(again) == weights(model)
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped(tmp_path / "c", 90)
+    older, newest = sorted((tmp_path / "c").iterdir())
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    steps: list[int] = []
+    resumed, _ = trained(folder=tmp_path / "c", on_progress=lambda state: steps.append(state["step"]))
+    assert caplog.messages == [f"checkpoint {newest} is damaged; going on from the one before it"]
+    assert steps[0] == int(older.stem) + 1
+    assert weights(resumed) == weights(trained()[0])
+
+
+def test_a_checkpoint_of_another_training_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped(tmp_path / "c", 30)
+    other = Checkpoints(tmp_path / "c", "another key")
+    assert other.newest() is None
+    (file,) = (tmp_path / "c").iterdir()
+    assert caplog.messages == [f"checkpoint {file} is of other data, settings or code and is not used"]
+
+
+def test_the_key_of_a_training_changes_with_data_rows_and_settings() -> None:
+    rows = toy_rows()
+    one = rows.arrays["x"].copy()
+    one[5, 2] += 1e-3
+    others = [
+        training_key(rows, "a"),
+        training_key(rows, "b"),
+        training_key(Rows({"x": one}, rows.train, rows.validation), "a"),
+        training_key(Rows({"y": rows.arrays["x"]}, rows.train, rows.validation), "a"),
+        training_key(Rows(rows.arrays, rows.train[1:], rows.validation), "a"),
+    ]
+    assert len(set(others)) == len(others)
+    assert training_key(toy_rows(), "a") == others[0]
+
+
+SCRIPT = """
+import sys, time
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+spec = spec_from_file_location("test_train", {here!r})
+sys.modules["test_train"] = tests = module_from_spec(spec)
+spec.loader.exec_module(tests)
+def pace(state):
+    print(state["step"], flush=True)
+    time.sleep(0.02)
+tests.trained(folder=Path(sys.argv[1]), on_progress=pace)
+"""
+
+
+def test_killed_with_sigkill_and_run_again_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    script = SCRIPT.format(here=__file__)
+    command = [sys.executable, "-c", script, str(tmp_path / "checkpoints")]
+    for deadly in (50, 150):  # once in the joint phase, once in the refit
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if int(line) >= deadly:
+                    process.send_signal(signal.SIGKILL)
+                    break
+        assert process.returncode == -signal.SIGKILL
+    assert weights(trained(folder=tmp_path / "checkpoints")[0]) == weights(trained()[0])
+
+
+def test_checkpoints_hold_nothing_that_could_run_code(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "key")
+    checkpoints.save(1, {"harm": time.sleep})
+    with pytest.raises(Exception, match="Weights only load failed"):
+        checkpoints.newest()
+
+
+@pytest.fixture(autouse=True)
+def _listening(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="vae")

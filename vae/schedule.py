@@ -1,0 +1,110 @@
+"""When training does what: steps, phases, learning rate, batch order, as pure functions of step and seed.
+
+Nothing here looks at a clock or keeps a state, so a training that was killed knows where it was from its step
+alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vae.settings import Effort
+
+PhaseName = Literal["joint", "refit", "quantise"]
+
+CELLS_A_STEP = 2048 * 19
+"""Cells of the batch on which the efforts were timed: 2,048 rows of the 19 columns of `flights`."""
+FULL_STEPS = {Effort.fast: 1_200, Effort.standard: 6_000, Effort.max: 36_000}
+"""Steps for a large table as wide as `flights`: about 1, 5 and 30 minutes on 2 cores."""
+EPOCHS = {Effort.fast: 40, Effort.standard: 120, Effort.max: 500}
+"""Passes over a small table after which more steps would only learn it by heart."""
+FEWEST_STEPS = 200
+QUANTISE_SHARE = 0.1
+WARMUP_SHARE, WARMUP_STEPS = 0.05, 100
+FLOOR = 0.02
+PHASE_PEAK: dict[PhaseName, float] = {"joint": 1.0, "refit": 0.5, "quantise": 0.25}
+
+
+class Phase(NamedTuple):
+    """A stretch of training, from step `start` up to but without step `stop`."""
+
+    name: PhaseName
+    start: int
+    stop: int
+
+
+def steps(rows: int, columns: int, effort: Effort) -> int:
+    """Optimiser steps for a table: fewer where a step is dear (many columns) or the rows are few.
+
+    >>> steps(336_776, 19, Effort.fast) == FULL_STEPS[Effort.fast]
+    True
+    >>> steps(1, 1, Effort.max)
+    200
+    """
+    full = FULL_STEPS[effort]
+    by_width = full * CELLS_A_STEP / (2048 * max(columns, 1))
+    by_rows = EPOCHS[effort] * math.ceil(rows / 2048) * 4
+    return max(FEWEST_STEPS, round(min(by_rows, max(by_width, full / 8), full * 1.5)))
+
+
+def phases(
+    total: int, refit_share: float, *, latent: bool = True, quantised: bool = True
+) -> tuple[Phase, ...]:
+    """The phases of `total` steps; without a latent code there is no encoder to freeze and nothing to refit.
+
+    >>> phases(1000, 0.3)
+    (Phase(name='joint', start=0, stop=700), Phase(name='refit', start=700, stop=900), \
+Phase(name='quantise', start=900, stop=1000))
+    >>> phases(1000, 0.3, quantised=False)
+    (Phase(name='joint', start=0, stop=1000),)
+    """
+    if not quantised:
+        return (Phase("joint", 0, total),)
+    quantise = round(total * (1 - QUANTISE_SHARE))
+    refit = min(quantise, round(total * (1 - refit_share))) if latent else quantise
+    bounds: list[Phase] = [
+        Phase("joint", 0, refit),
+        Phase("refit", refit, quantise),
+        Phase("quantise", quantise, total),
+    ]
+    return tuple(phase for phase in bounds if phase.stop > phase.start)
+
+
+def learning_rate(step: int, phase: Phase) -> float:
+    """Share of the peak learning rate: a short rise, then half a cosine down to 2% at the phase's end."""
+    length, position = phase.stop - phase.start, step - phase.start
+    rise = max(1, min(WARMUP_STEPS, round(length * WARMUP_SHARE)))
+    if position < rise:
+        shape = (position + 1) / rise
+    else:
+        fall = (position - rise) / max(1, length - 1 - rise)
+        shape = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
+    return PHASE_PEAK[phase.name] * shape
+
+
+def interval(total: int) -> int:
+    """Steps between two validations, each of which also writes a checkpoint.
+
+    >>> interval(200), interval(6_000), interval(60_000)
+    (20, 100, 500)
+    """
+    return max(20, min(500, total // 60))
+
+
+def batch_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """The training rows as epoch `epoch` visits them."""
+    bits = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64))
+    return np.random.Generator(bits).permutation(rows)
+
+
+def noise_seed(seed: int, step: int) -> int:
+    """Seed of the noise of one step, mixed so that neighbouring steps and seeds share nothing.
+
+    >>> noise_seed(0, 1) == noise_seed(0, 1), noise_seed(0, 1) == noise_seed(1, 0)
+    (True, False)
+    """
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
