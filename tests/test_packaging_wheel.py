@@ -1,0 +1,183 @@
+"""The built wheel in clean environments, which `make test-slow` makes.
+
+`SVAE_TEST_CORE_VENV`: the wheel and the core's dependencies, nothing else.
+`SVAE_TEST_WHEEL_VENV`: the wheel and everything that the pipeline needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+FIXTURES = Path(__file__).parent / "fixtures"
+COMMANDS = "run ingest train codes decode compress decompress inspect verify models serve".split()
+MODELS_COMMANDS = "list show promote rollback".split()
+FORBIDDEN = ("torch", "lightning", "prefect", "mlflow", "matplotlib", "fastapi", "psutil", "sklearn", "scipy")
+
+
+def environment(variable: str) -> Path:
+    """Folder of one of the environments; skips where `make test-slow` did not make it."""
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} is not set: make test-slow makes the environment and sets it")
+    return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def core() -> Path:
+    return environment("SVAE_TEST_CORE_VENV")
+
+
+@pytest.fixture(scope="module")
+def wheel() -> Path:
+    return environment("SVAE_TEST_WHEEL_VENV")
+
+
+@pytest.fixture(scope="module")
+def archive() -> Path:
+    """A frozen archive. A missing one fails: it is never made anew."""
+    archives = sorted(FIXTURES.glob("*.svae"))
+    assert archives, f"no frozen archive in {FIXTURES}"
+    return archives[-1]
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A folder whose own `data`, `vae` and `flows` break whatever imports them."""
+    for name in ("data", "vae", "flows"):
+        package = tmp_path / "elsewhere" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(f"raise ImportError('the wrong {name} was imported')\n")
+    return tmp_path / "elsewhere"
+
+
+def svae(
+    venv: Path, *arguments: str | Path, cwd: Path, extra: Mapping[str, str] | None = None, status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """`svae` of an environment, called from `cwd`, the variables about Python left out."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}
+    variables["PATH"] = f"{venv / 'bin'}{os.pathsep}{variables['PATH']}"
+    command = [str(venv / "bin" / "svae"), *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=cwd, env={**variables, **(extra or {})}, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == status, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def imported(stderr: str) -> set[str]:
+    """Top-level modules that a process imported, from what PYTHONPROFILEIMPORTTIME makes it write."""
+    found = re.findall(r"^import time:\s+\d+ \|\s+\d+ \|\s*(\w+)", stderr, re.MULTILINE)
+    assert "flows" in found, "nothing was recorded"
+    return set(found)
+
+
+def test_wheel_holds_the_three_packages_and_nothing_else(core: Path) -> None:
+    built = list((core.parent / core.name.removesuffix("-core") / "wheel").glob("*.whl"))
+    assert len(built) == 1
+    files = zipfile.ZipFile(built[0]).namelist()
+    assert {name.split("/")[0] for name in files if ".dist-info" not in name} == {"data", "vae", "flows"}
+    assert not [name for name in files if "test" in name.split("/")[-1]]
+    assert {"data/py.typed", "vae/py.typed", "flows/py.typed"} <= set(files)
+
+
+def test_core_environment_lacks_the_pipeline(core: Path) -> None:
+    command = [str(core / "bin" / "python"), "-m", "pip", "list", "--format=json"]
+    listed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert not {package["name"].lower() for package in listed} & set(FORBIDDEN)
+
+
+def test_every_command_of_the_list_is_offered(core: Path, tmp_path: Path) -> None:
+    shown = svae(core, "--help", cwd=tmp_path).stdout
+    assert [command for command in COMMANDS if command not in shown] == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [*((name,) for name in COMMANDS), *(("models", name) for name in MODELS_COMMANDS)], ids=str
+)
+def test_help_works_on_the_core_alone(core: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = svae(core, *arguments, "--help", cwd=tmp_path, extra={"COLUMNS": "120"})
+    assert "Usage: svae" in done.stdout
+    assert done.stderr == ""
+
+
+def test_archive_is_read_on_the_core_alone(core: Path, archive: Path, tmp_path: Path) -> None:
+    summary = json.loads(svae(core, "inspect", archive, "--json", cwd=tmp_path).stdout)
+    assert summary["archive_bytes"] == archive.stat().st_size
+    svae(core, "verify", archive, cwd=tmp_path)
+    svae(core, "decompress", archive, "-o", tmp_path / "out.parquet", cwd=tmp_path)
+    svae(core, "decompress", archive, "-o", tmp_path / "out.csv", cwd=tmp_path)
+    lines = (tmp_path / "out.csv").read_text().count("\n")
+    assert lines == summary["rows"] + 1
+    assert (tmp_path / "out.parquet").stat().st_size > 0
+
+
+@pytest.mark.parametrize("command", ["run", "train", "serve"])
+def test_core_alone_names_the_extra_that_is_missing(core: Path, tmp_path: Path, command: str) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("a,b\n" + "1,2\n" * 100)
+    arguments = {"run": ["--dataset", table], "train": [table, "--out", "model"], "serve": []}[command]
+    before = set(tmp_path.iterdir())
+    done = svae(core, command, *arguments, cwd=tmp_path, status=2)
+    assert "pipeline" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_reading_imports_nothing_of_the_pipeline_even_where_it_is_installed(
+    wheel: Path, archive: Path, tmp_path: Path
+) -> None:
+    profile = {"PYTHONPROFILEIMPORTTIME": "1"}
+    calls = [
+        ["--help"],
+        *([name, "--help"] for name in COMMANDS),
+        ["inspect", archive],
+        ["verify", archive],
+        ["decompress", archive, "-o", tmp_path / "out.parquet"],
+    ]
+    for call in calls:
+        modules = imported(svae(wheel, *call, cwd=tmp_path, extra=profile).stderr)
+        assert not modules & set(FORBIDDEN), call
+
+
+@pytest.mark.parametrize("call", ["--help", "inspect"])
+def test_start_takes_under_two_seconds(core: Path, archive: Path, tmp_path: Path, call: str) -> None:
+    arguments = [archive] if call == "inspect" else []
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        svae(core, call, *arguments, cwd=tmp_path)
+        return time.perf_counter() - start
+
+    seconds()  # the first start writes byte code
+    assert statistics.median(seconds() for _ in range(5)) < 2
+
+
+def test_works_from_a_folder_with_packages_of_the_same_names(
+    wheel: Path, foreign: Path, tmp_path: Path
+) -> None:
+    rows = "".join(f"{i},{i % 7},{'xyz'[i % 3]}\n" for i in range(500))
+    (foreign / "table.csv").write_text("id,week,letter\n" + rows)
+    svae(wheel, "ingest", "table.csv", "--out", "ingested", cwd=foreign)
+    svae(wheel, "compress", "table.csv", "-o", "table.svae", "--effort", "fast", cwd=foreign)
+    svae(wheel, "verify", "table.svae", "--against", "table.csv", cwd=foreign)
+    svae(wheel, "decompress", "table.svae", "-o", "again.csv", cwd=foreign)
+    assert (foreign / "again.csv").read_text() == (foreign / "table.csv").read_text()
+
+
+def test_pipeline_works_from_a_folder_with_packages_of_the_same_names(wheel: Path, foreign: Path) -> None:
+    rows = "".join(f"{i},{i % 7},{'xyz'[i % 3]}\n" for i in range(5_000))
+    (foreign / "table.csv").write_text("id,week,letter\n" + rows)
+    svae(wheel, "run", "--dataset", "table.csv", "--effort", "fast", "--out", "out", cwd=foreign)
+    assert "champion" in svae(wheel, "models", "list", cwd=foreign).stdout
