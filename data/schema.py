@@ -1,0 +1,381 @@
+"""What a table's columns are: kinds, Arrow types, null spellings, text formats and error bounds.
+
+A `Schema` is made from Arrow (`Schema.from_arrow`), by typing a text source, or from a YAML file::
+
+    columns:
+      - {name: dep_delay, kind: integer, bound: 0.5}
+      - {name: time_hour, kind: timestamp, text_format: "%Y-%m-%dT%H:%M:%SZ"}
+    csv: {delimiter: ";"}
+
+Columns that the file does not list are inferred.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from data.arrowtypes import decode_field, decode_metadata, encode_field, encode_metadata, parse_type
+from data.errors import BoundError, SchemaError
+
+CATEGORY_CAP = 10_000
+"""Most distinct values of a categorical column; distinct values are counted exactly up to here."""
+BOUND_DISTINCT = 64
+"""`*=...` bounds integer columns with more distinct values than this."""
+
+
+class Frozen(BaseModel):
+    """Base of the data package's records: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Kind(StrEnum):
+    """What a column's values mean to a model."""
+
+    numeric = "numeric"
+    integer = "integer"
+    boolean = "boolean"
+    categorical = "categorical"
+    timestamp = "timestamp"
+    text = "text"
+    array = "array"
+    other = "other"
+
+
+DEFAULT_TYPES = {
+    Kind.numeric: "double",
+    Kind.integer: "int64",
+    Kind.boolean: "bool",
+    Kind.categorical: "string",
+    Kind.timestamp: "timestamp[s]",
+    Kind.text: "string",
+}
+"""Arrow type of a column whose schema states the kind alone."""
+
+
+class Bound(Frozen):
+    """An allowed error: absolute in the column's unit, or a share of the column's finite range."""
+
+    width: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Largest allowed |x - restored|; 0 is exact. A relative width is a fraction: 1% is 0.01."""
+    relative: bool = False
+    """Whether `width` is a fraction of (max - min) over the column's finite values."""
+
+
+class Column(Frozen):
+    """One column of a table."""
+
+    name: str
+    """Name, unique in its table."""
+    kind: Kind
+    """What the values mean."""
+    arrow: str = ""
+    """Arrow type, as pyarrow prints it; by default the usual one of the kind."""
+    nullable: bool = True
+    """Whether nulls may occur."""
+    null_text: str | None = None
+    """How the source text spells null; None where the source is not text or has no nulls."""
+    text_format: str | None = None
+    """How values print to CSV, e.g. `int`, `fixed:2`, `shortest`, a timestamp pattern (see `data.csvtext`)."""
+    bound: str | None = None
+    """Error bound as written, e.g. `0.5` or `1%`; None is exact."""
+    ipc: str | None = None
+    """The Arrow field, serialised, base64; only for types whose printed name does not say all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        filled: dict[str, Any] = {str(key): value for key, value in values.items()}
+        if isinstance(filled.get("bound"), int | float):
+            filled["bound"] = str(filled["bound"])
+        if not filled.get("arrow") and filled.get("kind") in DEFAULT_TYPES:
+            filled["arrow"] = DEFAULT_TYPES[Kind(filled["kind"])]
+            if filled["kind"] == Kind.timestamp and str(filled.get("text_format", "")).endswith(("Z", "+00:00")):
+                filled["arrow"] = "timestamp[s, tz=UTC]"
+        return filled
+
+    @field_validator("bound")
+    @classmethod
+    def _bound_is_meant(cls, bound: str | None) -> str | None:
+        if bound is not None:
+            parse_bound(bound)
+        return bound
+
+    @property
+    def type(self) -> pa.DataType:
+        """The Arrow type."""
+        return self.field.type
+
+    @cached_property
+    def field(self) -> pa.Field:
+        """The Arrow field, with kind, null spelling and text format in its metadata."""
+        if self.ipc is not None:
+            field = decode_field(self.ipc, self.name)
+        else:
+            field = pa.field(self.name, parse_type(self.arrow, self.name), self.nullable)
+        ours = {"svae.kind": self.kind.value, "svae.null": self.null_text, "svae.format": self.text_format}
+        ours["svae.bound"] = self.bound
+        metadata = dict(field.metadata or {})
+        metadata.update({key.encode(): value.encode() for key, value in ours.items() if value is not None})
+        return field.with_metadata(metadata)
+
+    @classmethod
+    def from_arrow(cls, field: pa.Field) -> Column:
+        """Inverse of `field`; the kind of a foreign field is inferred from its type."""
+        metadata: dict[bytes, bytes] = dict(field.metadata or {})
+        ours = {key: metadata.pop(key).decode() for key in list(metadata) if key.startswith(b"svae.")}
+        metadata.pop(b"PARQUET:field_id", None)
+        bare = field.with_metadata(metadata or None)
+        names = {"kind": b"svae.kind", "null_text": b"svae.null", "text_format": b"svae.format", "bound": b"svae.bound"}
+        kept = {name: ours[key] for name, key in names.items() if key in ours}
+        kept.setdefault("kind", kind_of(field.type).value)
+        return cls.model_validate(
+            {"name": field.name, "arrow": str(field.type), "nullable": field.nullable, "ipc": encode_field(bare), **kept}
+        )
+
+
+class CsvDialect(Frozen):
+    """How a CSV file was written, so that it can be written again."""
+
+    delimiter: str = Field(default=",", min_length=1, max_length=2)
+    """Between fields: one character, which a space may follow."""
+    header: bool = True
+    """Whether the first record holds the column names."""
+    line_end: Literal["\n", "\r\n", "\r"] = "\n"
+    """After each record."""
+    final_line_end: bool = True
+    """Whether the last record has its line end."""
+    quoting: Literal["minimal", "all", "text"] = "minimal"
+    """Which fields stand in double quotes: those that must, all, or the header and all of text columns."""
+    bom: bool = False
+    """Whether the file opens with a UTF-8 byte order mark."""
+
+
+class Schema(Frozen):
+    """The columns of a table, in order."""
+
+    columns: tuple[Column, ...]
+    """The columns."""
+    csv: CsvDialect | None = None
+    """How the source was written, if it was CSV."""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """Arrow metadata of the table as it came (pandas' for example); not UTF-8: `base64:` and the bytes."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Schema:
+        seen: set[str] = set()
+        for name in self.names:
+            if name in seen:
+                raise SchemaError(f"column name {name!r} occurs twice; rename one of the columns")
+            seen.add(name)
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Column names, in order."""
+        return [column.name for column in self.columns]
+
+    def column(self, name: str) -> Column:
+        """The column of this name, or SchemaError."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise SchemaError(f"there is no column {name!r}; the columns are {', '.join(self.names)}")
+
+    def to_arrow(self) -> pa.Schema:
+        """The Arrow schema, with all that ours knows in its metadata."""
+        metadata = decode_metadata(self.metadata)
+        if self.csv is not None:
+            metadata[b"svae.csv"] = self.csv.model_dump_json().encode()
+        return pa.schema([column.field for column in self.columns], metadata or None)
+
+    @classmethod
+    def from_arrow(cls, schema: pa.Schema) -> Schema:
+        """Inverse of `to_arrow`; kinds of foreign columns are inferred from their types (strings are text)."""
+        metadata: dict[bytes, bytes] = dict(schema.metadata or {})
+        dialect = metadata.pop(b"svae.csv", None)
+        return cls(
+            columns=tuple(Column.from_arrow(field) for field in schema),
+            csv=None if dialect is None else CsvDialect.model_validate_json(dialect),
+            metadata=encode_metadata(metadata),
+        )
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self._plain(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Schema:
+        """Inverse of `to_json`; SchemaError if the text is not a schema."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise SchemaError(f"not a schema: {_first_error(error)}") from error
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write the file that `from_yaml` reads."""
+        import yaml
+
+        Path(path).write_text(yaml.safe_dump(self._plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Schema:
+        """Read a schema that a person wrote; SchemaError names the file and the first thing wrong in it."""
+        import yaml
+
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise SchemaError(f"{path}: there is no such schema file") from error
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise SchemaError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise SchemaError(f"{path}: {_first_error(error)}") from error
+        except (SchemaError, BoundError) as error:
+            raise type(error)(f"{path}: {error}") from error
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def _plain(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+
+
+class ColumnStats(Frozen):
+    """What one pass over a column counts."""
+
+    min: int | float | str | None = None
+    """Smallest finite value, in the column's unit (timestamps as integers of their unit); None if there is none."""
+    max: int | float | str | None = None
+    """Largest finite value."""
+    nulls: int = 0
+    """Null values."""
+    nans: int = 0
+    """Values that are not a number."""
+    infinities: int = 0
+    """Values that are plus or minus infinity."""
+    distinct: int | None = None
+    """Distinct values, nulls not counted; None above `CATEGORY_CAP`."""
+    mean: float | None = None
+    """Mean of the finite values of a number column."""
+    std: float | None = None
+    """Their standard deviation (divided by n)."""
+    categories: tuple[str, ...] | None = None
+    """The distinct values of a categorical column, sorted."""
+
+
+def kind_of(type_: pa.DataType) -> Kind:
+    """The kind that an Arrow type alone tells; strings are text until their values have been counted."""
+    types = pa.types
+    if types.is_boolean(type_):
+        return Kind.boolean
+    if types.is_integer(type_):
+        return Kind.integer
+    if types.is_floating(type_):
+        return Kind.numeric
+    if types.is_timestamp(type_) or types.is_date(type_):
+        return Kind.timestamp
+    if is_text(type_):
+        return Kind.text
+    if types.is_dictionary(type_) and is_text(type_.value_type):
+        return Kind.categorical
+    if types.is_fixed_size_list(type_) and types.is_primitive(type_.value_type):
+        return Kind.array
+    return Kind.other
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Whether values are Unicode strings of any layout."""
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+
+
+def parse_bound(text: str) -> Bound:
+    """An error bound as users write it.
+
+    >>> parse_bound("1%")
+    Bound(width=0.01, relative=True)
+
+    Raises:
+        BoundError: Not a number, negative, NaN or infinite.
+    """
+    stripped = text.strip()
+    relative = stripped.endswith("%")
+    try:
+        width = float(stripped.removesuffix("%"))
+    except ValueError:
+        width = float("nan")
+    if not 0 <= width < float("inf"):
+        raise BoundError(f"bound {text!r}: must be a finite number >= 0, such as 0.5 (the column's unit) or 1% (of its range)")
+    return Bound(width=width / 100 if relative else width, relative=relative)
+
+
+def resolve_bounds(specs: Sequence[str], schema: Schema, stats: Mapping[str, ColumnStats]) -> dict[str, float]:
+    """Absolute widths of the columns that may lose precision: the schema's own bounds, then `specs`, later ones win.
+
+    Args:
+        specs: `NAME=BOUND` or `*=BOUND`; the star means floats, and integers with more than 64 distinct values.
+        schema: Names, kinds and own bounds of the columns.
+        stats: Statistics of the table, for percentages and for the star.
+
+    Raises:
+        BoundError: A bound that cannot be meant, an unknown column, or one that is not numeric.
+    """
+    wanted = {column.name: parse_bound(column.bound) for column in schema.columns if column.bound is not None}
+    for spec in specs:
+        name, equals, text = spec.rpartition("=")
+        if not equals:
+            raise BoundError(f"bound {spec!r}: must read COLUMN=WIDTH, such as 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'")
+        try:
+            bound = parse_bound(text)
+        except BoundError as error:
+            raise BoundError(f"{error} (in {spec!r})") from error
+        if name == "*":
+            wanted.update({column.name: bound for column in schema.columns if _is_starred(column, stats[column.name])})
+        elif name in schema.names:
+            wanted[name] = bound
+        else:
+            raise BoundError(f"bound {spec!r}: there is no column {name!r}; the columns are {', '.join(schema.names)}")
+    widths = {name: _absolute(schema.column(name), bound, stats[name]) for name, bound in wanted.items()}
+    return {name: width for name, width in widths.items() if width > 0}
+
+
+def _is_starred(column: Column, stats: ColumnStats) -> bool:
+    many = stats.distinct is None or stats.distinct > BOUND_DISTINCT
+    return column.kind is Kind.numeric or (column.kind is Kind.integer and many)
+
+
+def _absolute(column: Column, bound: Bound, stats: ColumnStats) -> float:
+    """The width in the column's unit; BoundError for a column whose values have no distance."""
+    if bound.width == 0:
+        return 0.0
+    if column.kind not in (Kind.numeric, Kind.integer, Kind.timestamp):
+        raise BoundError(f"column {column.name!r} is {column.kind.value}: only numbers and timestamps take a bound; leave it exact")
+    if not bound.relative:
+        return bound.width
+    if not isinstance(stats.min, int | float) or not isinstance(stats.max, int | float):
+        return 0.0  # No finite value, no range.
+    width = bound.width * (float(stats.max) - float(stats.min))
+    if width == float("inf"):
+        raise BoundError(f"column {column.name!r}: its range is too wide for a percentage; give an absolute bound")
+    return width
+
+
+def _first_error(error: ValidationError) -> str:
+    """The first finding of pydantic, in one line that names place and value."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "top level"
+    return f"{place}: {first['msg']} (got {first['input']!r:.100})"
