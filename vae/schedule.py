@@ -16,12 +16,12 @@ from vae.settings import Effort
 
 PhaseName = Literal["joint", "refit", "quantise"]
 
-CELLS_A_STEP = 2048 * 19
-"""Cells of the batch on which the efforts were timed: 2,048 rows of the 19 columns of `flights`."""
+FULL_COLUMNS = 19
+"""Columns of `flights`, on which the efforts were timed with batches of 2,048 rows."""
 FULL_STEPS = {Effort.fast: 1_200, Effort.standard: 6_000, Effort.max: 36_000}
 """Steps for a large table as wide as `flights`: about 1, 5 and 30 minutes on 2 cores."""
-EPOCHS = {Effort.fast: 40, Effort.standard: 120, Effort.max: 500}
-"""Passes over a small table after which more steps would only learn it by heart."""
+FULL_ROWS = 100_000
+"""Rows from which on a table gets the full number of steps."""
 FEWEST_STEPS = 200
 QUANTISE_SHARE = 0.1
 WARMUP_SHARE, WARMUP_STEPS = 0.05, 100
@@ -45,10 +45,9 @@ def steps(rows: int, columns: int, effort: Effort) -> int:
     >>> steps(1, 1, Effort.max)
     200
     """
-    full = FULL_STEPS[effort]
-    by_width = full * CELLS_A_STEP / (2048 * max(columns, 1))
-    by_rows = EPOCHS[effort] * math.ceil(rows / 2048) * 4
-    return max(FEWEST_STEPS, round(min(by_rows, max(by_width, full / 8), full * 1.5)))
+    by_width = min(1.5, max(1 / 8, FULL_COLUMNS / max(columns, 1)))
+    by_rows = math.sqrt(min(1.0, rows / FULL_ROWS))
+    return max(FEWEST_STEPS, round(FULL_STEPS[effort] * by_width * by_rows))
 
 
 def phases(

@@ -1,6 +1,6 @@
 """Training on Lightning, in phases, with exact resume.
 
-Batch order, noise and learning rate are functions of the seed and the step (`schedule`). So a checkpoint holds
+Batch order, noise and learning rate are functions of seed and step (see `schedule`), so a checkpoint holds
 the step, the weights, the optimiser and the early stopping, and a training that was killed ends with the
 weights of one that was not, bit for bit, if the number of threads is the same.
 """
