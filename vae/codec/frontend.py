@@ -1,0 +1,324 @@
+"""What the network sees of a row and of the rows above it: integer features, made alike in training and decoding.
+
+All features are integers from -127 to 127 in units of 1/32. A number shows its magnitude and its squashed differences
+(sign * 8 * log2(1 + |d|)) to the previous row, to a linear prediction from earlier columns, and to the value last seen
+with the same key; a name shows whether it changed. `Memory` holds what the block has seen so far: the tables that
+recall values by key, and the adaptive counts of identifiers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vae.codec.jit import jit
+from vae.codec.plan import MAX_CONTEXTS, MAX_LINEAR, MAX_PARENTS, Head, Plan
+
+Longs = npt.NDArray[np.int64]
+FEATURE_ONE = 32
+"""Fixed-point one of a feature."""
+FEATURE_MAX = 127
+
+# columns of Front.items
+HEAD, LOW, HIGH, ORDERED, STATES, NULL, NAN, ESCAPE, CENTER, SPREAD, BINS, UNIT = range(12)
+COMPONENTS, LINEAR, RECALL, CONTEXTS, EMBED_BEFORE, EMBED_AFTER, HEAD_ROW, OUTPUTS, BEFORE, AFTER = range(12, 22)
+N_PARAMETERS = 22
+
+# columns of Memory.row, what is known of a column while its row is coded
+P1, P2, MISSING, NAME, VALUE, STATE, PREDICTED, RECALLED, KNOWN = range(9)
+
+
+class Front(NamedTuple):
+    """A plan as arrays, one row a column."""
+
+    items: Longs
+    components: Longs
+    bins: Longs
+    linear: Longs
+    """Sources (-1 ends), weights now, weights before, then own weight and constant."""
+    recall: Longs
+    contexts: Longs
+    squash: Longs
+
+
+class Memory(NamedTuple):
+    """What a block has seen so far; tables are open-addressed, lists of counts are linked."""
+
+    row: Longs
+    slots: Longs
+    keys: Longs
+    last: Longs
+    first: npt.NDArray[np.int32]
+    totals: npt.NDArray[np.int32]
+    distinct: npt.NDArray[np.int32]
+    values: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+    nexts: npt.NDArray[np.int32]
+    used: npt.NDArray[np.int32]
+
+
+TABLES = MAX_CONTEXTS + 1
+"""Tables a column may have: one that recalls, and its contexts."""
+
+
+def front_of(plan: Plan, squash: Longs) -> Front:
+    """The arrays of a plan."""
+    n = len(plan.columns)
+    front = Front(
+        items=np.zeros((n, N_PARAMETERS), np.int64),
+        components=np.zeros((n, 8), np.int64),
+        bins=np.zeros((n, 63), np.int64),
+        linear=np.zeros((n, 3 * MAX_LINEAR + 2), np.int64),
+        recall=np.full((n, MAX_PARENTS), -1, np.int64),
+        contexts=np.full((n, MAX_CONTEXTS, MAX_PARENTS), -1, np.int64),
+        squash=squash,
+    )
+    embedded = rows = 0
+    for j, item in enumerate(plan.columns):
+        outputs = {state: item.states.index(state) if state in item.states else -1 for state in (1, 2, 3)}
+        place_before = embedded if item.embedded_before else -1
+        place_after = embedded + item.embedded_before if item.embedded_after else -1
+        front.items[j] = [
+            item.head, item.low, item.high, item.ordered, len(item.states), outputs[1], outputs[2], outputs[3],
+            item.center, item.spread, len(item.bins), item.unit, len(item.components), item.linear is not None,
+            len(item.recall), len(item.contexts), place_before, place_after, rows, item.outputs, item.before, item.after,
+        ]  # fmt: skip
+        front.components[j, : len(item.components)] = item.components
+        front.bins[j, : len(item.bins)] = item.bins
+        front.recall[j, : len(item.recall)] = item.recall
+        for e, context in enumerate(item.contexts):
+            front.contexts[j, e, : len(context)] = context
+        front.linear[j, :MAX_LINEAR] = -1
+        if item.linear is not None:
+            k = len(item.linear.sources)
+            front.linear[j, :k] = item.linear.sources
+            front.linear[j, MAX_LINEAR : MAX_LINEAR + k] = item.linear.now
+            front.linear[j, 2 * MAX_LINEAR : 2 * MAX_LINEAR + k] = item.linear.before
+            front.linear[j, 3 * MAX_LINEAR :] = (item.linear.own, item.linear.constant)
+        embedded += item.embedded_before + item.embedded_after
+        rows += item.outputs
+    return front
+
+
+def new_memory(front: Front, rows: int) -> Memory:
+    """An empty memory for a block of `rows` rows."""
+    n = len(front.items)
+    # columns that remember nothing share the first table's place but never touch it
+    remembers = bool(front.items[:, RECALL].any() or front.items[:, CONTEXTS].any())
+    tables = n * TABLES if remembers else 1
+    capacity = 16
+    while capacity < 2 * rows:
+        capacity *= 2
+    live = np.zeros(tables, bool)
+    if remembers:
+        live = np.zeros((n, TABLES), bool)
+        live[:, 0] = front.items[:, RECALL] > 0
+        for e in range(MAX_CONTEXTS):
+            live[:, e + 1] = front.items[:, CONTEXTS] > e
+        live = live.ravel()
+    index = np.cumsum(live) - 1
+    count = max(1, int(live.sum()))
+    row = np.zeros((n, 9), np.int64)
+    row[:, P1] = row[:, P2] = front.items[:, CENTER]
+    row[:, NAME] = front.items[:, HIGH] - front.items[:, LOW] + 1
+    slots = np.zeros((n, 2 * TABLES), np.int64)
+    if remembers:
+        slots[:, TABLES:] = index.reshape(n, TABLES)
+    return Memory(
+        row=row,
+        slots=slots,
+        keys=np.full((count, capacity), -1, np.int64),
+        last=np.zeros((count, capacity), np.int64),
+        first=np.full((count, capacity), -1, np.int32),
+        totals=np.zeros((count, capacity), np.int32),
+        distinct=np.zeros((count, capacity), np.int32),
+        values=np.zeros((count, rows), np.int32),
+        counts=np.zeros((count, rows), np.int32),
+        nexts=np.zeros((count, rows), np.int32),
+        used=np.zeros(count, np.int32),
+    )
+
+
+@jit
+def squashed(difference: int, squash: Longs) -> int:
+    """sign * round(8 * log2(1 + |difference|)), at most 127."""
+    size = abs(difference)
+    octaves = 0
+    while size > 1023:
+        size >>= 1
+        octaves += 8
+    result = min(squash[size] + octaves, FEATURE_MAX)
+    return result if difference >= 0 else -result
+
+
+@jit
+def magnitude(value: int, center: int, spread: int) -> int:
+    """(value - center) * spread / 2**16, clipped to a feature."""
+    return min(max(((value - center) * spread) >> 16, -FEATURE_MAX), FEATURE_MAX)
+
+
+@jit
+def find_slot(keys: Longs, key: int) -> int:
+    """The slot of `key`, claimed if it is new; `keys` is never more than half full."""
+    mask = keys.shape[0] - 1
+    slot = ((((key ^ (key >> 20)) & 0x3FFFFFFF) * 0x9E3779B1) >> 15) & mask
+    while keys[slot] != key:
+        if keys[slot] == -1:
+            keys[slot] = key
+            break
+        slot = (slot + 1) & mask
+    return slot
+
+
+@jit
+def key_of(parents: Longs, items: Longs, row: Longs) -> int:
+    """A key of up to 42 bits for what the earlier columns `parents` hold; different rows may share one, harmlessly."""
+    key = 0
+    for k in range(parents.shape[0]):
+        p = parents[k]
+        if p < 0:
+            break
+        cell = (row[p, VALUE] - items[p, LOW] + 1) * 4 + row[p, STATE]
+        key = (key * 1000003 + cell) & 0x3FFFFFFFFFF
+    return key
+
+
+@jit
+def predict(j: int, front: Front, row: Longs) -> int:
+    """The linear prediction of column j, within one span of its symbols."""
+    linear = front.linear
+    total = linear[j, 3 * MAX_LINEAR] * row[j, P1] + linear[j, 3 * MAX_LINEAR + 1]
+    for k in range(MAX_LINEAR):
+        s = linear[j, k]
+        if s < 0:
+            break
+        value = row[s, VALUE] if row[s, STATE] == 0 else row[s, P1]
+        total += linear[j, MAX_LINEAR + k] * value + linear[j, 2 * MAX_LINEAR + k] * row[s, P1]
+    low, high = front.items[j, LOW], front.items[j, HIGH]
+    span = high - low + 1
+    return min(max((total + 32768) >> 16, low - span), high + span)
+
+
+@jit
+def look_before(j: int, front: Front, memory: Memory, features: Longs) -> int:
+    """Fill `features` with what is known before column j is coded; returns the embedding's row, or -1."""
+    items, row, slots = front.items, memory.row, memory.slots
+    at = 0
+    if items[j, ORDERED]:
+        features[0] = magnitude(row[j, P1], items[j, CENTER], items[j, SPREAD])
+        features[1] = squashed(row[j, P1] - row[j, P2], front.squash)
+        features[2] = FEATURE_ONE * row[j, MISSING]
+        at = 3
+        if items[j, LINEAR]:
+            row[j, PREDICTED] = predict(j, front, row)
+            features[at] = squashed(row[j, PREDICTED] - row[j, P1], front.squash)
+            at += 1
+        if items[j, RECALL]:
+            table = slots[j, TABLES]
+            slot = find_slot(memory.keys[table], key_of(front.recall[j], items, row))
+            slots[j, 0] = slot
+            row[j, KNOWN] = 1 if memory.totals[table, slot] > 0 else 0
+            row[j, RECALLED] = memory.last[table, slot] if row[j, KNOWN] else row[j, P1]
+            features[at] = squashed(row[j, RECALLED] - row[j, P1], front.squash)
+            features[at + 1] = FEATURE_ONE * row[j, KNOWN]
+            at += 2
+    else:
+        features[0] = FEATURE_ONE * row[j, MISSING]
+        at = 1
+    for e in range(items[j, CONTEXTS]):
+        table = slots[j, TABLES + 1 + e]
+        slot = find_slot(memory.keys[table], key_of(front.contexts[j, e], items, row))
+        slots[j, 1 + e] = slot
+        features[at] = squashed(memory.totals[table, slot], front.squash)
+        features[at + 1] = squashed(memory.distinct[table, slot], front.squash)
+        at += 2
+    if items[j, EMBED_BEFORE] < 0:
+        return -1
+    return items[j, EMBED_BEFORE] + row[j, NAME]
+
+
+@jit
+def look_after(j: int, front: Front, memory: Memory, features: Longs) -> int:
+    """Fill `features` with what column j shows once coded, and remember it; returns the embedding's row, or -1."""
+    items, row = front.items, memory.row
+    missing = row[j, STATE] != 0
+    value = row[j, P1] if missing else row[j, VALUE]
+    name = items[j, HIGH] - items[j, LOW] + 1 if missing else row[j, VALUE] - items[j, LOW]
+    if items[j, ORDERED]:
+        features[0] = magnitude(value, items[j, CENTER], items[j, SPREAD])
+        features[1] = squashed(value - row[j, P1], front.squash)
+        features[2] = FEATURE_ONE if value == row[j, P1] else 0
+        features[3] = FEATURE_ONE if missing else 0
+        at = 4
+        if items[j, LINEAR]:
+            features[at] = squashed(value - row[j, PREDICTED], front.squash)
+            at += 1
+        if items[j, RECALL]:
+            features[at] = squashed(value - row[j, RECALLED], front.squash)
+    else:
+        features[0] = FEATURE_ONE if name == row[j, NAME] else 0
+    index = items[j, EMBED_AFTER]
+    if index >= 0:
+        if items[j, ORDERED] and items[j, HEAD] != 0:
+            bins = items[j, BINS]
+            b = 0
+            while b < bins and value >= front.bins[j, b]:
+                b += 1
+            index += bins + 1 if missing else b
+        else:
+            index += name
+    return index
+
+
+@jit
+def remember(j: int, front: Front, memory: Memory) -> None:
+    """Enter column j's value of this row into its tables."""
+    items, row, slots = front.items, memory.row, memory.slots
+    if row[j, STATE] != 0:
+        return
+    value = row[j, VALUE]
+    if items[j, RECALL]:
+        table, slot = slots[j, TABLES], slots[j, 0]
+        memory.last[table, slot] = value
+        memory.totals[table, slot] = 1
+    for e in range(items[j, CONTEXTS]):
+        table, slot = slots[j, TABLES + 1 + e], slots[j, 1 + e]
+        node = memory.first[table, slot]
+        tail = -1
+        while node >= 0 and memory.values[table, node] != value:
+            tail = node
+            node = memory.nexts[table, node]
+        if node >= 0:
+            memory.counts[table, node] += 1
+        else:
+            node = memory.used[table]
+            memory.used[table] = node + 1
+            memory.values[table, node] = value
+            memory.counts[table, node] = 1
+            memory.nexts[table, node] = -1
+            if tail < 0:
+                memory.first[table, slot] = node
+            else:
+                memory.nexts[table, tail] = node
+            memory.distinct[table, slot] += 1
+        memory.totals[table, slot] += 1
+
+
+@jit
+def end_row(front: Front, memory: Memory) -> None:
+    """The row becomes the previous row."""
+    row, items = memory.row, front.items
+    for j in range(row.shape[0]):
+        if row[j, STATE] == 0:
+            row[j, P2] = row[j, P1]
+            row[j, P1] = row[j, VALUE]
+            row[j, MISSING] = 0
+            row[j, NAME] = row[j, VALUE] - items[j, LOW]
+        else:
+            row[j, MISSING] = 1
+            row[j, NAME] = items[j, HIGH] - items[j, LOW] + 1
+
+
+assert Head.softmax == 0  # look_after compares with the number

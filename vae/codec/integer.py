@@ -1,0 +1,329 @@
+"""A trained decoder in exact integers: its bytes, the proof that its sums cannot overflow, and its blocks.
+
+Layout of the bytes (all integers little-endian)::
+
+    4 bytes   length of the plan
+    n bytes   the plan: canonical JSON, deflated (zlib)
+    per group of tensors, in the order of GROUPS:
+        4 bytes   length
+        n bytes   the group's weights, one tensor after the other in the order of `Plan.shapes`, as one pcodec file
+                  of int16
+
+A block is one stream for the code and one a column: a byte that says whether states occur that no training row held
+(1) or not (0), then 32-bit words.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from data.errors import DamagedError, ModelError
+from vae.codec.entropy import PRECISION, STATE_LOW, encode_ops, exp_table, scale_table, sigmoid_table, squash_table
+from vae.codec.frontend import FEATURE_MAX, Front, front_of, new_memory
+from vae.codec.kernel import ACTIVATION_MAX, Streams, Tables, Tape, Weights, observe, walk
+from vae.codec.plan import Plan
+
+GROUPS = ("before", "after", "embed", "bias", "hidden", "head", "prior")
+MAX_PLAN_BYTES = 16 << 20
+MAX_WEIGHTS = 1 << 24
+SUM_LIMIT = 1 << 31
+
+Longs = npt.NDArray[np.int64]
+States = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.int8]
+Tensors = Mapping[str, npt.NDArray[np.int16]]
+
+
+class IntegerModel:
+    """A decoder that gives the same probabilities on every machine. Immutable; safe to share between threads."""
+
+    def __init__(self, plan: Plan, tensors: Tensors) -> None:
+        """Raises ModelError where shapes do not fit the plan or a sum could leave 31 bits."""
+        self.plan = plan
+        self.tensors = dict(tensors)
+        expected = plan.shapes()
+        if {k: v.shape for k, v in self.tensors.items()} != expected:
+            raise ModelError("the model's weights do not have the shapes its plan asks for")
+        self._front = front_of(plan, squash_table())
+        self._weights = _pad(plan, self.tensors)
+        _prove_sums(self._weights, self._front)
+        self._tables = Tables(exp_table(), sigmoid_table(), scale_table())
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the coded columns, in coding order."""
+        return self.plan.names
+
+    @property
+    def latents(self) -> int:
+        """Number of latents."""
+        return self.plan.latents
+
+    def to_bytes(self) -> bytes:
+        """The model as stored in an archive; see the module's docstring."""
+        from pcodec import ChunkConfig, standalone
+
+        text = json.dumps(self.plan.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"), sort_keys=True)
+        packed = zlib.compress(text.encode(), 9)
+        parts = [struct.pack("<I", len(packed)), packed]
+        for group in GROUPS:
+            flat = [t.ravel() for name, t in self.tensors.items() if _group(name) == group]
+            joined = np.concatenate(flat) if flat else np.zeros(0, np.int16)
+            body = standalone.simple_compress(joined, ChunkConfig(compression_level=12)) if len(joined) else b""
+            parts += [struct.pack("<I", len(body)), body]
+        return b"".join(parts)
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> IntegerModel:
+        """The inverse of `to_bytes`; ModelError for anything that is not a sound model."""
+        pieces = _pieces(blob)
+        try:
+            inflate = zlib.decompressobj()
+            text = inflate.decompress(next(pieces), MAX_PLAN_BYTES)
+            if inflate.unconsumed_tail or not inflate.eof:
+                raise ModelError("the model's plan is too long or cut short")
+            plan = Plan.model_validate_json(text)
+        except (zlib.error, ValidationError, ValueError) as error:
+            raise ModelError(f"the model's plan cannot be read: {_first_line(error)}") from error
+        shapes = plan.shapes()
+        tensors: dict[str, npt.NDArray[np.int16]] = {}
+        for group in GROUPS:
+            names = [name for name in shapes if _group(name) == group]
+            sizes = [int(np.prod(shapes[name])) for name in names]
+            if sum(sizes) > MAX_WEIGHTS:
+                raise ModelError(f"the model asks for {sum(sizes)} weights; at most {MAX_WEIGHTS} are admitted")
+            flat = _unpack_weights(next(pieces), sum(sizes), group)
+            for name, part in zip(names, np.split(flat, np.cumsum(sizes)[:-1]), strict=True) if names else ():
+                tensors[name] = part.reshape(shapes[name])
+        if next(pieces, None) is not None:
+            raise ModelError("bytes after the end of the model")
+        return cls(plan, {name: tensors[name] for name in shapes})
+
+    def encode_block(self, symbols: Longs, states: States, codes: Codes) -> list[bytes]:
+        """The streams of a block: the code's, then one a column in coding order.
+
+        symbols, states: (rows, columns); codes: (rows, latents). Symbols must lie on their column's grid.
+        """
+        self._check_block(symbols, states, codes)
+        rows, columns = symbols.shape
+        unseen = self._unseen(states)
+        sizes = np.array([rows * self.latents] + [3 * rows] * columns, np.int64)
+        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        space = max(1, int(sizes.sum()))
+        tape = Tape(np.zeros(space, np.int64), np.zeros(space, np.int64), offsets, np.zeros(columns + 1, np.int64))
+        walk(
+            False, columns, symbols, states, codes, unseen, self._front, new_memory(self._front, rows),
+            self._weights, self._tables, tape, _no_streams(columns),
+        )  # fmt: skip
+        flags = [b"\0", *(b"\1" if u else b"\0" for u in unseen)]
+        streams: list[bytes] = []
+        for s, flag in enumerate(flags):
+            part = slice(offsets[s], offsets[s] + tape.used[s])
+            words = np.zeros(int(tape.used[s]) + 2, np.uint32)
+            begin = encode_ops(tape.starts[part], tape.widths[part], words)
+            streams.append(flag + words[begin:].astype("<u4").tobytes())
+        return streams
+
+    def decode_block(self, streams: list[bytes], rows: int, upto: int | None = None) -> tuple[Longs, States, Codes]:
+        """The inverse of `encode_block` for the code and the first `upto` columns (default: all).
+
+        `streams` holds the code's and these columns' streams. DamagedError names the stream (0 the code's, then the
+        columns') that does not end where it began.
+        """
+        columns = len(self.columns) if upto is None else upto
+        if len(streams) < columns + 1:
+            raise DamagedError(f"{columns + 1} streams are needed, {len(streams)} are there")
+        opened, unseen = _open_streams(streams[: columns + 1], columns, len(self.columns))
+        symbols = np.zeros((rows, columns), np.int64)
+        states = np.zeros((rows, columns), np.uint8)
+        codes = np.zeros((rows, self.latents), np.int8)
+        nothing = np.zeros(1, np.int64)
+        walk(
+            True, columns, symbols, states, codes, unseen, self._front, new_memory(self._front, rows),
+            self._weights, self._tables, Tape(nothing, nothing, nothing, nothing), opened,
+        )  # fmt: skip
+        for s, name in enumerate(["code", *self.columns[:columns]]):
+            if opened.state[s] != STATE_LOW or opened.position[s] != opened.end[s]:
+                raise DamagedError(f"the stream of {name!r} does not end as it was written")
+        return symbols, states, codes
+
+    def observe(self, symbols: Longs, states: States) -> dict[str, npt.NDArray[Any]]:
+        """What the network is shown of a block and what it must say, for training; see `kernel.observe`."""
+        rows, columns = symbols.shape
+        items = self._front.items
+        contexts = int(items[:, 15].max()) if columns else 0
+        shown: dict[str, npt.NDArray[Any]] = {
+            "before": np.zeros((rows, columns, self._weights.before.shape[1]), np.int8),
+            "after": np.zeros((rows, columns, self._weights.after.shape[1]), np.int8),
+            "places": np.full((rows, columns, 2), -1, np.int32),
+            "bases": np.zeros((rows, columns, 5), np.int32),
+            "classes": np.zeros((rows, columns, contexts + 2), np.int8),
+            "member": np.zeros((rows, columns), np.float32),
+        }
+        memory = new_memory(self._front, rows)
+        observe(symbols, states, self._front, memory, *cast(Any, shown.values()))
+        return shown
+
+    def _unseen(self, states: States) -> npt.NDArray[np.bool_]:
+        """Per column, whether the block holds a state that no training row held."""
+        result = np.zeros(len(self.columns), bool)
+        for j, item in enumerate(self.plan.columns):
+            present = set(np.unique(states[:, j]).tolist()) - {0}
+            result[j] = bool(present - set(item.states))
+        return result
+
+    def _check_block(self, symbols: Longs, states: States, codes: Codes) -> None:
+        rows = len(symbols)
+        if symbols.shape != (rows, len(self.columns)) or states.shape != symbols.shape:
+            raise ValueError(f"symbols {symbols.shape} and states {states.shape} for {len(self.columns)} columns")
+        if codes.shape != (rows, self.latents) or (codes.size and abs(codes.astype(int)).max() > self.plan.reach):
+            raise ValueError(f"codes {codes.shape} for {self.latents} latents within {self.plan.reach}")
+        for j, item in enumerate(self.plan.columns):
+            inside = (symbols[:, j] >= item.low) & (symbols[:, j] <= item.high)
+            if not (inside | (states[:, j] != 0)).all():
+                raise ValueError(f"column {item.name!r}: symbols outside {item.low} .. {item.high}")
+
+
+def stream_bits(stream: bytes) -> int:
+    """Bits of a written stream, its flag and final state included."""
+    return 8 * len(stream)
+
+
+def _group(name: str) -> str:
+    if name.startswith("prior."):
+        return "prior"
+    last = name.rsplit(".", 1)[1]
+    if last.startswith("embed"):
+        return "embed"
+    return "bias" if last.endswith("bias") else last
+
+
+def _pieces(blob: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(blob):
+        if at + 4 > len(blob):
+            raise ModelError("the model is cut short")
+        (length,) = struct.unpack_from("<I", blob, at)
+        if at + 4 + length > len(blob):
+            raise ModelError("the model is cut short")
+        yield blob[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _unpack_weights(body: bytes, count: int, group: str) -> npt.NDArray[np.int16]:
+    from pcodec import standalone
+
+    flat = np.zeros(count, np.int16)
+    if not count:
+        if body:
+            raise ModelError(f"the model has {group} weights that its plan does not know")
+        return flat
+    try:
+        progress = standalone.simple_decompress_into(body, flat)
+    except Exception as error:  # the library raises its own type from native code
+        raise ModelError(f"the model's {group} weights cannot be read: {_first_line(error)}") from error
+    if progress.n_processed != count or not progress.finished:
+        raise ModelError(f"the model's {group} weights are not {count}")
+    return flat
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return str(error.errors()[0]["msg"])
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _pad(plan: Plan, tensors: Tensors) -> Weights:
+    d, w, columns = plan.latents, plan.width, plan.columns
+    n = len(columns)
+    feats_before = max((item.before for item in columns), default=1)
+    feats_after = max((item.after for item in columns), default=1)
+    embedded = sum(item.embedded_before + item.embedded_after for item in columns)
+
+    def empty(*shape: int) -> npt.NDArray[np.int32]:
+        return np.zeros(shape, np.int32)
+
+    def code(name: str, *shape: int) -> npt.NDArray[np.int32]:
+        return tensors[name].astype(np.int32) if d else empty(*shape)
+
+    v, k = plan.prior_width, 2 * plan.reach + 1
+    weights = Weights(
+        fraction=plan.fraction, reach=plan.reach,
+        prior_before=code("prior.before", 0, 1, v), prior_after=code("prior.after", 0, 2, v),
+        prior_bias=code("prior.bias", 0, v), prior_head=code("prior.head", 0, k, v),
+        prior_head_bias=code("prior.head_bias", 0, k), code_after=code("code.after", 0, 2, w),
+        before=empty(n, feats_before, w), after=empty(n, feats_after, w), embedding=empty(max(1, embedded), w),
+        bias=empty(n, w), hidden=empty(n, w, w), hidden_bias=empty(n, w),
+        head=empty(max(1, sum(item.outputs for item in columns)), w),
+        head_bias=empty(max(1, sum(item.outputs for item in columns))),
+    )  # fmt: skip
+    place = row = 0
+    for j, item in enumerate(columns):
+        name = f"column.{item.name}"
+        weights.before[j, : item.before] = tensors[f"{name}.before"]
+        weights.after[j, : item.after] = tensors[f"{name}.after"]
+        for part, size in (("embed_before", item.embedded_before), ("embed_after", item.embedded_after)):
+            if size:
+                weights.embedding[place : place + size] = tensors[f"{name}.{part}"]
+                place += size
+        weights.bias[j] = tensors[f"{name}.bias"]
+        weights.hidden[j], weights.hidden_bias[j] = tensors[f"{name}.hidden"], tensors[f"{name}.hidden_bias"]
+        weights.head[row : row + item.outputs] = tensors[f"{name}.head"]
+        weights.head_bias[row : row + item.outputs] = tensors[f"{name}.head_bias"]
+        row += item.outputs
+    return weights
+
+
+def _prove_sums(w: Weights, front: Front) -> None:
+    """Largest possible |sum| of each layer from the weights themselves: Σ|w| max|a| + |b| (design of the format)."""
+
+    def size(array: npt.NDArray[np.int32], axis: int | tuple[int, ...]) -> Longs:
+        return np.abs(array.astype(np.int64)).sum(axis=axis)
+
+    def top(array: npt.NDArray[np.int32]) -> Longs:
+        return np.abs(array.astype(np.int64)).max(axis=0, initial=0)
+
+    column_sum = FEATURE_MAX * (size(w.before, (0, 1)) + size(w.after, (0, 1)) + size(w.code_after, (0, 1)))
+    column_sum = column_sum + (2 * len(front.items) * top(w.embedding) + top(w.bias)) * 32
+    prior_sum = FEATURE_MAX * (size(w.prior_before, (0, 1)) + size(w.prior_after, (0, 1))) + 32 * top(w.prior_bias)
+    hidden_sum = size(w.hidden, 2) * ACTIVATION_MAX + np.abs(w.hidden_bias.astype(np.int64)) * 256
+    head_sum = size(w.head, 1) * ACTIVATION_MAX + np.abs(w.head_bias.astype(np.int64)) * 256
+    prior_head = size(w.prior_head, 2) * ACTIVATION_MAX + np.abs(w.prior_head_bias.astype(np.int64)) * 256
+    for layer, sums in {
+        "first": column_sum, "hidden": hidden_sum, "head": head_sum, "prior": prior_sum, "prior head": prior_head,
+    }.items():  # fmt: skip
+        if sums.size and int(sums.max()) >= SUM_LIMIT:
+            raise ModelError(f"the model's {layer} layer could overflow: its weights are too large")
+
+
+def _no_streams(columns: int) -> Streams:
+    nothing = np.zeros(columns + 1, np.int64)
+    return Streams(np.zeros(1, np.uint32), nothing, nothing, nothing)
+
+
+def _open_streams(streams: list[bytes], columns: int, all_columns: int) -> tuple[Streams, npt.NDArray[np.bool_]]:
+    unseen = np.zeros(all_columns, bool)
+    words: list[npt.NDArray[np.uint32]] = []
+    for s, stream in enumerate(streams):
+        if len(stream) < 9 or len(stream) % 4 != 1 or stream[0] > 1:
+            raise DamagedError(f"stream {s} has no sound beginning or length")
+        if s:
+            unseen[s - 1] = stream[0] == 1
+        words.append(np.frombuffer(stream, "<u4", offset=1).astype(np.uint32))
+    lengths = np.array([len(x) for x in words], np.int64)
+    begins = np.cumsum(lengths) - lengths
+    state = np.array([(int(x[0]) << 32) | int(x[1]) for x in words], np.uint64)
+    if ((state < STATE_LOW) | (state >= np.uint64(1) << np.uint64(63))).any():
+        raise DamagedError("a stream begins in a state that no writer leaves")
+    return Streams(np.concatenate(words), state.astype(np.int64), begins + 2, begins + lengths), unseen
+
+
+assert PRECISION == 28  # encode_ops spells its shifts out

@@ -1,0 +1,203 @@
+"""What the integer model codes, in which order, and what each column may look at: the model's shape, as JSON.
+
+Per row the latents are coded first, then the columns, each an `Item`. Every item sees the code, the items before it in
+the same row, and the previous row's values of those items and of itself (latents see latents only: codes are readable
+without the columns). So reading the first k columns never touches the streams behind them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data.grid import MAX_SPAN
+
+MAX_ITEMS = 512
+MAX_OUTPUTS = 64
+MAX_EMBEDDED = 256
+"""Columns with more symbols than this have no embedding of their own."""
+MAX_PARENTS = 5
+MAX_CONTEXTS = 4
+MAX_LINEAR = 16
+BASES = ("center", "previous", "extrapolated", "linear", "recalled")
+
+
+class Head(IntEnum):
+    """How the network speaks of an item."""
+
+    softmax = 0
+    """One output a symbol."""
+    mixture = 1
+    """A mixture of logistics, each centred on a base plus a learned offset."""
+    memory = 2
+    """Which of several contexts' adaptive counts codes the symbol."""
+
+
+class Linear(BaseModel):
+    """A prediction from earlier items: (Σ now·x + Σ before·x_previous + own·previous + constant) / 2**16."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[int, ...] = Field(max_length=MAX_LINEAR)
+    now: tuple[int, ...]
+    before: tuple[int, ...]
+    own: int
+    constant: int
+
+    @model_validator(mode="after")
+    def _check(self) -> Linear:
+        weights = (*self.now, *self.before, self.own)
+        if not len(self.sources) == len(self.now) == len(self.before):
+            raise ValueError("linear prediction: as many weights as sources")
+        if any(abs(w) > 1 << 26 for w in weights) or abs(self.constant) > 1 << 52:
+            raise ValueError("linear prediction: a weight is out of range")
+        return self
+
+
+class Item(BaseModel):
+    """One coded item: its symbols `low` .. `high`, its head, and what it looks at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    head: Head
+    low: int = Field(ge=-(1 << 31), lt=1 << 31)
+    high: int = Field(ge=-(1 << 31), lt=1 << 31)
+    ordered: bool
+    """Whether the symbols are magnitudes (numbers) or mere names."""
+    states: tuple[Literal[1, 2, 3], ...] = ()
+    """States other than VALUE with an output of their own: those the training rows held."""
+    center: int = 0
+    spread: int = Field(default=1, ge=1, le=1 << 30)
+    """Multiplier of `value - center`, in 2**-16, that makes a feature of it."""
+    bins: tuple[int, ...] = Field(default=(), max_length=63)
+    """Thresholds of the embedded bins of a number with many symbols."""
+    components: tuple[Literal[0, 1, 2, 3, 4], ...] = Field(default=(), max_length=8)
+    """Base of each mixture component, an index into BASES."""
+    unit: int = Field(default=0, ge=0, le=20)
+    """Offsets of the mixture are in units of 2**unit symbols."""
+    linear: Linear | None = None
+    recall: tuple[int, ...] = Field(default=(), max_length=MAX_PARENTS)
+    """Earlier items whose values, taken together, recall the last value seen with them."""
+    contexts: tuple[tuple[int, ...], ...] = Field(default=(), max_length=MAX_CONTEXTS)
+    """Of a memory: the earlier items of each context, the most telling first; () counts all rows."""
+
+    @property
+    def span(self) -> int:
+        """Number of symbols."""
+        return self.high - self.low + 1
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the network: one a state with an output, then the head's."""
+        head = {Head.softmax: self.span, Head.mixture: 3 * len(self.components), Head.memory: len(self.contexts) + 1}
+        return len(self.states) + head[self.head]
+
+    @property
+    def before(self) -> int:
+        """Dense features known before the item is coded."""
+        if not self.ordered:
+            return 1 + 2 * len(self.contexts)
+        return 3 + (self.linear is not None) + 2 * bool(self.recall) + 2 * len(self.contexts)
+
+    @property
+    def after(self) -> int:
+        """Dense features known once the item is coded."""
+        return 4 + (self.linear is not None) + bool(self.recall) if self.ordered else 1
+
+    @property
+    def embedded_before(self) -> int:
+        """Rows of the embedding of the previous row's symbol (the last is for a missing one), or 0."""
+        small = self.head == Head.softmax or not self.ordered
+        return self.span + 1 if small and self.span <= MAX_EMBEDDED else 0
+
+    @property
+    def embedded_after(self) -> int:
+        """Rows of the embedding of the symbol or its bin, or 0."""
+        if self.ordered and self.head != Head.softmax:
+            return len(self.bins) + 2 if self.bins else 0
+        return self.span + 1 if self.span <= MAX_EMBEDDED else 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Item:
+        if not 1 <= self.span <= MAX_SPAN:
+            raise ValueError(f"column {self.name!r}: {self.span} symbols")
+        if self.outputs > MAX_OUTPUTS + 3:
+            raise ValueError(f"column {self.name!r}: {self.outputs} outputs")
+        if self.head == Head.mixture and not self.components:
+            raise ValueError(f"column {self.name!r}: a mixture without components")
+        if self.head == Head.memory and not self.contexts:
+            raise ValueError(f"column {self.name!r}: a memory without contexts")
+        if list(self.bins) != sorted(set(self.bins)) or list(self.states) != sorted(set(self.states)):
+            raise ValueError(f"column {self.name!r}: bins and states must rise")
+        if (3 in self.components and self.linear is None) or (4 in self.components and not self.recall):
+            raise ValueError(f"column {self.name!r}: a component without its base")
+        return self
+
+
+class Plan(BaseModel):
+    """The shape of an integer model: latents, columns in coding order, widths, and the weights' fixed point."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latents: int = Field(ge=0, le=256)
+    reach: int = Field(default=5, ge=1, le=30)
+    """Latents are integers from -reach to reach."""
+    width: int = Field(ge=1, le=256)
+    """Hidden width for columns."""
+    prior_width: int = Field(default=16, ge=1, le=256)
+    """Hidden width for latents."""
+    fraction: int = Field(default=7, ge=4, le=10)
+    """Weights are integers in units of 2**-fraction."""
+    columns: tuple[Item, ...] = Field(max_length=MAX_ITEMS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Plan:
+        for j, item in enumerate(self.columns):
+            sources = [*(item.linear.sources if item.linear else ()), *item.recall]
+            sources += [p for context in item.contexts for p in context]
+            if any(not 0 <= s < j for s in sources):
+                raise ValueError(f"column {item.name!r} looks at a column that is not before it")
+            if item.linear and any(not self.columns[s].ordered for s in item.linear.sources):
+                raise ValueError(f"column {item.name!r}: a linear prediction from a column without magnitudes")
+            if any(len(context) > MAX_PARENTS for context in item.contexts):
+                raise ValueError(f"column {item.name!r}: a context of too many columns")
+        if len({item.name for item in self.columns}) != len(self.columns):
+            raise ValueError("a column stands twice in the model")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Columns in coding order."""
+        return [item.name for item in self.columns]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of weights, in the order in which they are stored."""
+        d, w, v = self.latents, self.width, self.prior_width
+        shapes: dict[str, tuple[int, ...]] = {}
+        if d:
+            shapes |= {
+                "prior.before": (d, 1, v),
+                "prior.after": (d, 2, v),
+                "prior.bias": (d, v),
+                "prior.head": (d, 2 * self.reach + 1, v),
+                "prior.head_bias": (d, 2 * self.reach + 1),
+                "code.after": (d, 2, w),
+            }
+        for item in self.columns:
+            name = f"column.{item.name}"
+            shapes |= {
+                f"{name}.before": (item.before, w),
+                f"{name}.after": (item.after, w),
+                f"{name}.embed_before": (item.embedded_before, w),
+                f"{name}.embed_after": (item.embedded_after, w),
+                f"{name}.bias": (w,),
+                f"{name}.hidden": (w, w),
+                f"{name}.hidden_bias": (w,),
+                f"{name}.head": (item.outputs, w),
+                f"{name}.head_bias": (item.outputs,),
+            }
+        return {name: shape for name, shape in shapes.items() if np.prod(shape) > 0}
