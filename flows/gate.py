@@ -1,0 +1,89 @@
+"""Whether a new model may take the champion's place by itself: measured numbers in, a verdict with its reasons out."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from flows.settings import GateSettings
+from vae.settings import Settings
+
+
+class Score(Settings):
+    """One model on the held-out rows of one dataset, at the bounds of the run."""
+
+    model_bytes: int = Field(ge=0)
+    """Bytes of the model in an archive."""
+    bits_per_row: float = Field(ge=0, allow_inf_nan=False)
+    """Bits a held-out row costs: code and columns, the model not counted."""
+    code_score: float = Field(allow_inf_nan=False)
+    """What the code alone says of the columns, 0 to 1 (mean of clipped R² and of accuracy above the majority)."""
+    dead_latents: float = Field(default=0.0, ge=0, le=1)
+    """Share of latents that no held-out row uses."""
+    ratio: float = Field(default=0.0, ge=0)
+    """Source bytes over archive bytes."""
+
+    def total_bytes(self, rows: int) -> float:
+        """Bytes for a dataset of so many rows: the model once, and every row at the held-out price."""
+        return self.model_bytes + self.bits_per_row * rows / 8
+
+
+class Verdict(Settings):
+    """What the gate said."""
+
+    promote: bool
+    """Whether the challenger becomes the champion."""
+    reasons: tuple[str, ...]
+    """Why, one line for each test that decided."""
+
+    @property
+    def text(self) -> str:
+        """The reasons in one line, for a tag."""
+        return "; ".join(self.reasons)
+
+
+def decide(
+    challenger: Score,
+    champion: Score | None,
+    *,
+    rows: int,
+    settings: GateSettings,
+    obstacle: str | None = None,
+) -> Verdict:
+    """Judge a challenger; both scores are of the same held-out rows at the same bounds.
+
+    `obstacle` is what forbids a promotion by itself whatever the numbers say: a changed schema, other bounds, a
+    version that was rolled back.
+    """
+    against = [*_broken_floors(challenger, settings)]
+    if obstacle:
+        against.append(obstacle)
+    if champion is None:
+        if against:
+            return Verdict(promote=False, reasons=tuple(against))
+        return Verdict(promote=True, reasons=("no champion yet, and every floor holds",))
+    new, old = challenger.total_bytes(rows), champion.total_bytes(rows)
+    share = 1 - new / old if old else 0.0
+    size = f"{new:,.0f} bytes against the champion's {old:,.0f} ({share:+.2%} smaller)"
+    if not new < old * (1 - settings.margin):
+        against.append(f"{size}: below the margin of {settings.margin:.2%}")
+    drop = champion.code_score - challenger.code_score
+    if drop > settings.code_score_drop:
+        against.append(
+            f"code score {challenger.code_score:.3f} against {champion.code_score:.3f}: drops by more than"
+            f" {settings.code_score_drop}"
+        )
+    if against:
+        return Verdict(promote=False, reasons=tuple(against))
+    code = f"code score {challenger.code_score:.3f} against {champion.code_score:.3f}"
+    return Verdict(promote=True, reasons=(size, code))
+
+
+def _broken_floors(score: Score, settings: GateSettings) -> list[str]:
+    broken: list[str] = []
+    if score.ratio < settings.min_ratio:
+        broken.append(f"ratio {score.ratio:.3f} is below the floor of {settings.min_ratio}")
+    if score.code_score < settings.min_code_score:
+        broken.append(f"code score {score.code_score:.3f} is below the floor of {settings.min_code_score}")
+    if score.dead_latents > settings.max_dead_latents:
+        broken.append(f"{score.dead_latents:.0%} of latents are dead, above the ceiling of {settings.max_dead_latents:.0%}")
+    return broken

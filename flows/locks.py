@@ -1,0 +1,90 @@
+"""Locks between processes of one machine: on a file, released by the system when their holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.errors import SvaeError
+
+POLL_SECONDS = 0.1
+
+_held: dict[str, tuple[threading.RLock, list[int]]] = {}
+_guard = threading.Lock()
+
+
+class BusyError(SvaeError):
+    """Somebody else holds the lock and does not let go."""
+
+
+@contextmanager
+def file_lock(
+    path: Path, *, timeout: float | None = None, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold `path` as a lock; the same thread may take it again, other threads and processes wait.
+
+    Advisory and local: processes on other hosts that share the folder are kept out only if its file system passes
+    `flock` on. `timeout` is in seconds, None waits for ever; `on_wait` is called once if the lock is not free.
+
+    Raises:
+        BusyError: the time-out passed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = str(path.resolve())
+    with _guard:
+        in_thread, descriptors = _held.setdefault(key, (threading.RLock(), []))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if not in_thread.acquire(timeout=-1 if timeout is None else timeout):
+        raise BusyError(f"{path}: another run of this process holds the lock; try again when it has ended")
+    try:
+        if not descriptors:
+            descriptors.append(_acquire(path, deadline, on_wait))
+            depth_one = True
+        else:
+            depth_one = False
+        try:
+            yield
+        finally:
+            if depth_one:
+                os.close(descriptors.pop())
+    finally:
+        in_thread.release()
+
+
+def _acquire(path: Path, deadline: float | None, on_wait: Callable[[], None] | None) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    waited = False
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                if on_wait and not waited:
+                    on_wait()
+                waited = True
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise BusyError(
+                        f"{path}: another process holds the lock; try again when it has ended"
+                    ) from None
+                time.sleep(POLL_SECONDS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def lock_for_uri(uri: str, state: Path) -> Path:
+    """The lock of a store: beside a SQLite file, so that every project that shares it shares the lock, else in `state`.
+
+    >>> lock_for_uri("sqlite:////srv/mlflow.db", Path("/state")).as_posix()
+    '/srv/mlflow.db.lock'
+    """
+    if uri.startswith("sqlite:///") and (path := uri.removeprefix("sqlite:///").partition("?")[0]):
+        return Path(path + ".lock")
+    return state / "locks" / (hashlib.sha256(uri.encode()).hexdigest()[:16] + ".lock")

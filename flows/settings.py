@@ -1,0 +1,260 @@
+"""`mlflow.yml` and the pipeline file: typed, checked, and resolved against the folder they lie in.
+
+MLflow itself does not read `mlflow.yml`; this module does. The file is the one that `--config` names, else the one
+that the variable `SVAE_CONFIG` names, else `mlflow.yml` in the working directory, else defaults. Environment
+variables win over the file: MLflow's own `MLFLOW_TRACKING_URI`, `MLFLOW_REGISTRY_URI` and
+`MLFLOW_EXPERIMENT_NAME`, and for every key `SVAE_` with its path, such as `SVAE_MODEL` or `SVAE_GATE__MARGIN`.
+Relative paths, whether from the file or from a variable, are relative to the folder of the file: a flow that a
+worker runs in a temporary folder finds the same database as a command typed in the project.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from data.errors import SvaeError
+from vae.settings import Settings
+
+CONFIG_NAME = "mlflow.yml"
+PIPELINE_NAME = "pipeline.yml"
+CONFIG_VARIABLE = "SVAE_CONFIG"
+MLFLOW_VARIABLES = {
+    "MLFLOW_TRACKING_URI": "tracking_uri",
+    "MLFLOW_REGISTRY_URI": "registry_uri",
+    "MLFLOW_EXPERIMENT_NAME": "experiment",
+}
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class SettingsError(SvaeError):
+    """A settings file, or a variable that overrides it, that cannot be meant."""
+
+
+class Aliases(Settings):
+    """Names under which the registry knows the model in use and the one before it."""
+
+    champion: str = Field(default="champion", pattern=r"^[a-z][a-z0-9_-]*$")
+    """Alias of the version in use."""
+    previous: str = Field(default="previous", pattern=r"^[a-z][a-z0-9_-]*$")
+    """Alias of the version that a rollback brings back."""
+
+
+class GateSettings(Settings):
+    """What a new model must show before it becomes the champion by itself."""
+
+    margin: float = Field(default=0.005, ge=0, lt=1)
+    """Share by which its bytes (model + held-out bits a row x rows) must undercut the champion's."""
+    code_score_drop: float = Field(default=0.01, ge=0, le=1)
+    """Largest allowed loss of code score against the champion."""
+    min_ratio: float = Field(default=1.0, ge=0, le=1e6)
+    """Floor: source bytes over archive bytes."""
+    min_code_score: float = Field(default=0.0, ge=0, le=1)
+    """Floor: code score on held-out rows (0 for a model without codes)."""
+    max_dead_latents: float = Field(default=1.0, ge=0, le=1)
+    """Ceiling: share of latents that no held-out row uses."""
+
+
+class TrackingSettings(Settings):
+    """The keys of `mlflow.yml`."""
+
+    tracking_uri: str = Field(default="sqlite:///mlflow.db", min_length=1)
+    """MLflow tracking store: `sqlite:///FILE` or the URL of a server."""
+    registry_uri: str | None = None
+    """Model registry; null is the tracking store."""
+    artifact_location: str = Field(default="mlartifacts", min_length=1)
+    """Folder or URI for the artifacts of new experiments."""
+    experiment: str = Field(default="sparse-vae", min_length=1)
+    """Name of the experiment."""
+    model: str | None = Field(default=None, pattern=r"^[^/:]+$")
+    """Name of the registered model; null takes the name of the dataset."""
+    aliases: Aliases = Aliases()
+    """Aliases of the registered model."""
+    gate: GateSettings = GateSettings()
+    """Thresholds of the promotion gate."""
+    state: str = Field(default=".svae", min_length=1)
+    """Folder for locks and for the state of local Prefect servers."""
+
+    @field_validator("tracking_uri", "registry_uri")
+    @classmethod
+    def _no_file_store(cls, uri: str | None) -> str | None:
+        if uri is not None and (uri.startswith("file:") or "://" not in uri and not uri.startswith("databricks")):
+            raise ValueError(
+                f"MLflow no longer keeps runs in folders such as {uri!r}; use sqlite:///mlflow.db or a server's URL"
+            )
+        return uri
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """`TrackingSettings` resolved: every path and URI absolute, whatever the process's own directory."""
+
+    settings: TrackingSettings
+    home: Path
+    """Folder of `mlflow.yml`: what relative paths are relative to."""
+    config: Path | None
+    """The file itself; None when defaults are used."""
+
+    @property
+    def tracking_uri(self) -> str:
+        """URI of the tracking store."""
+        return absolute_uri(self.settings.tracking_uri, self.home)
+
+    @property
+    def registry_uri(self) -> str:
+        """URI of the model registry."""
+        return absolute_uri(self.settings.registry_uri or self.settings.tracking_uri, self.home)
+
+    @property
+    def artifact_location(self) -> str:
+        """URI of the folder for new experiments' artifacts."""
+        return absolute_uri(self.settings.artifact_location, self.home)
+
+    @property
+    def state(self) -> Path:
+        """Folder for locks and local servers."""
+        return _absolute(self.home / self.settings.state)
+
+    def model_name(self, dataset: str) -> str:
+        """Name of the registered model for a dataset."""
+        return self.settings.model or dataset
+
+
+def absolute_uri(uri: str, home: Path) -> str:
+    """A URI whose local path no longer depends on the working directory.
+
+    >>> absolute_uri("sqlite:///mlflow.db", Path("/srv/job"))
+    'sqlite:////srv/job/mlflow.db'
+    >>> absolute_uri("artifacts", Path("/srv/job"))
+    'file:///srv/job/artifacts'
+    >>> absolute_uri("s3://bucket/runs", Path("/srv/job"))
+    's3://bucket/runs'
+    """
+    sqlite = re.fullmatch(r"(sqlite(?:\+\w+)?):///([^?]*)(\?.*)?", uri)
+    if sqlite:
+        scheme, path, query = sqlite.groups()
+        return uri if path in {"", ":memory:"} else f"{scheme}:///{_absolute(home / path)}{query or ''}"
+    if "://" in uri or uri.startswith("databricks"):
+        return uri
+    return _absolute(home / uri.removeprefix("file:")).as_uri()
+
+
+def _absolute(path: Path) -> Path:
+    """Without `..`, and with the names of links rather than what they point to."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def load_tracking(config: str | Path | None = None, *, required: bool = False) -> Tracking:
+    """The settings of `mlflow.yml`, environment variables applied, paths resolved.
+
+    `required` refuses to fall back on the working directory: a deployment's runs may start in a folder that is
+    deleted after them, and a database made there would go with it.
+
+    Raises:
+        SettingsError: a file that is missing or malformed, an unknown key, a value out of bounds.
+    """
+    path = find_config(config)
+    if path is None and required:
+        raise SettingsError(
+            f"no settings: a deployed run starts in a folder of its own, so name {CONFIG_NAME} by its full path in the"
+            f" parameter `config` or in the variable {CONFIG_VARIABLE}"
+        )
+    content = read_yaml(path) if path else {}
+    content = _with_variables(content, os.environ)
+    settings = validated(TrackingSettings, content, path or Path(CONFIG_NAME))
+    return Tracking(settings, path.parent if path else Path.cwd(), path)
+
+
+def find_config(config: str | Path | None) -> Path | None:
+    """`--config`, then `SVAE_CONFIG`, then the working directory; a folder stands for the file in it."""
+    named = config or os.environ.get(CONFIG_VARIABLE)
+    path = Path(named).expanduser() if named else Path(CONFIG_NAME)
+    if named and path.is_dir():
+        path /= CONFIG_NAME
+    if path.is_file():
+        return _absolute(path)
+    if named:
+        where = "--config" if config else CONFIG_VARIABLE
+        raise SettingsError(f"{path}: no such settings file ({where} names it); create it or leave {where} out")
+    return None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds."""
+    try:
+        content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise SettingsError(f"{path}:{line} not YAML: {problem}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected keys and values, found {type(content).__name__}")
+    return content
+
+
+def validated(model: type[M], content: Mapping[str, Any], path: Path) -> M:
+    """`content` as `model`; the first fault becomes one line that names the key, the value and the way out."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = _keys_at(model, fault["loc"][:-1])
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise SettingsError(f"{path}: unknown key {key!r}; {hint}") from error
+        message = fault["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{path}: {key}: {message} (got {fault['input']!r})") from error
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are known where an unknown one was found."""
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _leaves(kind, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def _with_variables(content: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """`content` with the values of environment variables in place of the file's."""
+    merged: dict[str, Any] = {key: dict(v) if isinstance(v, dict) else v for key, v in content.items()}
+    for variable, key in MLFLOW_VARIABLES.items():
+        if environment.get(variable):
+            merged[key] = environment[variable]
+    for path in _leaves(TrackingSettings):
+        value = environment.get("SVAE_" + "__".join(path).upper())
+        if value:
+            parent = merged
+            for part in path[:-1]:
+                parent = parent.setdefault(part, {})
+                if not isinstance(parent, dict):
+                    break
+            else:
+                parent[path[-1]] = value
+    return merged

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.settings import GateSettings, SettingsError, load_tracking
+
+SHIPPED = Path(__file__).parents[2] / "mlflow.yml"
+
+
+def test_defaults_without_a_file(tmp_path: Path) -> None:
+    tracking = load_tracking()
+    assert tracking.config is None
+    assert tracking.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking.registry_uri == tracking.tracking_uri
+    assert tracking.artifact_location == (tmp_path / "mlartifacts").as_uri()
+    assert tracking.state == tmp_path / ".svae"
+    assert tracking.model_name("flights") == "flights"
+
+
+def test_the_shipped_file_states_the_defaults(tmp_path: Path) -> None:
+    assert load_tracking(SHIPPED).settings == load_tracking().settings
+    assert load_tracking(SHIPPED).settings.gate == GateSettings()
+
+
+def test_config_beats_the_variable_beats_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cwd", "variable", "option"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlflow.yml").write_text(f"experiment: {name}\n")
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert load_tracking().settings.experiment == "cwd"
+    monkeypatch.setenv("SVAE_CONFIG", str(tmp_path / "variable" / "mlflow.yml"))
+    assert load_tracking().settings.experiment == "variable"
+    tracking = load_tracking(tmp_path / "option")  # a folder stands for the file in it
+    assert tracking.settings.experiment == "option"
+    assert tracking.home == tmp_path / "option"
+
+
+def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "mlflow.yml").write_text(
+        "tracking_uri: sqlite:///sub/runs.db?timeout=5\nregistry_uri: sqlite:////abs/models.db\nartifact_location: art\n"
+    )
+    monkeypatch.chdir(tmp_path / "b")
+    tracking = load_tracking("../a/mlflow.yml")
+    assert tracking.tracking_uri == f"sqlite:///{tmp_path}/a/sub/runs.db?timeout=5"
+    assert tracking.registry_uri == "sqlite:////abs/models.db"
+    assert tracking.artifact_location.endswith("/a/art")
+
+
+def test_environment_variables_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mlflow.yml").write_text("tracking_uri: http://file\nexperiment: file\ngate: {margin: 0.1}\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///env.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "env")
+    monkeypatch.setenv("SVAE_GATE__MARGIN", "0.25")
+    monkeypatch.setenv("SVAE_MODEL", "named")
+    tracking = load_tracking()
+    assert tracking.tracking_uri == f"sqlite:///{tmp_path}/env.db"
+    assert tracking.settings.experiment == "env"
+    assert tracking.settings.gate.margin == 0.25
+    assert tracking.model_name("flights") == "named"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("trackin_uri: x", "unknown key 'trackin_uri'; did you mean 'tracking_uri'?"),
+        ("gate: {margn: 1}", "unknown key 'gate.margn'; did you mean 'margin'?"),
+        ("gate: {zzz: 1}", "unknown key 'gate.zzz'; known: margin, code_score_drop, min_ratio, min_code_score,"),
+        ("gate: {margin: -1}", "gate.margin: Input should be greater than or equal to 0 (got -1)"),
+        ("tracking_uri: ./mlruns", "tracking_uri: MLflow no longer keeps runs in folders such as './mlruns'"),
+        ("tracking_uri: file:///mlruns", "use sqlite:///mlflow.db or a server's URL"),
+        ("- a\n- b", "expected keys and values, found list"),
+        ("a: [", "line 1: not YAML: expected the node content"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_it(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "mlflow.yml").write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        load_tracking()
+    assert str(tmp_path / "mlflow.yml") in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.yml: no such settings file \(--config names it\)"):
+        load_tracking("nowhere.yml")
+    monkeypatch.setenv("SVAE_CONFIG", "gone.yml")
+    with pytest.raises(SettingsError, match="SVAE_CONFIG names it"):
+        load_tracking()
+
+
+def test_a_deployment_does_not_fall_back_on_its_own_folder() -> None:
+    with pytest.raises(SettingsError, match="name mlflow.yml by its full path"):
+        load_tracking(required=True)
