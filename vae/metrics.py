@@ -80,7 +80,7 @@ def column_quality(original: pa.ChunkedArray, restored: pa.ChunkedArray) -> dict
     original value count; one restored as null counts as restored to the mean. What a column cannot have is
     None: a constant has no score.
     """
-    given, back = _plain(original), _plain(restored)
+    given, back = plain(original), alike(plain(restored), original.type)
     absent, lost = _mask(pc.is_null(given)), _mask(pc.is_null(back))
     agreement = float((absent == lost).mean()) if len(absent) else None
     measured = _numbers(given, back) if is_numeric(given.type) else _names(given, back)
@@ -139,9 +139,17 @@ def _majority(values: pa.Array) -> float:
     return pc.max(pc.struct_field(pc.value_counts(values), "counts")).as_py() / len(values)
 
 
-def _plain(column: pa.ChunkedArray) -> Any:
+def plain(column: pa.ChunkedArray) -> Any:
+    """A column as one array without a dictionary."""
     array = cast(Any, column.combine_chunks())
     return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
+
+
+def alike(array: Any, kind: pa.DataType) -> Any:
+    """`array` in the type it is compared in: times in one unit; numbers of any type compare as they are."""
+    if array.type == kind or isinstance(kind, pa.DictionaryType) or not pa.types.is_temporal(kind):
+        return array
+    return array.cast(kind, safe=False)
 
 
 def _mask(array: Any) -> Mask:
