@@ -1,0 +1,283 @@
+"""Cells of text <-> typed columns, losing nothing.
+
+A column is typed only if every cell's text comes back from its typed value, with one spelling of null. Else it
+stays text: `00123`, `1.10` among `1.5`, a real `NA` among words. All work is on distinct texts, batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute
+
+from data.errors import SchemaError
+from data.formats import (
+    INF_SPELLINGS,
+    NAN_SPELLINGS,
+    FloatFormat,
+    TextFormat,
+    comes_back,
+    find_format,
+    guess_formats,
+    surviving_formats,
+)
+from data.schema import CATEGORY_CAP, Column, CsvDialect, Kind, Schema, kind_of
+
+pc: Any = pyarrow.compute
+
+NULL_SPELLINGS = ("", "NA", "N/A", "n/a", "NULL", "Null", "null", "None", "none", "?", "-", ".", "\\N", "#N/A", "missing")
+"""What may stand for a missing number, boolean or timestamp; in a column of words only the empty cell is null."""
+_SPECIALS = (*NAN_SPELLINGS, *INF_SPELLINGS, *(f"-{word}" for word in INF_SPELLINGS))
+_KINDS = {
+    Kind.numeric: pa.types.is_floating,
+    Kind.integer: pa.types.is_integer,
+    Kind.boolean: pa.types.is_boolean,
+    Kind.timestamp: pa.types.is_timestamp,
+}
+
+
+class DistinctValues:
+    """The distinct values of a column, exact up to `CATEGORY_CAP`; nulls are not counted."""
+
+    def __init__(self) -> None:
+        self.values: pa.Array | None = None
+        self._full = False
+
+    def add(self, values: pa.Array) -> None:
+        """Count more values (distinct among themselves or not)."""
+        if self._full:
+            return
+        new = pc.drop_null(pc.unique(values))
+        merged = new if self.values is None else pc.unique(pa.concat_arrays([self.values, new]))
+        self._full = len(merged) > CATEGORY_CAP
+        self.values = None if self._full else merged
+
+    @property
+    def count(self) -> int | None:
+        """How many; None above the cap."""
+        return None if self._full else 0 if self.values is None else len(self.values)
+
+
+class ColumnTyper:
+    """Finds one column's type from all of its texts, handed over in batches.
+
+    Args:
+        name: The column's name.
+        wanted: What a given schema says of the column; its kind, null spelling and format are then binding.
+    """
+
+    def __init__(self, name: str, wanted: Column | None = None) -> None:
+        self.name = name
+        self.wanted = wanted
+        self.distinct = DistinctValues()
+        self._forms: list[TextFormat] | None = None
+        self._stays_text = wanted is not None and wanted.kind in (Kind.text, Kind.categorical)
+        self._spellings: list[str] = []
+        self._specials: list[str] = []
+        self._cells = 0
+        self._misfit: str | None = None
+        self._nulls = NULL_SPELLINGS if wanted is None or wanted.null_text is None else (wanted.null_text,)
+
+    def feed(self, texts: pa.Array) -> None:
+        """Take note of more cells."""
+        self._cells += len(texts)
+        distinct = pc.unique(texts)
+        self.distinct.add(distinct)
+        rest = self._set_aside(distinct, self._nulls, self._spellings)
+        if self._stays_text or (self._forms is not None and not self._forms):
+            return
+        rest = self._set_aside(rest, _SPECIALS, self._specials)
+        if not len(rest):
+            return
+        forms = self._candidates(rest[0].as_py()) if self._forms is None else self._forms
+        self._forms = surviving_formats(forms, rest)
+        if not self._forms and self.wanted is not None:
+            self._misfit = next((text for text in rest.to_pylist() if not _fits(forms, text)), None)
+
+    def finish(self) -> Column:
+        """The column as all of its cells allow.
+
+        Raises:
+            SchemaError: The cells do not come back from the type that the given schema asks for.
+        """
+        form = None if self._stays_text else self._typed_form()
+        if form is not None:
+            column = Column(
+                name=self.name,
+                kind=kind_of(form.type),
+                arrow=str(form.type),
+                null_text=self._null_text(form),
+                text_format=form.spec,
+            )
+        elif self.wanted is not None and not self._stays_text:
+            shown = "several spellings of null" if self._misfit is None else repr(self._misfit)[:80]
+            raise SchemaError(f"column {self.name!r}: {shown} does not come back from {self.wanted.arrow}; make the kind text")
+        else:
+            column = self._text_column()
+        column = column if self.wanted is None else _with_wishes(column, self.wanted)
+        return column
+
+    @property
+    def misfit(self) -> str | None:
+        """The first cell that does not fit the given schema."""
+        return self._misfit
+
+    def _set_aside(self, texts: pa.Array, words: tuple[str, ...], seen: list[str]) -> pa.Array:
+        """Those of `texts` that are none of `words`; the words found join `seen`."""
+        hits = pc.is_in(texts, value_set=pa.array(words, pa.string()))
+        if not pc.any(hits, min_count=0).as_py():
+            return texts
+        seen.extend(word for word in pc.filter(texts, hits).to_pylist() if word not in seen)
+        return pc.filter(texts, pc.invert(hits))
+
+    def _candidates(self, text: str) -> list[TextFormat]:
+        wanted = self.wanted
+        if wanted is None:
+            return guess_formats(text)
+        if wanted.text_format is not None:
+            return [find_format(wanted.text_format, wanted.type, self.name)]
+        forms = [form for form in guess_formats(text) if _KINDS.get(wanted.kind, lambda _: False)(form.type)]
+        specs = list(dict.fromkeys(form.spec for form in forms))
+        if wanted.kind is Kind.timestamp:
+            return [form for form in forms if form.type == wanted.type]
+        return [find_format(spec, wanted.type, self.name) for spec in specs]
+
+    def _typed_form(self) -> TextFormat | None:
+        """The best format that all cells obey, specials and nulls included; None if there is none."""
+        forms = self._forms if self._forms is not None else [FloatFormat("shortest")] if self._specials else []
+        nans = [word for word in self._specials if word in NAN_SPELLINGS]
+        infs = {word.removeprefix("-") for word in self._specials if word not in NAN_SPELLINGS}
+        for form in forms:
+            if isinstance(form, FloatFormat):
+                if len(nans) <= 1 and len(infs) <= 1 and len(self._spellings) <= 1:
+                    return FloatFormat(form.style, nans[0] if nans else "nan", infs.pop() if infs else "inf", form.type)
+            elif not infs and len(nans) + len(self._spellings) <= 1:
+                return form
+        return None
+
+    def _null_text(self, form: TextFormat) -> str | None:
+        if isinstance(form, FloatFormat):
+            return next(iter(self._spellings), None)
+        return next(iter(self._spellings + self._specials), None)
+
+    def _text_column(self) -> Column:
+        only_nulls = self._forms is None and not self._specials and len(self._spellings) == 1
+        if self.wanted is not None and self.wanted.null_text is not None:
+            null_text = self.wanted.null_text
+        elif only_nulls and self.wanted is None:
+            null_text = self._spellings[0]
+        else:
+            null_text = "" if "" in self._spellings else None
+        count = self.distinct.count
+        few = count is not None and (count * 2 < self._cells or only_nulls)
+        kind = Kind.categorical if few else Kind.text
+        return Column(name=self.name, kind=kind, arrow="string", null_text=null_text)
+
+
+def parse_column(texts: pa.Array, column: Column) -> pa.Array:
+    """Typed values of a column's texts; exact inverse of `render_column` for the texts that typed the column."""
+    if column.null_text is not None:
+        texts = pc.if_else(pc.equal(texts, column.null_text), pa.scalar(None, texts.type), texts)
+    if column.text_format is None:
+        return texts if texts.type == column.type else pc.cast(texts, column.type)
+    return find_format(column.text_format, column.type, column.name).parse(texts)
+
+
+def render_column(values: pa.Array, column: Column) -> pa.Array:
+    """Texts of a column's values; nulls in the column's own spelling, else empty."""
+    if column.text_format is not None:
+        texts = find_format(column.text_format, column.type, column.name).render(values)
+    else:
+        texts = _render_plainly(values)
+    return pc.fill_null(texts, column.null_text or "") if texts.null_count else texts
+
+
+def write_csv(batches: Iterable[pa.RecordBatch], schema: Schema, file: BinaryIO) -> None:
+    """Write rows as CSV: for a schema that came from CSV every field has its original text.
+
+    Without a dialect in the schema: commas, a header, `\\n`, and `""` for an empty text beside an empty null.
+    """
+    dialect = schema.csv or CsvDialect()
+    if dialect.bom:
+        file.write(b"\xef\xbb\xbf")
+    end = dialect.line_end
+    pending = dialect.delimiter.join(_quote_name(name, dialect) for name in schema.names) if dialect.header else None
+    for batch in batches:
+        for lines in _lines(batch, schema, dialect):
+            if pending is not None:
+                file.write(pending.encode() + end.encode())
+            pending = None
+            # The line end goes between records here, so that the last can do without.
+            joined = pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), end)[0].as_py()
+            pending = joined
+    if pending is not None:
+        file.write(pending.encode() + (end.encode() if dialect.final_line_end else b""))
+
+
+def _lines(batch: pa.RecordBatch, schema: Schema, dialect: CsvDialect, rows: int = 16_384) -> Iterator[pa.Array]:
+    """The records of a batch as texts without line ends, in pieces of bounded size."""
+    for start in range(0, batch.num_rows, rows):
+        piece = batch.slice(start, rows)
+        cells = [
+            _quote(render_column(values, column), values, column, schema)
+            for values, column in zip(piece.columns, schema.columns, strict=True)
+        ]
+        yield cells[0] if len(cells) == 1 else pc.binary_join_element_wise(*cells, dialect.delimiter)
+
+
+def _quote(texts: pa.Array, values: pa.Array, column: Column, schema: Schema) -> pa.Array:
+    """Fields as they stand in the file."""
+    dialect = schema.csv or CsvDialect()
+    texts = texts.cast(pa.string())
+    if dialect.quoting == "all" or (dialect.quoting == "text" and _is_word(column)):
+        needed = pa.array([True] * len(texts), pa.bool_())
+    elif column.text_format is not None:
+        return texts
+    else:
+        needed = pc.match_substring_regex(texts, '[\r\n"' + f"\\{dialect.delimiter[0]}]")
+        if schema.csv is None:
+            # Only so can a reader tell an empty text from a null, or an empty line from a row.
+            empty = pc.equal(texts, "") if len(schema.columns) == 1 else pc.and_(pc.equal(texts, ""), values.is_valid())
+            needed = pc.or_(needed, empty)
+    if not pc.any(needed, min_count=0).as_py():
+        return texts
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")
+    return pc.if_else(needed, quoted, texts)
+
+
+def _is_word(column: Column) -> bool:
+    return column.kind in (Kind.text, Kind.categorical)
+
+
+def _quote_name(name: str, dialect: CsvDialect) -> str:
+    if dialect.quoting != "minimal" or any(mark in name for mark in (dialect.delimiter[0], '"', "\n", "\r")):
+        return '"' + name.replace('"', '""') + '"'
+    return name
+
+
+def _render_plainly(values: pa.Array) -> pa.Array:
+    """Texts of values that never were text: as Arrow prints them, nested ones as JSON, bytes as hex."""
+    type_ = values.type
+    if pa.types.is_dictionary(type_):
+        return _render_plainly(pc.cast(values, type_.value_type))
+    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
+        return pa.array([None if value is None else value.hex() for value in values.to_pylist()], pa.string())
+    try:
+        return pc.cast(values, pa.string())
+    except pa.ArrowNotImplementedError:
+        import json
+
+        texts = [None if value is None else json.dumps(value, default=str) for value in values.to_pylist()]
+        return pa.array(texts, pa.string())
+
+
+def _fits(forms: list[TextFormat], text: str) -> bool:
+    return any(comes_back(form, pa.array([text])) for form in forms)
+
+
+def _with_wishes(column: Column, wanted: Column) -> Column:
+    """What the given schema says beyond type and spelling."""
+    kind = wanted.kind if wanted.kind in (Kind.text, Kind.categorical) else column.kind
+    return column.model_copy(update={"kind": kind, "bound": wanted.bound, "nullable": wanted.nullable})

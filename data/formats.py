@@ -1,0 +1,328 @@
+"""How one column's values are spelled in text: parse and print, vectorised, each the other's inverse.
+
+A format has a short name that a schema keeps in `Column.text_format`:
+
+========================  ===================================================================================
+`int`                     canonical integers: no sign but `-`, no leading zeros
+`fixed:2`                 this many decimals, trailing zeros included
+`shortest`                fewest digits that give the float back, whole numbers bare (`10`, `0.00001`, `1e-7`)
+`plain`                   the same, exponents as C and R write them (`10`, `1e-05`)
+`repr`                    the same, whole numbers with `.0`, as Python writes floats (`10.0`, `1e-05`)
+`printf:%.18e`            C's conversion
+`bool:true/false`         the two words
+`%Y-%m-%dT%H:%M:%SZ`      a timestamp; `%S` prints as many decimals as the Arrow unit has
+========================  ===================================================================================
+
+After a float format may follow ` nan=NaN` and ` inf=Infinity`: how these are spelled (`nan` and `inf` by default).
+A value that a format cannot print so that it comes back (one restored within an error bound, say) prints in full
+instead: printing never adds an error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from data.errors import SchemaError
+
+pc: Any = pyarrow.compute
+
+NAN_SPELLINGS = ("nan", "NaN", "NAN")
+INF_SPELLINGS = ("inf", "Inf", "INF", "infinity", "Infinity", "INFINITY")
+BOOLEAN_WORDS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))
+_INTEGERS_PRINT_ALIKE = 10**15
+"""Below this magnitude every float format without decimals prints an integer as `int` does."""
+_EXACT = 2.0**53
+
+
+class TextFormat(Protocol):
+    """A pair of inverse functions between text and values; nulls pass through both."""
+
+    @property
+    def spec(self) -> str:
+        """The name that `Column.text_format` keeps."""
+        ...
+
+    @property
+    def type(self) -> pa.DataType:
+        """The Arrow type of the values."""
+        ...
+
+    def parse(self, texts: pa.Array) -> pa.Array:
+        """Values of these texts; ValueError (which ArrowInvalid is) if one cannot be a value."""
+        ...
+
+    def render(self, values: pa.Array) -> pa.Array:
+        """Texts of these values."""
+        ...
+
+
+def comes_back(form: TextFormat, texts: pa.Array) -> bool:
+    """Whether every one of these texts is printed again from its parsed value."""
+    try:
+        return form.render(form.parse(texts)).equals(texts)
+    except (ValueError, pa.ArrowException):
+        return False
+
+
+@dataclass(frozen=True)
+class IntegerFormat:
+    """Canonical decimal integers."""
+
+    type: pa.DataType = pa.int64()
+    spec: str = "int"
+
+    def parse(self, texts: pa.Array) -> pa.Array:
+        return pc.cast(texts, self.type)
+
+    def render(self, values: pa.Array) -> pa.Array:
+        return pc.cast(values, pa.string())
+
+
+@dataclass(frozen=True)
+class BooleanFormat:
+    """Two words."""
+
+    true: str
+    false: str
+    type: pa.DataType = pa.bool_()
+
+    @property
+    def spec(self) -> str:
+        return f"bool:{self.true}/{self.false}"
+
+    def parse(self, texts: pa.Array) -> pa.Array:
+        return pc.equal(texts, self.true)
+
+    def render(self, values: pa.Array) -> pa.Array:
+        return pc.if_else(values, self.true, self.false)
+
+
+@dataclass(frozen=True)
+class FloatFormat:
+    """Floats in one style: `fixed:N`, `shortest`, `plain`, `repr` or `printf:%...`."""
+
+    style: str
+    nan: str = "nan"
+    inf: str = "inf"
+    type: pa.DataType = pa.float64()
+
+    @property
+    def spec(self) -> str:
+        nan = "" if self.nan == "nan" else f" nan={self.nan}"
+        inf = "" if self.inf == "inf" else f" inf={self.inf}"
+        return self.style + nan + inf
+
+    def parse(self, texts: pa.Array) -> pa.Array:
+        return pc.cast(texts, self.type)
+
+    def render(self, values: pa.Array) -> pa.Array:
+        texts = self._render_finite(values)
+        finite = pc.is_finite(values)
+        if pc.all(finite, min_count=0).as_py():
+            return texts
+        words = pc.if_else(pc.is_nan(values), self.nan, pc.if_else(pc.greater(values, 0.0), self.inf, f"-{self.inf}"))
+        return pc.if_else(finite, texts, words)
+
+    def _render_finite(self, values: pa.Array) -> pa.Array:
+        if self.style.startswith("fixed:"):
+            return _render_fixed(values, int(self.style.removeprefix("fixed:")))
+        if self.style.startswith("printf:"):
+            conversion = self.style.removeprefix("printf:")
+            return _render_each(values, lambda value: conversion % value)
+        if self.style == "shortest":
+            return pc.cast(values, pa.string())
+        return _render_repr(values, whole=".0" if self.style == "repr" else "")
+
+
+@dataclass(frozen=True)
+class IsoFormat:
+    """ISO 8601 timestamps, in UTC or without a zone, all with the same parts."""
+
+    pattern: str
+    unit: str = "s"
+
+    @property
+    def spec(self) -> str:
+        return self.pattern
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.timestamp(self.unit, tz="UTC" if self._suffix else None)
+
+    @property
+    def _suffix(self) -> str:
+        return next((suffix for suffix in _UTC_SUFFIXES if self.pattern.endswith(suffix)), "")
+
+    def parse(self, texts: pa.Array) -> pa.Array:
+        if not pc.all(pc.match_substring_regex(texts, _iso_regex(self.pattern, self.unit)), min_count=0).as_py():
+            raise ValueError("not of this pattern")
+        bare = pc.utf8_slice_codeunits(texts, 0, -len(self._suffix)) if self._suffix else texts
+        return pc.cast(bare, pa.timestamp(self.unit)).view(pa.int64()).view(self.type)
+
+    def render(self, values: pa.Array) -> pa.Array:
+        short = "m" if self.pattern.endswith("%H:%M") else "D" if self.pattern.endswith("%d") else self.unit
+        zeros = values.is_null()
+        stamps = pc.fill_null(values.view(pa.int64()), 0).to_numpy(zero_copy_only=False).view(f"datetime64[{self.unit}]")
+        texts = pa.array(np.datetime_as_string(stamps, unit=short), pa.string())
+        lost = stamps != stamps.astype(f"datetime64[{short}]")
+        if lost.any():
+            texts = pc.if_else(pa.array(lost), pa.array(np.datetime_as_string(stamps, unit=self.unit), pa.string()), texts)
+        if " " in self.pattern:
+            texts = pc.replace_substring(texts, "T", " ")
+        if self._suffix:
+            texts = pc.binary_join_element_wise(texts, self._suffix, "")
+        return pc.if_else(zeros, None, texts) if values.null_count else texts
+
+
+@dataclass(frozen=True)
+class PatternFormat:
+    """Timestamps of any strftime pattern; slower than ISO, and only on request."""
+
+    pattern: str
+    type: pa.DataType
+
+    @property
+    def spec(self) -> str:
+        return self.pattern
+
+    def parse(self, texts: pa.Array) -> pa.Array:
+        bare = pc.strptime(texts, format=self.pattern, unit=self.type.unit)
+        return bare.view(pa.int64()).view(self.type)
+
+    def render(self, values: pa.Array) -> pa.Array:
+        return pc.strftime(values, format=self.pattern)
+
+
+_UTC_SUFFIXES = ("Z", "+00:00")
+_FRACTIONS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+_ISO = re.compile(r"\d{4}-\d\d-\d\d(?:([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+00:00)?)?")
+_ISO_PATTERN = re.compile(r"%Y-%m-%d(?:[T ]%H:%M(?::%S)?(?:Z|\+00:00)?)?")
+_DECIMAL = re.compile(r"-?\d+\.(\d{1,15})")
+_EXPONENT = re.compile(r"-?\d\.(\d+)e[+-]\d\d+")
+
+
+def guess_formats(text: str) -> list[TextFormat]:
+    """The formats that a column may have of which this is one cell, best first.
+
+    >>> [form.spec for form in guess_formats("1.50")]
+    ['fixed:2', 'shortest', 'plain', 'repr']
+    """
+    forms: list[TextFormat] = [BooleanFormat(*words) for words in BOOLEAN_WORDS if text in words]
+    if match := _ISO.fullmatch(text):
+        forms += _guess_iso(match)
+    if not text[:1].isdigit() and not text[:1] in "-+.":
+        return forms
+    forms += [IntegerFormat(), IntegerFormat(pa.uint64())]
+    if match := _DECIMAL.fullmatch(text):
+        forms.append(FloatFormat(f"fixed:{len(match[1])}"))
+    forms += [FloatFormat("shortest"), FloatFormat("plain"), FloatFormat("repr")]
+    if match := _EXPONENT.fullmatch(text):
+        forms.append(FloatFormat(f"printf:%.{len(match[1])}e"))
+    elif len(text) > 17:
+        forms.append(FloatFormat("printf:%.17g"))
+    return [form for form in forms if comes_back(form, pa.array([text]))]
+
+
+def surviving_formats(forms: list[TextFormat], texts: pa.Array) -> list[TextFormat]:
+    """Those of `forms` in which all these texts (without nulls, NaN or inf) come back."""
+    if forms and forms[0].spec == "int" and comes_back(forms[0], texts):
+        values = forms[0].parse(texts)
+        if _largest(values) < _INTEGERS_PRINT_ALIKE:
+            alike = ("shortest", "plain")
+            positive = pc.min(values).as_py() >= 0
+            return [form for form in forms if form.spec in alike or (form.spec == "int" and (positive or form.type == pa.int64()))]
+    return [form for form in forms if comes_back(form, texts)]
+
+
+def find_format(spec: str, type_: pa.DataType, column: str) -> TextFormat:
+    """The format of this name for values of this type.
+
+    Raises:
+        SchemaError: There is no such format; names the column.
+    """
+    if pa.types.is_integer(type_) and spec == "int":
+        return IntegerFormat(type_)
+    if pa.types.is_boolean(type_) and spec.startswith("bool:") and "/" in spec:
+        true, _, false = spec.removeprefix("bool:").partition("/")
+        return BooleanFormat(true, false)
+    if pa.types.is_floating(type_):
+        style, *options = spec.split(" ")
+        if re.fullmatch(r"fixed:(?:\d|1[0-5])|shortest|plain|repr|printf:%\.\d{1,3}[efg]", style):
+            words = dict(option.partition("=")[::2] for option in options)
+            if set(words) <= {"nan", "inf"}:
+                return FloatFormat(style, words.get("nan", "nan"), words.get("inf", "inf"), type_)
+    if pa.types.is_timestamp(type_) and "%" in spec:
+        zone = "UTC" if spec.endswith(_UTC_SUFFIXES) else None
+        if _ISO_PATTERN.fullmatch(spec) and type_.tz == zone:
+            return IsoFormat(spec, type_.unit)
+        return PatternFormat(spec, type_)
+    raise SchemaError(f"column {column!r}: {spec!r} is not a text format for {type_}; leave it out and it is found")
+
+
+def _guess_iso(match: re.Match[str]) -> list[TextFormat]:
+    separator, seconds, fraction, suffix = match.groups()
+    unit = {4: "ms", 7: "us", 10: "ns"}.get(len(fraction)) if fraction else "s"
+    if unit is None or (fraction and not seconds):
+        return []
+    time = "" if separator is None else f"{separator}%H:%M{':%S' if seconds else ''}{suffix or ''}"
+    return [IsoFormat(f"%Y-%m-%d{time}", unit)]
+
+
+def _iso_regex(pattern: str, unit: str) -> str:
+    """A regular expression (RE2) for the texts of an ISO pattern."""
+    fraction = rf"\.\d{{{_FRACTIONS[unit]}}}" if _FRACTIONS[unit] else ""
+    regex = pattern.replace("+", r"\+").replace("%Y", r"\d{4}").replace("%S", r"\d\d" + fraction)
+    return "^" + re.sub("%[mdHM]", lambda _: r"\d\d", regex) + "$"
+
+
+def _largest(values: pa.Array) -> int:
+    """Largest magnitude among integers."""
+    extremes = pc.min_max(values).as_py()
+    return max(abs(extremes["min"] or 0), abs(extremes["max"] or 0))
+
+
+def _render_fixed(values: pa.Array, decimals: int) -> pa.Array:
+    """Texts with so many decimals; shortest where that would not give the value back."""
+    numbers = pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False)
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.rint(np.abs(numbers) * 10.0**decimals)
+        kept = (scaled < _EXACT) & (scaled / 10.0**decimals == np.abs(numbers))
+        units = np.where(kept, scaled, 0.0).astype(np.int64)
+    whole, rest = np.divmod(units, 10**decimals)
+    texts = pc.cast(pa.array(whole), pa.string())
+    if decimals:
+        digits = pc.utf8_lpad(pc.cast(pa.array(rest), pa.string()), decimals, "0")
+        texts = pc.binary_join_element_wise(texts, digits, ".")
+    negative = np.signbit(numbers)
+    if negative.any():
+        texts = pc.if_else(pa.array(negative), pc.binary_join_element_wise("-", texts, ""), texts)
+    if not kept.all():
+        texts = pc.if_else(pa.array(kept), texts, pc.cast(values, pa.string()))
+    return pc.if_else(values.is_null(), None, texts) if values.null_count else texts
+
+
+def _render_repr(values: pa.Array, whole: str) -> pa.Array:
+    """Python's shortest form; whole numbers end in `whole`."""
+    texts = pc.cast(values, pa.string())
+    if whole:
+        bare = pc.invert(pc.match_substring_regex(texts, r"[.a-z]"))
+        texts = pc.if_else(bare, pc.binary_join_element_wise(texts, whole, ""), texts)
+    size = pc.abs(values)
+    odd = pc.and_(pc.or_(pc.less(size, 1e-4), pc.greater_equal(size, 1e15)), pc.not_equal(values, 0.0))
+    odd = pc.fill_null(pc.and_(odd, pc.is_finite(values)), False)
+    if not pc.any(odd, min_count=0).as_py():
+        return texts
+    # Few values need an exponent, and Python is the authority on how it writes one.
+    exact = _render_each(pc.filter(values, odd), lambda value: repr(value) if whole else repr(value).removesuffix(".0"))
+    return pc.replace_with_mask(texts, odd, exact)
+
+
+def _render_each(values: pa.Array, render: Any) -> pa.Array:
+    """One Python call a value: for rare formats only."""
+    return pa.array([None if value is None else render(value) for value in values.to_pylist()], pa.string())
