@@ -61,6 +61,10 @@ class ModelSettings(Settings):
     """Hidden layers of the encoder and of the codes-only decoder."""
     activation: str = Field(default="relu", pattern="^(relu|tanh|gelu|silu|elu)$")
     """Activation of the encoder and of the codes-only decoder."""
+    kl_warmup: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps over which the code's rate (or KL) rises to its full weight."""
+    free_bits: float = Field(default=0.0, ge=0, le=8)
+    """Nats a latent may spend before its rate counts (Kingma et al. 2016)."""
 
 
 class TrainSettings(Settings):
@@ -76,10 +80,6 @@ class TrainSettings(Settings):
     """Peak learning rate of the encoder."""
     decoder_lr: float = Field(default=4e-3, gt=0, le=1)
     """Peak learning rate of the decoder and the prior."""
-    kl_warmup: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps over which the code's rate (or KL) rises to its full weight."""
-    free_bits: float = Field(default=0.0, ge=0, le=8)
-    """Nats a latent may spend before its rate counts (Kingma et al. 2016)."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
     refit_share: float = Field(default=0.35, ge=0, lt=1)

@@ -26,7 +26,15 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from data.errors import DamagedError, ModelError
-from vae.codec.entropy import PRECISION, STATE_LOW, encode_ops, exp_table, scale_table, sigmoid_table, squash_table
+from vae.codec.entropy import (
+    PRECISION,
+    STATE_LOW,
+    encode_ops,
+    exp_table,
+    scale_table,
+    sigmoid_table,
+    squash_table,
+)
 from vae.codec.frontend import FEATURE_MAX, Front, front_of, new_memory
 from vae.codec.kernel import ACTIVATION_MAX, Streams, Tables, Tape, Weights, observe, walk
 from vae.codec.plan import Plan
@@ -71,13 +79,17 @@ class IntegerModel:
         """The model as stored in an archive; see the module's docstring."""
         from pcodec import ChunkConfig, standalone
 
-        text = json.dumps(self.plan.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"), sort_keys=True)
+        text = json.dumps(
+            self.plan.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"), sort_keys=True
+        )
         packed = zlib.compress(text.encode(), 9)
         parts = [struct.pack("<I", len(packed)), packed]
         for group in GROUPS:
             flat = [t.ravel() for name, t in self.tensors.items() if _group(name) == group]
             joined = np.concatenate(flat) if flat else np.zeros(0, np.int16)
-            body = standalone.simple_compress(joined, ChunkConfig(compression_level=12)) if len(joined) else b""
+            body = (
+                standalone.simple_compress(joined, ChunkConfig(compression_level=12)) if len(joined) else b""
+            )
             parts += [struct.pack("<I", len(body)), body]
         return b"".join(parts)
 
@@ -99,7 +111,9 @@ class IntegerModel:
             names = [name for name in shapes if _group(name) == group]
             sizes = [int(np.prod(shapes[name])) for name in names]
             if sum(sizes) > MAX_WEIGHTS:
-                raise ModelError(f"the model asks for {sum(sizes)} weights; at most {MAX_WEIGHTS} are admitted")
+                raise ModelError(
+                    f"the model asks for {sum(sizes)} weights; at most {MAX_WEIGHTS} are admitted"
+                )
             flat = _unpack_weights(next(pieces), sum(sizes), group)
             for name, part in zip(names, np.split(flat, np.cumsum(sizes)[:-1]), strict=True) if names else ():
                 tensors[name] = part.reshape(shapes[name])
@@ -118,7 +132,9 @@ class IntegerModel:
         sizes = np.array([rows * self.latents] + [3 * rows] * columns, np.int64)
         offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
         space = max(1, int(sizes.sum()))
-        tape = Tape(np.zeros(space, np.int64), np.zeros(space, np.int64), offsets, np.zeros(columns + 1, np.int64))
+        tape = Tape(
+            np.zeros(space, np.int64), np.zeros(space, np.int64), offsets, np.zeros(columns + 1, np.int64)
+        )
         walk(
             False, columns, symbols, states, codes, unseen, self._front, new_memory(self._front, rows),
             self._weights, self._tables, tape, _no_streams(columns),
@@ -132,7 +148,9 @@ class IntegerModel:
             streams.append(flag + words[begin:].astype("<u4").tobytes())
         return streams
 
-    def decode_block(self, streams: list[bytes], rows: int, upto: int | None = None) -> tuple[Longs, States, Codes]:
+    def decode_block(
+        self, streams: list[bytes], rows: int, upto: int | None = None
+    ) -> tuple[Longs, States, Codes]:
         """The inverse of `encode_block` for the code and the first `upto` columns (default: all).
 
         `streams` holds the code's and these columns' streams. DamagedError names the stream (0 the code's, then the
@@ -183,8 +201,12 @@ class IntegerModel:
     def _check_block(self, symbols: Longs, states: States, codes: Codes) -> None:
         rows = len(symbols)
         if symbols.shape != (rows, len(self.columns)) or states.shape != symbols.shape:
-            raise ValueError(f"symbols {symbols.shape} and states {states.shape} for {len(self.columns)} columns")
-        if codes.shape != (rows, self.latents) or (codes.size and abs(codes.astype(int)).max() > self.plan.reach):
+            raise ValueError(
+                f"symbols {symbols.shape} and states {states.shape} for {len(self.columns)} columns"
+            )
+        if codes.shape != (rows, self.latents) or (
+            codes.size and abs(codes.astype(int)).max() > self.plan.reach
+        ):
             raise ValueError(f"codes {codes.shape} for {self.latents} latents within {self.plan.reach}")
         for j, item in enumerate(self.plan.columns):
             inside = (symbols[:, j] >= item.low) & (symbols[:, j] <= item.high)
@@ -293,7 +315,9 @@ def _prove_sums(w: Weights, front: Front) -> None:
 
     column_sum = FEATURE_MAX * (size(w.before, (0, 1)) + size(w.after, (0, 1)) + size(w.code_after, (0, 1)))
     column_sum = column_sum + (2 * len(front.items) * top(w.embedding) + top(w.bias)) * 32
-    prior_sum = FEATURE_MAX * (size(w.prior_before, (0, 1)) + size(w.prior_after, (0, 1))) + 32 * top(w.prior_bias)
+    prior_sum = FEATURE_MAX * (size(w.prior_before, (0, 1)) + size(w.prior_after, (0, 1))) + 32 * top(
+        w.prior_bias
+    )
     hidden_sum = size(w.hidden, 2) * ACTIVATION_MAX + np.abs(w.hidden_bias.astype(np.int64)) * 256
     head_sum = size(w.head, 1) * ACTIVATION_MAX + np.abs(w.head_bias.astype(np.int64)) * 256
     prior_head = size(w.prior_head, 2) * ACTIVATION_MAX + np.abs(w.prior_head_bias.astype(np.int64)) * 256
@@ -309,7 +333,9 @@ def _no_streams(columns: int) -> Streams:
     return Streams(np.zeros(1, np.uint32), nothing, nothing, nothing)
 
 
-def _open_streams(streams: list[bytes], columns: int, all_columns: int) -> tuple[Streams, npt.NDArray[np.bool_]]:
+def _open_streams(
+    streams: list[bytes], columns: int, all_columns: int
+) -> tuple[Streams, npt.NDArray[np.bool_]]:
     unseen = np.zeros(all_columns, bool)
     words: list[npt.NDArray[np.uint32]] = []
     for s, stream in enumerate(streams):

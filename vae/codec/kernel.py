@@ -174,7 +174,15 @@ def _take(streams: Streams, stream: int, start: int, width: int) -> None:
 
 @jit
 def _code_class(
-    reading: bool, chosen: int, logits: Longs, count: int, exp: Longs, sums: Longs, tape: Tape, streams: Streams, s: int
+    reading: bool,
+    chosen: int,
+    logits: Longs,
+    count: int,
+    exp: Longs,
+    sums: Longs,
+    tape: Tape,
+    streams: Streams,
+    s: int,
 ) -> int:
     """Write or read one of `count` classes with probabilities softmax(logits); each at least 2**-28."""
     top = logits[0]
@@ -202,7 +210,9 @@ def _code_class(
 
 
 @jit
-def _edge(k: int, count: int, share: Longs, mean: Longs, mantissa: Longs, shift: Longs, sigmoid: Longs) -> int:
+def _edge(
+    k: int, count: int, share: Longs, mean: Longs, mantissa: Longs, shift: Longs, sigmoid: Longs
+) -> int:
     """Mass of the mixture below the lower edge of symbol k, in units of 2**-28 of the room."""
     total = np.int64(0)
     for c in range(count):
@@ -262,12 +272,18 @@ def _code_mixture(
         below = min(max((mean[best] + 128) >> 8, low), high)
         above = below + 1
         stride = 1
-        while below > low and _edge(below, count, share, mean, mantissa, shift, tables.sigmoid) + below - low > target:
+        while (
+            below > low
+            and _edge(below, count, share, mean, mantissa, shift, tables.sigmoid) + below - low > target
+        ):
             above = below
             below = max(below - stride, low)
             stride *= 2
         stride = 1
-        while above <= high and _edge(above, count, share, mean, mantissa, shift, tables.sigmoid) + above - low <= target:
+        while (
+            above <= high
+            and _edge(above, count, share, mean, mantissa, shift, tables.sigmoid) + above - low <= target
+        ):
             below = above
             above = min(above + stride, high + 1)
             stride *= 2
@@ -431,7 +447,19 @@ def walk(
         total[:] = 0
         prior_total[:] = 0
         code_latents(
-            reading, t, codes, w, tables.exp, features, sums, prior_total, total, prior_hidden, out, tape, streams
+            reading,
+            t,
+            codes,
+            w,
+            tables.exp,
+            features,
+            sums,
+            prior_total,
+            total,
+            prior_hidden,
+            out,
+            tape,
+            streams,
         )
         for j in range(upto):
             place = look_before(j, front, memory, features)

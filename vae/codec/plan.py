@@ -93,7 +93,11 @@ class Item(BaseModel):
     @property
     def outputs(self) -> int:
         """Outputs of the network: one a state with an output, then the head's."""
-        head = {Head.softmax: self.span, Head.mixture: 3 * len(self.components), Head.memory: len(self.contexts) + 1}
+        head = {
+            Head.softmax: self.span,
+            Head.mixture: 3 * len(self.components),
+            Head.memory: len(self.contexts) + 1,
+        }
         return len(self.states) + head[self.head]
 
     @property
@@ -162,7 +166,9 @@ class Plan(BaseModel):
             if any(not 0 <= s < j for s in sources):
                 raise ValueError(f"column {item.name!r} looks at a column that is not before it")
             if item.linear and any(not self.columns[s].ordered for s in item.linear.sources):
-                raise ValueError(f"column {item.name!r}: a linear prediction from a column without magnitudes")
+                raise ValueError(
+                    f"column {item.name!r}: a linear prediction from a column without magnitudes"
+                )
             if any(len(context) > MAX_PARENTS for context in item.contexts):
                 raise ValueError(f"column {item.name!r}: a context of too many columns")
         if len({item.name for item in self.columns}) != len(self.columns):

@@ -1,0 +1,77 @@
+"""The decoder that sees the sparse code and nothing else: rows rebuilt from codes, and the term that makes codes rich.
+
+It is no part of an archive, so its size costs no bytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from vae.features import Layout, View
+from vae.heads import categorical_nats, logistic_nats
+from vae.networks import dense
+
+LOG_SCALE_LOW, LOG_SCALE_HIGH = -3.5, 3.0
+"""Standardised numbers are described no finer than 3% of a standard deviation: a code is a gist, not a copy."""
+
+
+class Guess(NamedTuple):
+    """What the code says of a table: symbols (rows, columns) float for numbers, and which cells are missing."""
+
+    symbols: npt.NDArray[np.float64]
+    missing: npt.NDArray[np.bool_]
+
+
+class CodesOnly(nn.Module):
+    """p(row | code) with the columns independent given the code."""
+
+    def __init__(self, layout: Layout, width: int, depth: int, activation: str) -> None:
+        super().__init__()
+        self.layout = layout
+        self.sizes = [3 if view.ordered else view.entries for view in layout.views]
+        self.network = dense(layout.plan.latents, width, depth, sum(self.sizes), activation)
+
+    def heads(self, code: Tensor) -> tuple[Tensor, ...]:
+        """Each column's outputs: a number's mean, log scale and logit of missing; a category's logits."""
+        return self.network(code).split(self.sizes, -1)
+
+    def nats(self, batch: dict[str, Tensor], code: Tensor) -> Tensor:
+        """-log p of each cell given the code alone, nats (of standardised units for numbers), (batch, columns)."""
+        costs: list[Tensor] = []
+        for j, (view, out) in enumerate(zip(self.layout.views, self.heads(code), strict=True)):
+            if not view.ordered:
+                costs.append(categorical_nats(out, batch["entry"][:, j]))
+                continue
+            absent = (batch["state"][:, j] != 0).to(out.dtype)
+            mean, scale = out[:, 0], out[:, 1].clamp(LOG_SCALE_LOW, LOG_SCALE_HIGH)
+            known = logistic_nats(mean, scale, batch["value"][:, j].clamp(-6, 6))
+            state = nn.functional.binary_cross_entropy_with_logits(out[:, 2], absent, reduction="none")
+            costs.append(state + (1 - absent) * known)
+        return torch.stack(costs, 1)
+
+    @torch.no_grad()
+    def guess(self, code: Tensor) -> Guess:
+        """The most probable row for each code, in symbols of the grid."""
+        symbols, missing = list[npt.NDArray[np.float64]](), list[npt.NDArray[np.bool_]]()
+        for j, (view, out) in enumerate(zip(self.layout.views, self.heads(code), strict=True)):
+            if view.ordered:
+                item = self.layout.plan.columns[j]
+                value = out[:, 0].double().numpy() * view.scale + view.mean
+                symbols.append(np.clip(value, item.low, item.high))
+                missing.append((out[:, 2] > 0).numpy())
+            else:
+                entry = out.argmax(1).numpy()
+                symbols.append(_names(view)[entry].astype(np.float64))
+                missing.append(entry == view.entries - 1)
+        return Guess(np.stack(symbols, 1), np.stack(missing, 1))
+
+
+def _names(view: View) -> npt.NDArray[np.int64]:
+    """The symbol of each entry; of "all others" and "missing" the most frequent, or 0 where there is none."""
+    common = view.names[0] if view.names else 0
+    return np.array([*view.names, common, common], np.int64)

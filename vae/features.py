@@ -1,0 +1,137 @@
+"""What the float model is shown of a table: a `Layout`, and arrays with one row a table row.
+
+The archive's decoder is shown exactly the integers that the codec will show it (`IntegerModel.observe`). The encoder
+has its own, freer view of a row: each number's magnitude and bin, each category by name, no other row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from data.grid import Coded
+from vae.codec.integer import IntegerModel
+from vae.codec.plan import Plan
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+MAX_NAMES = 512
+"""Categories beyond this many share one entry of the encoder's table, the rarest first."""
+NUMBER_BINS = 32
+
+
+class View(BaseModel):
+    """How the encoder sees one column, and how the codes-only decoder rebuilds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    ordered: bool
+    mean: float = 0.0
+    scale: float = 1.0
+    bins: tuple[int, ...] = ()
+    names: tuple[int, ...] = ()
+    """Symbols with an entry of their own, the most frequent first; of a number, empty."""
+
+    @property
+    def entries(self) -> int:
+        """Entries of the encoder's table: bins or names, one for all others, one for missing."""
+        return (len(self.bins) + 1 if self.ordered else len(self.names) + 1) + 1
+
+
+class Layout(BaseModel):
+    """Everything about the shape of the model that the table decides: the plan and the encoder's views."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: Plan
+    views: tuple[View, ...]
+    """One a column of the plan, in its order."""
+    scales: tuple[float, ...]
+    """log2 of the typical residual of each column in symbols: where the mixtures' scales begin."""
+
+
+def block(coded: dict[str, Coded], names: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """symbols and states (rows, columns) of the named columns."""
+    symbols = np.stack([coded[name].symbols for name in names], 1)
+    return symbols, np.stack([coded[name].state for name in names], 1)
+
+
+def make_layout(plan: Plan, coded: dict[str, Coded]) -> Layout:
+    """The layout for `plan`, its statistics taken from `coded` (the rows that training may see)."""
+    views, scales = list[View](), list[float]()
+    for item in plan.columns:
+        column = coded[item.name]
+        present = column.symbols[column.state == 0]
+        if not len(present):
+            present = np.array([item.low])
+        if item.ordered:
+            center, spread = float(present.mean()), float(present.std()) or 1.0
+            edges = np.quantile(present, np.arange(1, NUMBER_BINS) / NUMBER_BINS, method="nearest")
+            bins = tuple(sorted({int(e) for e in edges}))
+            views.append(View(name=item.name, ordered=True, mean=center, scale=spread, bins=bins))
+        else:
+            found, counts = np.unique(present, return_counts=True)
+            order = np.lexsort((found, -counts))[:MAX_NAMES]
+            views.append(View(name=item.name, ordered=False, names=tuple(int(n) for n in found[order])))
+        scales.append(float(np.log2(np.abs(np.diff(present)).mean() + 1.0)) if len(present) > 1 else 0.0)
+    return Layout(plan=plan, views=tuple(views), scales=tuple(scales))
+
+
+def row_view(layout: Layout, symbols: npt.NDArray[np.int64], states: npt.NDArray[np.uint8]) -> Arrays:
+    """The encoder's inputs: value (rows, columns) float32 standardised, entry (rows, columns) int32."""
+    value = np.zeros(symbols.shape, np.float32)
+    entry = np.zeros(symbols.shape, np.int32)
+    for j, view in enumerate(layout.views):
+        missing = states[:, j] != 0
+        if view.ordered:
+            value[:, j] = np.where(missing, 0.0, (symbols[:, j] - view.mean) / view.scale)
+            entry[:, j] = np.searchsorted(np.array(view.bins, np.int64), symbols[:, j], side="right")
+        else:
+            entry[:, j] = _entries(view, symbols[:, j])
+        entry[missing, j] = view.entries - 1
+    return {"value": value, "entry": entry}
+
+
+def _entries(view: View, symbols: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    names = np.array(view.names, np.int64)
+    order = np.argsort(names)
+    at = np.minimum(np.searchsorted(names[order], symbols), len(names) - 1)
+    found = names[order][at] == symbols
+    return np.where(found, order[at], len(names))
+
+
+def training_arrays(
+    layout: Layout,
+    model: IntegerModel,
+    symbols: npt.NDArray[np.int64],
+    states: npt.NDArray[np.uint8],
+    block_rows: int,
+) -> Arrays:
+    """All that `SparseVAE.loss` reads, in the archive's blocks of `block_rows`, one row a table row."""
+    parts: list[Arrays] = []
+    for start in range(0, len(symbols), block_rows):
+        rows = slice(start, start + block_rows)
+        parts.append(model.observe(np.ascontiguousarray(symbols[rows]), np.ascontiguousarray(states[rows])))
+    arrays = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
+    starts = np.arange(len(symbols)) % block_rows == 0
+    view = row_view(layout, symbols, states)
+    above = {f"{name}_above": np.concatenate([array[:1], array[:-1]]) for name, array in view.items()}
+    return (
+        arrays
+        | view
+        | above
+        | {
+            "symbol": symbols.astype(np.int32),
+            "state": states.astype(np.uint8),
+            "first": starts,
+        }
+    )
+
+
+def blank_model(plan: Plan) -> IntegerModel:
+    """An integer model of this plan with all weights 0: it can observe, and its probabilities are flat."""
+    return IntegerModel(plan, {name: np.zeros(shape, np.int16) for name, shape in plan.shapes().items()})

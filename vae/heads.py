@@ -1,0 +1,74 @@
+"""What a decoder says of one column, and what its symbols then cost, in nats.
+
+The same likelihoods as the codec's integer loop (`vae.codec.kernel`), in floats and differentiable.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FLOOR = -28 * math.log(2)
+"""No symbol is less probable than 2**-28 in the codec."""
+LOG2_SCALE_LOW, LOG2_SCALE_HIGH = -5.0, 20.0
+
+
+def categorical_nats(logits: Tensor, target: Tensor) -> Tensor:
+    """-log softmax(logits)[target]; logits (batch, classes), target (batch,) -> (batch,)."""
+    return F.cross_entropy(logits, target.long(), reduction="none")
+
+
+def state_nats(logits: Tensor, state: Tensor, states: tuple[int, ...]) -> Tensor:
+    """Cost of a cell's state: VALUE has logit 0, the others `logits` (batch, states); a state of none costs nothing."""
+    if not states:
+        return torch.zeros_like(state, dtype=logits.dtype)
+    full = torch.cat([torch.zeros_like(logits[:, :1]), logits], 1)
+    target = torch.zeros_like(state, dtype=torch.long)
+    for k, code in enumerate(states):
+        target = torch.where(state == code, k + 1, target)
+    return categorical_nats(full, target)
+
+
+def mixture_nats(outputs: Tensor, symbol: Tensor, bases: Tensor, unit: int, low: int, high: int) -> Tensor:
+    """A mixture of discretised logistics (Salimans et al. 2017, eq. 2), each centred on a base plus an offset.
+
+    outputs (batch, 3 * components): logits, offsets in units of 2**unit symbols, log2 scales; symbol (batch,) int;
+    bases (batch, components) int -> (batch,) nats. The first and the last symbol take the tails.
+    """
+    logits, offsets, scales = outputs.chunk(3, -1)
+    from_base = (symbol.unsqueeze(-1) - bases).to(outputs.dtype) - offsets * 2.0**unit
+    log_scale = scales.clamp(LOG2_SCALE_LOW, LOG2_SCALE_HIGH) * math.log(2)
+    inverse = (-log_scale).exp()
+    below, above = (from_base - 0.5) * inverse, (from_base + 0.5) * inverse
+    is_low, is_high = (symbol == low).unsqueeze(-1), (symbol == high).unsqueeze(-1)
+    # log(σ(b) - σ(a)) = log σ(b) + log σ(-a) + log(1 - exp(a - b)), stable in both tails
+    left = torch.where(is_high, torch.zeros_like(above), F.logsigmoid(above))
+    right = torch.where(is_low, torch.zeros_like(below), F.logsigmoid(-below))
+    width = torch.where(is_low | is_high, torch.zeros_like(inverse), log1mexp(inverse))
+    mass = torch.logsumexp(F.log_softmax(logits, -1) + left + right + width, -1)
+    return -torch.logaddexp(mass, torch.full_like(mass, FLOOR))
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(-x)) for x > 0 (Mächler 2012)."""
+    x = x.clamp(min=1e-9)
+    return torch.where(x < math.log(2), torch.log(-torch.expm1(-x)), torch.log1p(-torch.exp(-x)))
+
+
+def memory_nats(logits: Tensor, classes: Tensor, member_bits: Tensor) -> Tensor:
+    """Which context codes an identifier, among those that know anything, then its member by counts.
+
+    logits (batch, contexts + 1); classes (batch, contexts + 2): target, then 1 for each open class; member_bits (batch,).
+    """
+    open_ = classes[:, 1 : 1 + logits.shape[1]] > 0
+    masked = logits.masked_fill(~open_, -1e4)
+    return categorical_nats(masked, classes[:, 0]) + member_bits * math.log(2)
+
+
+def logistic_nats(mean: Tensor, log_scale: Tensor, value: Tensor) -> Tensor:
+    """-log density of a logistic distribution at `value`, nats, elementwise; for standardised numbers."""
+    z = (value - mean) * (-log_scale).exp()
+    return log_scale + z + 2 * F.softplus(-z)

@@ -1,0 +1,160 @@
+"""The sparse VAE for tables: the whole model on one screen.
+
+The objective is the evidence lower bound, *maximised* (Kingma & Welling 2014, eq. 3), here as nats a row to minimise::
+
+    loss = -log P(code) - log p(row | code, rows above) + λ * (-log p(row | code alone))
+
+The first two terms are what the archive pays. The third asks the code to stand by itself: beside a decoder that sees
+the columns before and the rows above, a code that nobody asks for anything empties itself (posterior collapse).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from vae.codes_only import CodesOnly
+from vae.features import Layout
+from vae.latents import Draw, Gaussian, free_bits, gaussian_log_density, interpolated_rate, make_latents
+from vae.networks import RowInput, dense
+from vae.settings import CODES_WEIGHT, Codes, ModelSettings
+from vae.stencil import Stencil, Tensors
+
+NATS_TO_BITS = 1 / math.log(2)
+FIRST_CODES = 8.0
+"""Factor on the encoder's last weights at the start."""
+
+
+class SparseVAE(nn.Module):
+    """Encoder, prior, the archive's decoder (`stencil`) and the decoder that sees the code alone (`codes_only`)."""
+
+    def __init__(self, layout: Layout, settings: ModelSettings) -> None:
+        super().__init__()
+        self.layout, self.settings = layout, settings
+        plan = layout.plan
+        self.stencil = Stencil(layout)
+        self.latents = make_latents(settings.family, plan.reach)
+        self.weight = CODES_WEIGHT[settings.codes] if plan.latents else 0.0
+        if plan.latents:
+            size, depth = settings.encoder_width, settings.encoder_depth
+            self.row = RowInput([view.entries for view in layout.views])
+            outputs = plan.latents * self.latents.outputs
+            self.encoder = dense(self.row.outputs, size, depth, outputs, settings.activation)
+            # codes must begin alive: an encoder whose every answer rounds to zero is shown nothing to improve
+            with torch.no_grad():
+                cast(nn.Linear, self.encoder[-1]).weight.mul_(FIRST_CODES)
+            self.codes_only = CodesOnly(layout, size, depth, settings.activation)
+
+    def posterior(self, value: Tensor, entry: Tensor) -> Tensor:
+        """The encoder's parameters of q(code | row): (batch, latents, outputs)."""
+        return self.encoder(self.row(value, entry)).unflatten(-1, (self.layout.plan.latents, -1))
+
+    def loss(
+        self, batch: Tensors, *, progress: float, phase: str, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The loss and its terms in nats a row; `progress` is the share of all steps that are done."""
+        quantised = phase == "quantise"
+        weights = self.stencil.weights(quantised=quantised)
+        if not self.layout.plan.latents:
+            columns = self.stencil.column_nats(weights, batch, self._no_code(batch)).sum(1).mean()
+            return {"loss": columns, "columns": columns}
+        draw = self._draw(batch, phase, generator)
+        rate = self._rate(weights, batch, draw)
+        warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
+        code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
+        columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
+        alone = self.codes_only.nats(batch, draw.code).sum(1).mean()
+        loss = (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone
+        return {"loss": loss, "code": rate.mean(0).sum(), "columns": columns, "codes_only": alone}
+
+    @torch.no_grad()
+    def validation_bits(self, batch: Tensors) -> dict[str, Tensor]:
+        """Bits of each row with hard codes and the codec's weights, (batch,): by part, and the objective as `bits`."""
+        weights = self.stencil.weights(quantised=True)
+        code = self.encode(batch).to(torch.float32) if self.layout.plan.latents else self._no_code(batch)
+        columns = self.stencil.column_nats(weights, batch, code).sum(1) * NATS_TO_BITS
+        if not self.layout.plan.latents:
+            return {"column_bits": columns, "bits": columns}
+        rate = self._hard_rate(weights, batch, code).sum(1) * NATS_TO_BITS
+        alone = self.codes_only.nats(batch, code).sum(1) * NATS_TO_BITS
+        total = rate + columns + self.weight * alone
+        return {"code_bits": rate, "column_bits": columns, "codes_only_bits": alone, "bits": total}
+
+    @torch.no_grad()
+    def encode(self, batch: Tensors) -> Tensor:
+        """Hard codes of rows, int8 (batch, latents), exact zeros; reads `value` and `entry`."""
+        if not self.layout.plan.latents:
+            return self._no_code(batch).to(torch.int8)
+        return self.latents.harden(self.posterior(batch["value"], batch["entry"])).to(torch.int8)
+
+    @torch.no_grad()
+    def cell_bits(self, batch: Tensors) -> Tensor:
+        """Bits of each cell with hard codes, (batch, columns)."""
+        return (
+            self.stencil.column_nats(
+                self.stencil.weights(quantised=True), batch, self.encode(batch).to(torch.float32)
+            )
+            * NATS_TO_BITS
+        )
+
+    @torch.no_grad()
+    def log_weights(self, batch: Tensors, samples: int, generator: torch.Generator) -> Tensor:
+        """log p(row, z) - log q(z | row) in nats for each of `samples` draws, (samples, batch); `gaussian` only.
+
+        Their mean is the ELBO, the mean of their exponentials the IWAE bound (Burda et al. 2016, eq. 8).
+        """
+        if not isinstance(self.latents, Gaussian):
+            raise TypeError("the posterior of this latent family is not stochastic")
+        mean, log_variance = self.latents.moments(self.posterior(batch["value"], batch["entry"]))
+        weights = self.stencil.weights(quantised=False)
+        found: list[Tensor] = []
+        for _ in range(samples):
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+            z = mean + (0.5 * log_variance).exp() * noise
+            seen = self.stencil.column_nats(weights, batch, z / self.latents.step).sum(1)
+            ratio = gaussian_log_density(z) - gaussian_log_density(z, mean, log_variance)
+            found.append(ratio.sum(1) - seen)
+        return torch.stack(found)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The encoder's parameters and all others, which train at separate rates."""
+        encoder = [p for n, p in self.named_parameters() if n.split(".")[0] in ("row", "encoder")]
+        ids = {id(p) for p in encoder}
+        decoder = [p for p in self.parameters() if id(p) not in ids]
+        return [{"name": "encoder", "params": encoder}, {"name": "decoder", "params": decoder}]
+
+    def _draw(self, batch: Tensors, phase: str, generator: torch.Generator) -> Draw:
+        if phase != "joint":
+            code = self.encode(batch).to(torch.float32)
+            return Draw(code, code, None)
+        parameters = self.posterior(batch["value"], batch["entry"])
+        noise = torch.randn(parameters.shape[:2], generator=generator, device=parameters.device)
+        return self.latents.draw(parameters, noise)
+
+    def _rate(self, weights: Tensors, batch: Tensors, draw: Draw) -> Tensor:
+        """Cost of each latent in nats, (batch, latents): the family's KL, or the expected rate under the prior."""
+        if draw.kl is not None:
+            return draw.kl
+        nats = self.stencil.prior_nats(weights, draw.code, self._above(batch))
+        return interpolated_rate(nats, draw.soft, self.layout.plan.reach)
+
+    def _hard_rate(self, weights: Tensors, batch: Tensors, code: Tensor) -> Tensor:
+        nats = self.stencil.prior_nats(weights, code, self._above(batch))
+        return nats.gather(-1, (code + self.layout.plan.reach).long().unsqueeze(-1)).squeeze(-1)
+
+    @torch.no_grad()
+    def _above(self, batch: Tensors) -> Tensor:
+        """Hard codes of the rows above, 0 above a block's first row."""
+        above = self.latents.harden(self.posterior(batch["value_above"], batch["entry_above"]))
+        return above.masked_fill(batch["first"].unsqueeze(1), 0.0)
+
+    def _no_code(self, batch: Tensors) -> Tensor:
+        return torch.zeros(len(batch["symbol"]), self.layout.plan.latents)
+
+
+def latents_of(settings: ModelSettings) -> int:
+    """Number of latents that these settings ask for."""
+    return 0 if settings.codes is Codes.none else settings.latents

@@ -1,0 +1,300 @@
+"""From a table on its grid to the shape of its model: order of columns, heads, what each may look at.
+
+All choices are made on a sample of consecutive rows by measured code length or residuals, never by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data.grid import Coded, State, TableGrid
+from vae.codec.frontend import FEATURE_MAX
+from vae.codec.jit import jit
+from vae.codec.plan import MAX_LINEAR, MAX_OUTPUTS, Head, Item, Linear, Plan
+
+Longs = npt.NDArray[np.int64]
+
+SAMPLE_ROWS = 65_536
+BIN_COUNT = 16
+MAX_GREEDY_PARENTS = 4
+MAX_IDENTIFIERS = 20_000
+MEMORY_MARGIN = 0.5
+"""Bits by which counts must beat the crude estimate for a smooth head, which sees much that the estimate does not."""
+CENTER, PREVIOUS, EXTRAPOLATED, LINEAR, RECALLED = range(5)
+
+
+class Facts(NamedTuple):
+    """What the sample says of one column; `filled` carries the last value over missing ones."""
+
+    name: str
+    ordered: bool
+    low: int
+    high: int
+    states: tuple[int, ...]
+    filled: Longs
+    present: npt.NDArray[np.bool_]
+    cells: Longs
+    distinct: int
+    entropy: float
+    step_entropy: float
+
+    @property
+    def stepping(self) -> bool:
+        """Whether the previous row says most of what there is to say."""
+        return self.step_entropy < 0.6 * self.entropy
+
+
+_Measure = Callable[[Longs, Facts], float]
+
+
+def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, width: int) -> Plan:
+    """The plan for the columns in `coded`: all of them on their grids, in row order."""
+    facts = [_facts(grid, name, column) for name, column in coded.items()]
+    facts.sort(key=lambda f: (not f.stepping, f.distinct))
+    items: list[Item] = []
+    for j, fact in enumerate(facts):
+        items.append(_item(fact, facts[:j]))
+    return Plan(latents=latents, width=width, columns=tuple(items))
+
+
+def _facts(grid: TableGrid, name: str, column: Coded) -> Facts:
+    spec = grid[name]
+    states = tuple(s for s in (1, 2, 3) if (column.state == s).any())
+    symbols = _middle(column.symbols)
+    present = _middle(column.state) == State.VALUE
+    index = np.maximum.accumulate(np.where(present, np.arange(len(symbols)), -1))
+    start = int(symbols[present][0]) if present.any() else spec.low
+    filled = np.where(index >= 0, symbols[np.maximum(index, 0)], start)
+    cells = np.where(present, filled - spec.low + 1, 0)
+    steps = np.diff(filled) if spec.kind == "number" else (np.diff(filled) != 0) * filled[1:]
+    return Facts(
+        name=name, ordered=spec.kind == "number", low=spec.low, high=spec.high, states=states, filled=filled,
+        present=present, cells=cells, distinct=len(np.unique(cells)), entropy=_entropy(cells),
+        step_entropy=_entropy(steps),
+    )  # fmt: skip
+
+
+def _middle(array: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    """A run of consecutive rows from the middle: the ends of a table are often unlike the rest."""
+    start = max(0, (len(array) - SAMPLE_ROWS) // 2)
+    return array[start : start + SAMPLE_ROWS].astype(np.int64)
+
+
+def _entropy(values: Longs) -> float:
+    if len(values) == 0:
+        return 0.0
+    counts = np.unique(values, return_counts=True)[1].astype(np.float64)
+    share = counts / counts.sum()
+    return float(-(share * np.log2(share)).sum())
+
+
+def _item(fact: Facts, earlier: list[Facts]) -> Item:
+    base = dict(name=fact.name, low=fact.low, high=fact.high, ordered=fact.ordered, states=fact.states)
+    span = fact.high - fact.low + 1
+    if fact.ordered:
+        base |= _magnitude(fact)
+    if span + len(fact.states) <= MAX_OUTPUTS:
+        return Item.model_validate(base | {"head": Head.softmax})
+    parents, memory_bits = _greedy(fact, earlier, _context_bits)
+    contexts = _backed_off(parents)
+    if not fact.ordered:
+        return Item.model_validate(base | {"head": Head.memory, "contexts": contexts})
+    linear = _linear(fact, earlier)
+    residuals = {CENTER: fact.filled - base["center"], PREVIOUS: _shifted(fact.filled, fact.filled)}
+    if linear is not None:
+        residuals[LINEAR] = fact.filled - _predict(linear, fact, earlier)
+    recall, recall_bits = _greedy(fact, earlier, _recall_bits)
+    if recall and recall_bits < _octave_bits(residuals[PREVIOUS][fact.present]) - 0.2:
+        residuals[RECALLED] = fact.filled - _recalled(_keys(recall, earlier), fact.filled, fact.present)
+    else:
+        recall = ()
+    best = min(_octave_bits(r[fact.present]) for r in residuals.values())
+    if (
+        fact.distinct <= MAX_IDENTIFIERS
+        and len(fact.filled) > 4 * fact.distinct
+        and memory_bits + MEMORY_MARGIN < best
+    ):
+        return Item.model_validate(base | {"head": Head.memory, "contexts": contexts})
+    if fact.stepping:
+        twice = 2 * np.roll(fact.filled, 1) - np.roll(fact.filled, 2)
+        residuals[EXTRAPOLATED] = np.concatenate([[0, 0], (fact.filled - twice)[2:]])[: len(fact.filled)]
+    ranked = sorted(residuals, key=lambda kind: _octave_bits(residuals[kind][fact.present]))
+    components = tuple([*ranked, ranked[0], ranked[0]][: max(3, min(4, len(ranked)))])
+    size = float(np.median(np.abs(residuals[ranked[0]]))) + 1
+    return Item.model_validate(
+        base
+        | {
+            "head": Head.mixture,
+            "bins": _bins(fact),
+            "linear": linear,
+            "recall": recall,
+            "components": components,
+            "unit": max(0, min(20, round(np.log2(size)) - 1)),
+        }
+    )
+
+
+def _magnitude(fact: Facts) -> dict[str, int]:
+    values = fact.filled[fact.present] if fact.present.any() else np.array([fact.low])
+    low, center, high = (int(q) for q in np.quantile(values, [0.005, 0.5, 0.995], method="nearest"))
+    half = max(high - center, center - low, 1)
+    return {"center": center, "spread": max(1, min(1 << 30, (FEATURE_MAX * 3 // 4 << 16) // half))}
+
+
+def _bins(fact: Facts) -> tuple[int, ...]:
+    values = fact.filled[fact.present] if fact.present.any() else np.array([fact.low])
+    edges = np.quantile(values, np.arange(1, BIN_COUNT) / BIN_COUNT, method="nearest")
+    return tuple(sorted({int(e) for e in edges} - {fact.low}))
+
+
+def _shifted(values: Longs, like: Longs) -> Longs:
+    """values minus the previous row's values."""
+    return np.concatenate([[0], values[1:] - like[:-1]])[: len(values)]
+
+
+def _octave_bits(residual: Longs) -> float:
+    """Code length of a residual whose octave and sign are coded by frequency and the rest uniformly."""
+    if len(residual) == 0:
+        return 0.0
+    octave = np.ceil(np.log2(1 + np.abs(residual))).astype(np.int64)
+    return _entropy(octave * np.where(residual < 0, -1, 1)) + float(np.maximum(octave - 1, 0).mean())
+
+
+def _linear(fact: Facts, earlier: list[Facts]) -> Linear | None:
+    """Least squares on earlier numbers, now and before, and on the own previous value; outliers dropped twice."""
+    numbers = [(i, f) for i, f in enumerate(earlier) if f.ordered and f.high - f.low + 1 > 8][-MAX_LINEAR:]
+    if not numbers or len(fact.filled) < 64:
+        return None
+    now = [f.filled[1:] for _, f in numbers]
+    before = [f.filled[:-1] for _, f in numbers]
+    design = np.stack([*now, *before, fact.filled[:-1]], 1).astype(np.float64)
+    center, spread = design.mean(0), design.std(0) + 1e-9
+    scaled = np.concatenate([(design - center) / spread, np.ones((len(design), 1))], 1)
+    target = fact.filled[1:].astype(np.float64)
+    keep = fact.present[1:].copy()
+    weights = np.zeros(scaled.shape[1])
+    for _ in range(3):
+        if keep.sum() < 32:
+            return None
+        part = scaled[keep]
+        ridge = 1e-4 * len(part) * np.eye(part.shape[1])
+        weights = np.linalg.solve(part.T @ part + ridge, part.T @ target[keep])
+        error = np.abs(target - scaled @ weights)
+        keep = fact.present[1:] & (error <= 4 * np.median(error[fact.present[1:]]) + 1)
+    raw = weights[:-1] / spread
+    fixed = np.rint(raw * 65536).astype(np.int64)
+    constant = int(np.rint((weights[-1] - (raw * center).sum()) * 65536))
+    if np.abs(fixed).max() > 1 << 26 or abs(constant) > 1 << 52:
+        return None
+    k = len(numbers)
+    return Linear(
+        sources=tuple(i for i, _ in numbers),
+        now=tuple(fixed[:k].tolist()),
+        before=tuple(fixed[k : 2 * k].tolist()),
+        own=int(fixed[2 * k]),
+        constant=constant,
+    )
+
+
+def _predict(linear: Linear, fact: Facts, earlier: list[Facts]) -> Longs:
+    previous = np.concatenate([fact.filled[:1], fact.filled[:-1]])
+    total = linear.own * previous + linear.constant
+    for source, now, before in zip(linear.sources, linear.now, linear.before, strict=True):
+        values = earlier[source].filled
+        total = total + now * values + before * np.concatenate([values[:1], values[:-1]])
+    return (total + 32768) >> 16
+
+
+def _greedy(fact: Facts, earlier: list[Facts], bits: _Measure) -> tuple[tuple[int, ...], float]:
+    """Earlier columns that, taken together, shorten the code most; added while each saves 2%."""
+    chosen: tuple[int, ...] = ()
+    best = bits(np.zeros(len(fact.filled), np.int64), fact)
+    while len(chosen) < MAX_GREEDY_PARENTS:
+        tried = [
+            (bits(_keys((*chosen, i), earlier), fact), i)
+            for i, f in enumerate(earlier)
+            if i not in chosen and f.distinct > 1
+        ]
+        if not tried or min(tried)[0] > 0.98 * best:
+            break
+        best, added = min(tried)
+        chosen = (*chosen, added)
+    return chosen, best
+
+
+def _backed_off(parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The full context, then shorter ones, then all rows."""
+    lengths = sorted({len(parents), len(parents) - 1, 1} & set(range(1, len(parents) + 1)), reverse=True)
+    return (*(parents[:k] for k in lengths), ())
+
+
+def _keys(parents: tuple[int, ...], earlier: list[Facts]) -> Longs:
+    """Dense numbers for the combinations of what the parents hold."""
+    keys = np.zeros(len(earlier[0].cells) if earlier else 0, np.int64)
+    for p in parents:
+        cells = earlier[p].cells
+        keys = np.unique(keys * (int(cells.max(initial=0)) + 1) + cells, return_inverse=True)[1].astype(
+            np.int64
+        )
+    return keys
+
+
+def _context_bits(keys: Longs, fact: Facts) -> float:
+    values = np.unique(fact.cells, return_inverse=True)[1].astype(np.int64)
+    return _adaptive_bits(keys, values, fact.distinct) / max(1, len(values))
+
+
+def _recall_bits(keys: Longs, fact: Facts) -> float:
+    recalled = _recalled(keys, fact.filled, fact.present)
+    return _octave_bits((fact.filled - recalled)[fact.present])
+
+
+def _recalled(keys: Longs, values: Longs, present: npt.NDArray[np.bool_]) -> Longs:
+    return _last_with_key(keys, values, present, int(keys.max(initial=0)) + 1)
+
+
+@jit
+def _last_with_key(keys: Longs, values: Longs, present: npt.NDArray[np.bool_], count: int) -> Longs:
+    """The last value seen with the same key; the previous row's where there is none."""
+    last = np.zeros(count, np.int64)
+    known = np.zeros(count, np.bool_)
+    out = np.zeros(values.shape[0], np.int64)
+    for t in range(values.shape[0]):
+        key = keys[t]
+        out[t] = last[key] if known[key] else values[max(t - 1, 0)]
+        if present[t]:
+            last[key] = values[t]
+            known[key] = True
+    return out
+
+
+def _adaptive_bits(keys: Longs, values: Longs, distinct: int) -> float:
+    """Code length in bits under adaptive counts with escapes (PPM, method C; Moffat 1990), order-0 uniform."""
+    pairs = keys * (int(values.max(initial=0)) + 1) + values
+    dense = np.unique(pairs, return_inverse=True)[1].astype(np.int64)
+    return float(
+        _ppm_bits(keys, dense, int(keys.max(initial=0)) + 1, int(dense.max(initial=0)) + 1, max(2, distinct))
+    )
+
+
+@jit
+def _ppm_bits(keys: Longs, pairs: Longs, n_keys: int, n_pairs: int, distinct: int) -> float:
+    totals, kinds = np.zeros(n_keys, np.int64), np.zeros(n_keys, np.int64)
+    counts = np.zeros(n_pairs, np.int64)
+    bits = 0.0
+    literal = np.log2(distinct)
+    for t in range(keys.shape[0]):
+        k, p = keys[t], pairs[t]
+        room = totals[k] + kinds[k]
+        if counts[p] > 0:
+            bits += np.log2(room / counts[p])
+        else:
+            bits += literal + (np.log2(room / kinds[k]) if kinds[k] > 0 else 0.0)
+            kinds[k] += 1
+        counts[p] += 1
+        totals[k] += 1
+    return bits

@@ -1,0 +1,179 @@
+"""The archive's decoder and prior in floats: what `vae.codec.kernel` computes in integers, differentiable.
+
+p(x_j | code, x_1 .. x_{j-1}, rows above) for all columns of a batch at once: each column adds what it shows to a
+running sum, as in NADE (Larochelle & Murray 2011), first what is known of it from the rows above, then its value.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vae.codec.frontend import FEATURE_ONE
+from vae.codec.plan import Head
+from vae.features import Layout
+from vae.heads import categorical_nats, memory_nats, mixture_nats, state_nats
+
+ACTIVATION_TOP = 8.0
+"""Activations are held within 0 .. 8, in floats as in integers."""
+Tensors = dict[str, Tensor]
+
+
+class Stencil(nn.Module):
+    """Prior over codes and decoder of columns; parameters padded to rectangles, see `Plan.shapes` for the rest."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        plan = layout.plan
+        n, w, d, v = len(plan.columns), plan.width, plan.latents, plan.prior_width
+        self.feature_counts = (
+            max((i.before for i in plan.columns), default=1),
+            max((i.after for i in plan.columns), default=1),
+        )
+        outputs = max((i.outputs for i in plan.columns), default=1)
+        embedded = sum(i.embedded_before + i.embedded_after for i in plan.columns)
+        classes = 2 * plan.reach + 1
+
+        def normal(*shape: int, std: float) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape) * std)
+
+        self.before = normal(n, self.feature_counts[0], w, std=0.05)
+        self.after = normal(n, self.feature_counts[1], w, std=0.05)
+        self.embedding = normal(embedded + 1, w, std=0.1)
+        self.bias = nn.Parameter(torch.full((n, w), 0.5))
+        self.hidden = normal(n, w, w, std=math.sqrt(2 / w))
+        self.hidden_bias = nn.Parameter(torch.full((n, w), 0.1))
+        self.head = normal(n, outputs, w, std=0.1 / math.sqrt(w))
+        self.head_bias = nn.Parameter(self._first_bias(outputs))
+        self.code_after = normal(d, 2, w, std=0.1)
+        self.prior_before = normal(d, 1, v, std=0.05)
+        self.prior_after = normal(d, 2, v, std=0.1)
+        self.prior_bias = nn.Parameter(torch.full((d, v), 0.5))
+        self.prior_head = normal(d, classes, v, std=0.1 / math.sqrt(v))
+        zeros = -0.7 * (torch.arange(classes) - plan.reach).abs().float()
+        self.prior_head_bias = nn.Parameter(zeros.repeat(d, 1))
+
+    def _first_bias(self, outputs: int) -> Tensor:
+        bias = torch.zeros(len(self.layout.plan.columns), outputs)
+        for j, item in enumerate(self.layout.plan.columns):
+            bias[j, : len(item.states)] = -2.0
+            if item.head == Head.mixture:
+                scales = len(item.states) + 2 * len(item.components)
+                bias[j, scales : scales + len(item.components)] = (
+                    self.layout.scales[j] - torch.arange(len(item.components)).float() * 0.5
+                )
+        return bias
+
+    def weights(self, *, quantised: bool) -> Tensors:
+        """All parameters by name; `quantised`: on the codec's grid, with a straight-through gradient."""
+        step = 2.0**-self.layout.plan.fraction
+        found = dict(self.named_parameters())
+        if not quantised:
+            return dict(found)
+        return {name: p + ((p / step).round() * step - p).detach() for name, p in found.items()}
+
+    def prior_nats(self, w: Tensors, code: Tensor, above: Tensor) -> Tensor:
+        """-log P of every value of every latent: (batch, latents) twice -> (batch, latents, 2 * reach + 1)."""
+        after = torch.einsum("bdf,dfv->bdv", _code_features(code), w["prior_after"])
+        before = (above * (16 / FEATURE_ONE)).unsqueeze(-1) * w["prior_before"].squeeze(1)
+        total = (before + F.pad(after, (0, 0, 1, -1))).cumsum(1)
+        hidden = (total + w["prior_bias"]).clamp(0, ACTIVATION_TOP)
+        logits = torch.einsum("bdv,dkv->bdk", hidden, w["prior_head"]) + w["prior_head_bias"]
+        return -F.log_softmax(logits, -1)
+
+    def outputs(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
+        """The network's outputs for all columns: (columns, batch, outputs)."""
+        plan = self.layout.plan
+        before = torch.bmm(_by_column(batch["before"]), w["before"])
+        after = torch.bmm(_by_column(batch["after"]), w["after"])
+        places = batch["places"].long()
+        places = torch.where(places < 0, len(w["embedding"]) - 1, places)
+        table = torch.cat([w["embedding"][:-1], torch.zeros_like(w["embedding"][-1:])])
+        embedded = F.embedding(places, table).permute(1, 2, 0, 3)
+        before, after = before + embedded[:, 0], after + embedded[:, 1]
+        total = (before + F.pad(after, (0, 0, 0, 0, 1, -1))).cumsum(0)
+        if plan.latents:
+            features = _code_features(code).flatten(1)
+            total = total + features @ w["code_after"].flatten(0, 1)
+        hidden = (total + w["bias"].unsqueeze(1)).clamp(0, ACTIVATION_TOP)
+        second = torch.baddbmm(w["hidden_bias"].unsqueeze(1), hidden, w["hidden"].mT).clamp(0, ACTIVATION_TOP)
+        return torch.baddbmm(w["head_bias"].unsqueeze(1), second, w["head"].mT)
+
+    def column_nats(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
+        """-log p of each cell, (batch, columns), given the code, the columns before it and the rows above."""
+        out = self.outputs(w, batch, code)
+        nats: list[Tensor] = []
+        for j, item in enumerate(self.layout.plan.columns):
+            mine = out[j, :, : item.outputs]
+            state, symbol = batch["state"][:, j], batch["symbol"][:, j]
+            split = len(item.states)
+            cost = state_nats(mine[:, :split], state, item.states)
+            head = mine[:, split:]
+            if item.head == Head.softmax:
+                value = categorical_nats(head, (symbol - item.low).clamp(0, item.span - 1))
+            elif item.head == Head.mixture:
+                bases = batch["bases"][:, j][:, list(item.components)]
+                value = mixture_nats(head, symbol, bases, item.unit, item.low, item.high)
+            else:
+                classes = batch["classes"][:, j, : len(item.contexts) + 2]
+                value = memory_nats(head, classes, batch["member"][:, j])
+            nats.append(cost + torch.where(state == 0, value, torch.zeros_like(value)))
+        return torch.stack(nats, 1) if nats else code.new_zeros(len(code), 0)
+
+    def integers(self) -> dict[str, npt.NDArray[np.int16]]:
+        """The weights on the codec's grid, by the names of `Plan.shapes`."""
+        plan = self.layout.plan
+        limit = 2**15 - 1
+        whole = {
+            name: (p.detach().double() * 2**plan.fraction)
+            .round()
+            .clamp(-limit, limit)
+            .to(torch.int16)
+            .cpu()
+            .numpy()
+            for name, p in self.named_parameters()
+        }
+        tensors: dict[str, npt.NDArray[np.int16]] = {
+            name.replace("_", ".", 1): whole[name]
+            for name in (
+                "prior_before",
+                "prior_after",
+                "prior_bias",
+                "prior_head",
+                "prior_head_bias",
+                "code_after",
+            )
+        }
+        place = 0
+        for j, item in enumerate(plan.columns):
+            name = f"column.{item.name}"
+            tensors[f"{name}.before"] = whole["before"][j, : item.before]
+            tensors[f"{name}.after"] = whole["after"][j, : item.after]
+            for part, rows in (("embed_before", item.embedded_before), ("embed_after", item.embedded_after)):
+                tensors[f"{name}.{part}"] = whole["embedding"][place : place + rows]
+                place += rows
+            tensors[f"{name}.bias"] = whole["bias"][j]
+            tensors[f"{name}.hidden"], tensors[f"{name}.hidden_bias"] = (
+                whole["hidden"][j],
+                whole["hidden_bias"][j],
+            )
+            tensors[f"{name}.head"] = whole["head"][j, : item.outputs]
+            tensors[f"{name}.head_bias"] = whole["head_bias"][j, : item.outputs]
+        return {name: np.ascontiguousarray(tensors[name]) for name in plan.shapes()}
+
+
+def _by_column(features: Tensor) -> Tensor:
+    """(batch, columns, features) integers -> (columns, batch, features) floats."""
+    return features.transpose(0, 1).to(torch.float32) * (1 / FEATURE_ONE)
+
+
+def _code_features(code: Tensor) -> Tensor:
+    """What latents show: value and presence, (batch, latents) -> (batch, latents, 2)."""
+    value = (code * (16 / FEATURE_ONE)).clamp(-127 / FEATURE_ONE, 127 / FEATURE_ONE)
+    return torch.stack([value, (code.detach() != 0).to(code.dtype)], -1)
