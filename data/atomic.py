@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from secrets import token_hex
 
@@ -28,7 +28,7 @@ _FULL = {
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Generator[Path]:
     """A temporary path in the folder of `path`; it takes the name `path` when the block ends without an error.
 
     Missing parent folders are made (and taken away again on failure).
@@ -97,7 +97,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(target: Path) -> Iterator[None]:
+def writing(target: Path) -> Generator[None]:
     """Turn a full or read-only device into one clear `DataError` that names `target`."""
     try:
         yield
@@ -110,7 +110,7 @@ def writing(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def made_parents(target: Path) -> Iterator[None]:
+def made_parents(target: Path) -> Generator[None]:
     """Make the missing folders above `target`; on an error remove those that were made."""
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
@@ -118,7 +118,9 @@ def made_parents(target: Path) -> Iterator[None]:
         if not os.access(target.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target.parent))
     except OSError as error:
-        raise DataError(f"{target}: cannot be written: {error.strerror} ({target.parent}); choose another folder") from error
+        raise DataError(
+            f"{target}: cannot be written: {error.strerror} ({target.parent}); choose another folder"
+        ) from error
     try:
         yield
     except BaseException:

@@ -45,7 +45,9 @@ class CsvFiles:
         self.names = self._read_names(files[0])
         for file in files[1:]:
             if self.dialect.header and self._read_names(file) != self.names:
-                raise SourceError(f"{file.path}: its columns are not those of {files[0].path}; ingest them apart")
+                raise SourceError(
+                    f"{file.path}: its columns are not those of {files[0].path}; ingest them apart"
+                )
         self._infer()
 
     def read(self) -> Iterator[pa.RecordBatch]:
@@ -54,9 +56,14 @@ class CsvFiles:
         for file in self.files:
             for texts in self._texts(file):
                 try:
-                    arrays = [parse_column(cells, column) for cells, column in zip(texts, self.schema.columns, strict=True)]
+                    arrays = [
+                        parse_column(cells, column)
+                        for cells, column in zip(texts, self.schema.columns, strict=True)
+                    ]
                 except (ValueError, pa.ArrowException) as error:
-                    raise SourceError(f"{file.path}: changed while it was read; try again when nothing writes to it") from error
+                    raise SourceError(
+                        f"{file.path}: changed while it was read; try again when nothing writes to it"
+                    ) from error
                 yield pa.RecordBatch.from_arrays(arrays, schema=arrow)
 
     def _infer(self) -> None:
@@ -117,7 +124,9 @@ class CsvFiles:
                         newlines_in_values=True,
                         ignore_empty_lines=len(numbers) > 1,
                     ),
-                    pcsv.ConvertOptions(column_types=dict.fromkeys(numbers, pa.string()), strings_can_be_null=False),
+                    pcsv.ConvertOptions(
+                        column_types=dict.fromkeys(numbers, pa.string()), strings_can_be_null=False
+                    ),
                 )
                 for batch in reader:
                     yield self._unpad(batch.columns)
@@ -158,7 +167,9 @@ class CsvFiles:
                 )
         missing = [name for name in (self.wanted.names if self.wanted else []) if name not in names]
         if missing:
-            raise SchemaError(f"{file.path}: has no column {missing[0]!r}, which the schema asks for; its columns are {', '.join(names)}")
+            raise SchemaError(
+                f"{file.path}: has no column {missing[0]!r}, which the schema asks for; its columns are {', '.join(names)}"
+            )
         return names
 
     def _records(self, stream: BinaryIO, place: str) -> Iterator[tuple[int, list[str]]]:
@@ -189,7 +200,11 @@ class CsvFiles:
                             f"{file.path}, line {line}: has {len(fields)} fields, the header has {len(self.names)}; mend the line"
                         )
             except (SourceError, csv.Error) as found:
-                return found if isinstance(found, SourceError) else SourceError(f"{file.path}: {one_line(found)}")
+                return (
+                    found
+                    if isinstance(found, SourceError)
+                    else SourceError(f"{file.path}: {one_line(found)}")
+                )
         return SourceError(f"{file.path}: not readable as CSV: {one_line(error)}")
 
     def _locate(self, position: int, text: str) -> str:
@@ -213,7 +228,9 @@ def sniff_dialect(sample: bytes, place: str) -> CsvDialect:
     if not text.strip():
         raise SourceError(f"{place}: is empty")
     line_end = "\r\n" if "\r\n" in text else "\n" if "\n" in text else "\r" if "\r" in text else "\n"
-    records = {delimiter: _sample_records(text, delimiter, len(sample) == _SAMPLE) for delimiter in _DELIMITERS}
+    records = {
+        delimiter: _sample_records(text, delimiter, len(sample) == _SAMPLE) for delimiter in _DELIMITERS
+    }
     delimiter = max(_DELIMITERS, key=lambda candidate: _evenness(records[candidate]))
     padded = delimiter in ",;" and '"' not in text and _is_padded(records[delimiter])
     return CsvDialect(
@@ -227,10 +244,14 @@ def sniff_dialect(sample: bytes, place: str) -> CsvDialect:
 def _sample_records(text: str, delimiter: str, is_cut: bool) -> list[list[str]]:
     """The first records of a sample, the last one left out if it may be cut."""
     try:
-        records = [record for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if record]
+        records = [
+            record for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if record
+        ]
     except csv.Error:
         return []
-    return records[: 100 if len(records) > 100 else len(records) - 1 if is_cut and len(records) > 1 else len(records)]
+    return records[
+        : 100 if len(records) > 100 else len(records) - 1 if is_cut and len(records) > 1 else len(records)
+    ]
 
 
 def _evenness(records: list[list[str]]) -> tuple[bool, int]:

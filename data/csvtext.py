@@ -27,7 +27,23 @@ from data.schema import CATEGORY_CAP, Column, CsvDialect, Kind, Schema, kind_of
 
 pc: Any = pyarrow.compute
 
-NULL_SPELLINGS = ("", "NA", "N/A", "n/a", "NULL", "Null", "null", "None", "none", "?", "-", ".", "\\N", "#N/A", "missing")
+NULL_SPELLINGS = (
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "NULL",
+    "Null",
+    "null",
+    "None",
+    "none",
+    "?",
+    "-",
+    ".",
+    "\\N",
+    "#N/A",
+    "missing",
+)
 """What may stand for a missing number, boolean or timestamp; in a column of words only the empty cell is null."""
 _SPECIALS = (*NAN_SPELLINGS, *INF_SPELLINGS, *(f"-{word}" for word in INF_SPELLINGS))
 _KINDS = {
@@ -113,7 +129,9 @@ class ColumnTyper:
             )
         elif self.wanted is not None and not self._stays_text:
             shown = "several spellings of null" if self._misfit is None else repr(self._misfit)[:80]
-            raise SchemaError(f"column {self.name!r}: {shown} does not come back from {self.wanted.arrow}; make the kind text")
+            raise SchemaError(
+                f"column {self.name!r}: {shown} does not come back from {self.wanted.arrow}; make the kind text"
+            )
         else:
             column = self._text_column()
         column = column if self.wanted is None else _with_wishes(column, self.wanted)
@@ -146,13 +164,17 @@ class ColumnTyper:
 
     def _typed_form(self) -> TextFormat | None:
         """The best format that all cells obey, specials and nulls included; None if there is none."""
-        forms = self._forms if self._forms is not None else [FloatFormat("shortest")] if self._specials else []
+        forms = (
+            self._forms if self._forms is not None else [FloatFormat("shortest")] if self._specials else []
+        )
         nans = [word for word in self._specials if word in NAN_SPELLINGS]
         infs = {word.removeprefix("-") for word in self._specials if word not in NAN_SPELLINGS}
         for form in forms:
             if isinstance(form, FloatFormat):
                 if len(nans) <= 1 and len(infs) <= 1 and len(self._spellings) <= 1:
-                    return FloatFormat(form.style, nans[0] if nans else "nan", infs.pop() if infs else "inf", form.type)
+                    return FloatFormat(
+                        form.style, nans[0] if nans else "nan", infs.pop() if infs else "inf", form.type
+                    )
             elif not infs and len(nans) + len(self._spellings) <= 1:
                 return form
         return None
@@ -203,7 +225,11 @@ def write_csv(batches: Iterable[pa.RecordBatch], schema: Schema, file: BinaryIO)
     if dialect.bom:
         file.write(b"\xef\xbb\xbf")
     end = dialect.line_end
-    pending = dialect.delimiter.join(_quote_name(name, dialect) for name in schema.names) if dialect.header else None
+    pending = (
+        dialect.delimiter.join(_quote_name(name, dialect) for name in schema.names)
+        if dialect.header
+        else None
+    )
     for batch in batches:
         for lines in _lines(batch, schema, dialect):
             if pending is not None:
@@ -216,7 +242,9 @@ def write_csv(batches: Iterable[pa.RecordBatch], schema: Schema, file: BinaryIO)
         file.write(pending.encode() + (end.encode() if dialect.final_line_end else b""))
 
 
-def _lines(batch: pa.RecordBatch, schema: Schema, dialect: CsvDialect, rows: int = 16_384) -> Iterator[pa.Array]:
+def _lines(
+    batch: pa.RecordBatch, schema: Schema, dialect: CsvDialect, rows: int = 16_384
+) -> Iterator[pa.Array]:
     """The records of a batch as texts without line ends, in pieces of bounded size."""
     for start in range(0, batch.num_rows, rows):
         piece = batch.slice(start, rows)
@@ -239,7 +267,11 @@ def _quote(texts: pa.Array, values: pa.Array, column: Column, schema: Schema) ->
         needed = pc.match_substring_regex(texts, '[\r\n"' + f"\\{dialect.delimiter[0]}]")
         if schema.csv is None:
             # Only so can a reader tell an empty text from a null, or an empty line from a row.
-            empty = pc.equal(texts, "") if len(schema.columns) == 1 else pc.and_(pc.equal(texts, ""), values.is_valid())
+            empty = (
+                pc.equal(texts, "")
+                if len(schema.columns) == 1
+                else pc.and_(pc.equal(texts, ""), values.is_valid())
+            )
             needed = pc.or_(needed, empty)
     if not pc.any(needed, min_count=0).as_py():
         return texts

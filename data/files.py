@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -51,7 +51,7 @@ class DataFile:
         return next((ending for ending in ("gz", "zip") if self.path.endswith(f".{ending}")), "")
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
+    def open(self) -> Generator[BinaryIO]:
         """The content, decompressed, as a stream.
 
         Raises:
@@ -68,7 +68,7 @@ class DataFile:
                 yield raw
 
     @contextmanager
-    def open_stored(self) -> Iterator[Any]:
+    def open_stored(self) -> Generator[Any]:
         """The file as it is stored: seekable."""
         with explained(self.path), self.system.open_input_file(self.path) as raw:
             yield raw
@@ -100,15 +100,19 @@ class DataFile:
         return info.type == fs.FileType.File and (info.size, info.mtime_ns) == (self.size, self.changed)
 
     def _member(self, archive: zipfile.ZipFile) -> str:
-        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        names = [
+            name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")
+        ]
         if len(names) != 1:
             shown = ", ".join(names[:5]) or "nothing"
-            raise SourceError(f"{self.path}: must hold one file, holds {shown}; unpack it and name a file or the folder")
+            raise SourceError(
+                f"{self.path}: must hold one file, holds {shown}; unpack it and name a file or the folder"
+            )
         return names[0]
 
 
 @contextmanager
-def explained(place: str) -> Iterator[None]:
+def explained(place: str) -> Generator[None]:
     """Turn what reading damaged or forbidden files raises into one clear `SourceError`."""
     try:
         yield
@@ -137,13 +141,19 @@ def find_files(uri: str) -> list[DataFile]:
     files = [_data_file(system, info) for info in infos]
     if len(infos) == 1 and files[0] is None:
         known = ", ".join(FORMATS)
-        raise SourceError(f"{uri}: not a known kind of file; known are {known}, and .gz or .zip of text files")
+        raise SourceError(
+            f"{uri}: not a known kind of file; known are {known}, and .gz or .zip of text files"
+        )
     known_files = [file for file in files if file is not None]
     if not known_files:
-        raise SourceError(f"{uri}: no data files here; known are {', '.join(FORMATS)}, and .gz or .zip of text files")
+        raise SourceError(
+            f"{uri}: no data files here; known are {', '.join(FORMATS)}, and .gz or .zip of text files"
+        )
     formats = sorted({file.format for file in known_files})
     if len(formats) > 1:
-        raise SourceError(f"{uri}: holds files of several kinds ({', '.join(formats)}); name one kind with a glob")
+        raise SourceError(
+            f"{uri}: holds files of several kinds ({', '.join(formats)}); name one kind with a glob"
+        )
     return known_files
 
 

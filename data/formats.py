@@ -13,7 +13,8 @@ A format has a short name that a schema keeps in `Column.text_format`:
 `%Y-%m-%dT%H:%M:%SZ`      a timestamp; `%S` prints as many decimals as the Arrow unit has
 ========================  ===================================================================================
 
-After a float format may follow ` nan=NaN` and ` inf=Infinity`: how these are spelled (`nan` and `inf` by default).
+After a float format may follow ` nan=NaN` and ` inf=Infinity`, how these are spelled (`nan` and `inf` by default), and
+` decimal=,`, what stands for the decimal point.
 A value that a format cannot print so that it comes back (one restored within an error bound, say) prints in full
 instead: printing never adds an error.
 """
@@ -36,8 +37,9 @@ NAN_SPELLINGS = ("nan", "NaN", "NAN")
 INF_SPELLINGS = ("inf", "Inf", "INF", "infinity", "Infinity", "INFINITY")
 BOOLEAN_WORDS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))
 _INTEGERS_PRINT_ALIKE = 10**15
-"""Below this magnitude every float format without decimals prints an integer as `int` does."""
+"""Below this magnitude the formats `_LIKE_INT` print an integer as `int` does."""
 _EXACT = 2.0**53
+"""Below this magnitude every integer is a float."""
 
 
 class TextFormat(Protocol):
@@ -110,26 +112,36 @@ class FloatFormat:
     style: str
     nan: str = "nan"
     inf: str = "inf"
+    decimal: str = "."
     type: pa.DataType = pa.float64()
 
     @property
     def spec(self) -> str:
         nan = "" if self.nan == "nan" else f" nan={self.nan}"
         inf = "" if self.inf == "inf" else f" inf={self.inf}"
-        return self.style + nan + inf
+        decimal = "" if self.decimal == "." else f" decimal={self.decimal}"
+        return self.style + nan + inf + decimal
 
     def parse(self, texts: pa.Array) -> pa.Array:
-        return pc.cast(texts, self.type)
+        return pc.cast(
+            texts if self.decimal == "." else pc.replace_substring(texts, self.decimal, "."), self.type
+        )
 
     def render(self, values: pa.Array) -> pa.Array:
         texts = self._render_finite(values)
         finite = pc.is_finite(values)
         if pc.all(finite, min_count=0).as_py():
             return texts
-        words = pc.if_else(pc.is_nan(values), self.nan, pc.if_else(pc.greater(values, 0.0), self.inf, f"-{self.inf}"))
+        words = pc.if_else(
+            pc.is_nan(values), self.nan, pc.if_else(pc.greater(values, 0.0), self.inf, f"-{self.inf}")
+        )
         return pc.if_else(finite, texts, words)
 
     def _render_finite(self, values: pa.Array) -> pa.Array:
+        texts = self._render_pointed(values)
+        return texts if self.decimal == "." else pc.replace_substring(texts, ".", self.decimal)
+
+    def _render_pointed(self, values: pa.Array) -> pa.Array:
         if self.style.startswith("fixed:"):
             return _render_fixed(values, int(self.style.removeprefix("fixed:")))
         if self.style.startswith("printf:"):
@@ -160,24 +172,26 @@ class IsoFormat:
         return next((suffix for suffix in _UTC_SUFFIXES if self.pattern.endswith(suffix)), "")
 
     def parse(self, texts: pa.Array) -> pa.Array:
-        if not pc.all(pc.match_substring_regex(texts, _iso_regex(self.pattern, self.unit)), min_count=0).as_py():
+        if not pc.all(
+            pc.match_substring_regex(texts, _iso_regex(self.pattern, self.unit)), min_count=0
+        ).as_py():
             raise ValueError("not of this pattern")
         bare = pc.utf8_slice_codeunits(texts, 0, -len(self._suffix)) if self._suffix else texts
         return pc.cast(bare, pa.timestamp(self.unit)).view(pa.int64()).view(self.type)
 
     def render(self, values: pa.Array) -> pa.Array:
-        short = "m" if self.pattern.endswith("%H:%M") else "D" if self.pattern.endswith("%d") else self.unit
-        zeros = values.is_null()
-        stamps = pc.fill_null(values.view(pa.int64()), 0).to_numpy(zero_copy_only=False).view(f"datetime64[{self.unit}]")
-        texts = pa.array(np.datetime_as_string(stamps, unit=short), pa.string())
-        lost = stamps != stamps.astype(f"datetime64[{short}]")
+        numbers = pc.fill_null(values.view(pa.int64()), 0).to_numpy(zero_copy_only=False)
+        stamps = numbers.view(f"datetime64[{self.unit}]")
+        shown = self.unit if "%S" in self.pattern else "m" if "%M" in self.pattern else "D"
+        texts = _iso_texts(stamps, shown)
+        lost = stamps != stamps.astype(f"datetime64[{shown}]")
         if lost.any():
-            texts = pc.if_else(pa.array(lost), pa.array(np.datetime_as_string(stamps, unit=self.unit), pa.string()), texts)
+            texts = pc.if_else(pa.array(lost), _iso_texts(stamps, self.unit), texts)
         if " " in self.pattern:
             texts = pc.replace_substring(texts, "T", " ")
         if self._suffix:
             texts = pc.binary_join_element_wise(texts, self._suffix, "")
-        return pc.if_else(zeros, None, texts) if values.null_count else texts
+        return pc.if_else(values.is_null(), None, texts) if values.null_count else texts
 
 
 @dataclass(frozen=True)
@@ -203,29 +217,33 @@ _UTC_SUFFIXES = ("Z", "+00:00")
 _FRACTIONS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _ISO = re.compile(r"\d{4}-\d\d-\d\d(?:([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+00:00)?)?")
 _ISO_PATTERN = re.compile(r"%Y-%m-%d(?:[T ]%H:%M(?::%S)?(?:Z|\+00:00)?)?")
-_DECIMAL = re.compile(r"-?\d+\.(\d{1,15})")
-_EXPONENT = re.compile(r"-?\d\.(\d+)e[+-]\d\d+")
+_NUMBER_STARTS = tuple("-0123456789")
+_DECIMAL = re.compile(r"-?\d+[.,](\d{1,15})")
+_EXPONENT = re.compile(r"-?\d[.,](\d+)e[+-]\d\d+")
+_LIKE_INT = ("shortest", "plain", "shortest decimal=,", "plain decimal=,")
+"""Formats that print integers below 10**15 as `int` does."""
 
 
 def guess_formats(text: str) -> list[TextFormat]:
     """The formats that a column may have of which this is one cell, best first.
 
     >>> [form.spec for form in guess_formats("1.50")]
-    ['fixed:2', 'shortest', 'plain', 'repr']
+    ['fixed:2']
     """
     forms: list[TextFormat] = [BooleanFormat(*words) for words in BOOLEAN_WORDS if text in words]
     if match := _ISO.fullmatch(text):
         forms += _guess_iso(match)
-    if not text[:1].isdigit() and not text[:1] in "-+.":
-        return forms
-    forms += [IntegerFormat(), IntegerFormat(pa.uint64())]
-    if match := _DECIMAL.fullmatch(text):
-        forms.append(FloatFormat(f"fixed:{len(match[1])}"))
-    forms += [FloatFormat("shortest"), FloatFormat("plain"), FloatFormat("repr")]
-    if match := _EXPONENT.fullmatch(text):
-        forms.append(FloatFormat(f"printf:%.{len(match[1])}e"))
-    elif len(text) > 17:
-        forms.append(FloatFormat("printf:%.17g"))
+    if text.startswith(_NUMBER_STARTS):
+        forms += [IntegerFormat(), IntegerFormat(pa.uint64())]
+        styles = ["shortest", "plain", "repr"]
+        if match := _DECIMAL.fullmatch(text):
+            styles.insert(0, f"fixed:{len(match[1])}")
+        elif match := _EXPONENT.fullmatch(text):
+            styles.append(f"printf:%.{len(match[1])}e")
+        elif len(text) > 17:
+            styles.append("printf:%.17g")
+        forms += [FloatFormat(style) for style in styles]
+        forms += [FloatFormat(style, decimal=",") for style in styles]
     return [form for form in forms if comes_back(form, pa.array([text]))]
 
 
@@ -233,10 +251,12 @@ def surviving_formats(forms: list[TextFormat], texts: pa.Array) -> list[TextForm
     """Those of `forms` in which all these texts (without nulls, NaN or inf) come back."""
     if forms and forms[0].spec == "int" and comes_back(forms[0], texts):
         values = forms[0].parse(texts)
-        if _largest(values) < _INTEGERS_PRINT_ALIKE:
-            alike = ("shortest", "plain")
-            positive = pc.min(values).as_py() >= 0
-            return [form for form in forms if form.spec in alike or (form.spec == "int" and (positive or form.type == pa.int64()))]
+        if _largest(values) < _INTEGERS_PRINT_ALIKE:  # Then nothing need be printed to know.
+            return [
+                form
+                for form in forms
+                if form.spec in _LIKE_INT or (form.spec == "int" and comes_back(form, texts))
+            ]
     return [form for form in forms if comes_back(form, texts)]
 
 
@@ -254,15 +274,17 @@ def find_format(spec: str, type_: pa.DataType, column: str) -> TextFormat:
     if pa.types.is_floating(type_):
         style, *options = spec.split(" ")
         if re.fullmatch(r"fixed:(?:\d|1[0-5])|shortest|plain|repr|printf:%\.\d{1,3}[efg]", style):
-            words = dict(option.partition("=")[::2] for option in options)
-            if set(words) <= {"nan", "inf"}:
-                return FloatFormat(style, words.get("nan", "nan"), words.get("inf", "inf"), type_)
+            words = {key: word for key, _, word in (option.partition("=") for option in options)}
+            if set(words) <= {"nan", "inf", "decimal"}:
+                return FloatFormat(style, **words, type=type_)
     if pa.types.is_timestamp(type_) and "%" in spec:
         zone = "UTC" if spec.endswith(_UTC_SUFFIXES) else None
         if _ISO_PATTERN.fullmatch(spec) and type_.tz == zone:
             return IsoFormat(spec, type_.unit)
         return PatternFormat(spec, type_)
-    raise SchemaError(f"column {column!r}: {spec!r} is not a text format for {type_}; leave it out and it is found")
+    raise SchemaError(
+        f"column {column!r}: {spec!r} is not a text format for {type_}; leave it out and it is found"
+    )
 
 
 def _guess_iso(match: re.Match[str]) -> list[TextFormat]:
@@ -279,6 +301,10 @@ def _iso_regex(pattern: str, unit: str) -> str:
     fraction = rf"\.\d{{{_FRACTIONS[unit]}}}" if _FRACTIONS[unit] else ""
     regex = pattern.replace("+", r"\+").replace("%Y", r"\d{4}").replace("%S", r"\d\d" + fraction)
     return "^" + re.sub("%[mdHM]", lambda _: r"\d\d", regex) + "$"
+
+
+def _iso_texts(stamps: np.ndarray[Any, Any], unit: Any) -> pa.Array:
+    return pa.array(np.datetime_as_string(stamps, unit=unit), pa.string())
 
 
 def _largest(values: pa.Array) -> int:
@@ -319,7 +345,9 @@ def _render_repr(values: pa.Array, whole: str) -> pa.Array:
     if not pc.any(odd, min_count=0).as_py():
         return texts
     # Few values need an exponent, and Python is the authority on how it writes one.
-    exact = _render_each(pc.filter(values, odd), lambda value: repr(value) if whole else repr(value).removesuffix(".0"))
+    exact = _render_each(
+        pc.filter(values, odd), lambda value: repr(value) if whole else repr(value).removesuffix(".0")
+    )
     return pc.replace_with_mask(texts, odd, exact)
 
 

@@ -20,7 +20,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from data.atomic import atomic_path, made_parents, remove_tree, sync_file, sync_folder, temporary_name, writing
+from data.atomic import (
+    atomic_path,
+    made_parents,
+    remove_tree,
+    sync_file,
+    sync_folder,
+    temporary_name,
+    writing,
+)
 from data.batches import BATCH_ROWS, rebatch
 from data.errors import SourceError
 from data.files import explained
@@ -65,7 +73,9 @@ class Dataset:
         """Statistics by column name."""
         return self.manifest.columns
 
-    def table(self, columns: list[str] | None = None, rows: slice | tuple[int, int] | RowNumbers | None = None) -> pa.Table:
+    def table(
+        self, columns: list[str] | None = None, rows: slice | tuple[int, int] | RowNumbers | None = None
+    ) -> pa.Table:
         """Some or all of the table.
 
         Args:
@@ -170,7 +180,9 @@ def open_dataset(path: str | Path) -> Dataset:
     dataset = Dataset(folder, Manifest.read(folder))
     for part in dataset.manifest.parts:
         if _size(folder / part.path) != part.bytes:
-            raise SourceError(f"{folder / part.path}: is missing or cut short; ingest {dataset.manifest.source.uri} again")
+            raise SourceError(
+                f"{folder / part.path}: is missing or cut short; ingest {dataset.manifest.source.uri} again"
+            )
     return dataset
 
 
@@ -181,7 +193,9 @@ def _former(target: Path) -> Dataset | None:
         return None
 
 
-def _write(source: Source, work: Path, request: str | None, former: Dataset | None, progress: Progress | None) -> Manifest:
+def _write(
+    source: Source, work: Path, request: str | None, former: Dataset | None, progress: Progress | None
+) -> Manifest:
     """Parts and manifest under a temporary folder."""
     schema = source.schema
     digest, statistics = ContentDigest(schema), TableStatistics(schema)
@@ -301,7 +315,11 @@ def _read_part(path: Path, start: int, stop: int, arrow: pa.Schema) -> Iterator[
                 count = file.metadata.row_group(group).num_rows
                 low, high = max(start - first, 0), min(stop - first, count)
                 if low < high:
-                    table = file.read_row_group(group, columns=arrow.names).select(arrow.names).slice(low, high - low)
+                    table = (
+                        file.read_row_group(group, columns=arrow.names)
+                        .select(arrow.names)
+                        .slice(low, high - low)
+                    )
                     yield from table.cast(arrow).to_batches()
                 first += count
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:

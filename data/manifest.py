@@ -81,6 +81,8 @@ class Manifest(Frozen):
         try:
             return cls.model_validate_json(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise SourceError(f"{folder}: is not a dataset (no {MANIFEST_NAME}); make one with `svae ingest SOURCE --out {folder}`") from error
+            raise SourceError(
+                f"{folder}: is not a dataset (no {MANIFEST_NAME}); make one with `svae ingest SOURCE --out {folder}`"
+            ) from error
         except (ValidationError, UnicodeDecodeError) as error:
             raise SourceError(f"{path}: is damaged or of another version; ingest the source again") from error

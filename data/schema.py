@@ -15,60 +15,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from data.arrowtypes import decode_field, decode_metadata, encode_field, encode_metadata, parse_type
+from data.bounds import Bound, parse_bound, resolve_bounds
 from data.errors import BoundError, SchemaError
+from data.kinds import CATEGORY_CAP, DEFAULT_TYPES, Frozen, Kind, is_text, kind_of
 
-CATEGORY_CAP = 10_000
-"""Most distinct values of a categorical column; distinct values are counted exactly up to here."""
-BOUND_DISTINCT = 64
-"""`*=...` bounds integer columns with more distinct values than this."""
-
-
-class Frozen(BaseModel):
-    """Base of the data package's records: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Kind(StrEnum):
-    """What a column's values mean to a model."""
-
-    numeric = "numeric"
-    integer = "integer"
-    boolean = "boolean"
-    categorical = "categorical"
-    timestamp = "timestamp"
-    text = "text"
-    array = "array"
-    other = "other"
-
-
-DEFAULT_TYPES = {
-    Kind.numeric: "double",
-    Kind.integer: "int64",
-    Kind.boolean: "bool",
-    Kind.categorical: "string",
-    Kind.timestamp: "timestamp[s]",
-    Kind.text: "string",
-}
-"""Arrow type of a column whose schema states the kind alone."""
-
-
-class Bound(Frozen):
-    """An allowed error: absolute in the column's unit, or a share of the column's finite range."""
-
-    width: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Largest allowed |x - restored|; 0 is exact. A relative width is a fraction: 1% is 0.01."""
-    relative: bool = False
-    """Whether `width` is a fraction of (max - min) over the column's finite values."""
+__all__ = [
+    "CATEGORY_CAP",
+    "Bound",
+    "Column",
+    "ColumnStats",
+    "CsvDialect",
+    "Frozen",
+    "Kind",
+    "Schema",
+    "is_text",
+    "kind_of",
+    "parse_bound",
+    "resolve_bounds",
+]
 
 
 class Column(Frozen):
@@ -101,7 +73,9 @@ class Column(Frozen):
             filled["bound"] = str(filled["bound"])
         if not filled.get("arrow") and filled.get("kind") in DEFAULT_TYPES:
             filled["arrow"] = DEFAULT_TYPES[Kind(filled["kind"])]
-            if filled["kind"] == Kind.timestamp and str(filled.get("text_format", "")).endswith(("Z", "+00:00")):
+            if filled["kind"] == Kind.timestamp and str(filled.get("text_format", "")).endswith(
+                ("Z", "+00:00")
+            ):
                 filled["arrow"] = "timestamp[s, tz=UTC]"
         return filled
 
@@ -137,11 +111,22 @@ class Column(Frozen):
         ours = {key: metadata.pop(key).decode() for key in list(metadata) if key.startswith(b"svae.")}
         metadata.pop(b"PARQUET:field_id", None)
         bare = field.with_metadata(metadata or None)
-        names = {"kind": b"svae.kind", "null_text": b"svae.null", "text_format": b"svae.format", "bound": b"svae.bound"}
+        names = {
+            "kind": b"svae.kind",
+            "null_text": b"svae.null",
+            "text_format": b"svae.format",
+            "bound": b"svae.bound",
+        }
         kept = {name: ours[key] for name, key in names.items() if key in ours}
         kept.setdefault("kind", kind_of(field.type).value)
         return cls.model_validate(
-            {"name": field.name, "arrow": str(field.type), "nullable": field.nullable, "ipc": encode_field(bare), **kept}
+            {
+                "name": field.name,
+                "arrow": str(field.type),
+                "nullable": field.nullable,
+                "ipc": encode_field(bare),
+                **kept,
+            }
         )
 
 
@@ -193,6 +178,10 @@ class Schema(Frozen):
                 return column
         raise SchemaError(f"there is no column {name!r}; the columns are {', '.join(self.names)}")
 
+    def select(self, names: Sequence[str]) -> Schema:
+        """These columns, in this order."""
+        return self.model_copy(update={"columns": tuple(self.column(name) for name in names)})
+
     def to_arrow(self) -> pa.Schema:
         """The Arrow schema, with all that ours knows in its metadata."""
         metadata = decode_metadata(self.metadata)
@@ -227,7 +216,9 @@ class Schema(Frozen):
         """Write the file that `from_yaml` reads."""
         import yaml
 
-        Path(path).write_text(yaml.safe_dump(self._plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        Path(path).write_text(
+            yaml.safe_dump(self._plain(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Schema:
@@ -276,102 +267,6 @@ class ColumnStats(Frozen):
     """Their standard deviation (divided by n)."""
     categories: tuple[str, ...] | None = None
     """The distinct values of a categorical column, sorted."""
-
-
-def kind_of(type_: pa.DataType) -> Kind:
-    """The kind that an Arrow type alone tells; strings are text until their values have been counted."""
-    types = pa.types
-    if types.is_boolean(type_):
-        return Kind.boolean
-    if types.is_integer(type_):
-        return Kind.integer
-    if types.is_floating(type_):
-        return Kind.numeric
-    if types.is_timestamp(type_) or types.is_date(type_):
-        return Kind.timestamp
-    if is_text(type_):
-        return Kind.text
-    if types.is_dictionary(type_) and is_text(type_.value_type):
-        return Kind.categorical
-    if types.is_fixed_size_list(type_) and types.is_primitive(type_.value_type):
-        return Kind.array
-    return Kind.other
-
-
-def is_text(type_: pa.DataType) -> bool:
-    """Whether values are Unicode strings of any layout."""
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
-
-
-def parse_bound(text: str) -> Bound:
-    """An error bound as users write it.
-
-    >>> parse_bound("1%")
-    Bound(width=0.01, relative=True)
-
-    Raises:
-        BoundError: Not a number, negative, NaN or infinite.
-    """
-    stripped = text.strip()
-    relative = stripped.endswith("%")
-    try:
-        width = float(stripped.removesuffix("%"))
-    except ValueError:
-        width = float("nan")
-    if not 0 <= width < float("inf"):
-        raise BoundError(f"bound {text!r}: must be a finite number >= 0, such as 0.5 (the column's unit) or 1% (of its range)")
-    return Bound(width=width / 100 if relative else width, relative=relative)
-
-
-def resolve_bounds(specs: Sequence[str], schema: Schema, stats: Mapping[str, ColumnStats]) -> dict[str, float]:
-    """Absolute widths of the columns that may lose precision: the schema's own bounds, then `specs`, later ones win.
-
-    Args:
-        specs: `NAME=BOUND` or `*=BOUND`; the star means floats, and integers with more than 64 distinct values.
-        schema: Names, kinds and own bounds of the columns.
-        stats: Statistics of the table, for percentages and for the star.
-
-    Raises:
-        BoundError: A bound that cannot be meant, an unknown column, or one that is not numeric.
-    """
-    wanted = {column.name: parse_bound(column.bound) for column in schema.columns if column.bound is not None}
-    for spec in specs:
-        name, equals, text = spec.rpartition("=")
-        if not equals:
-            raise BoundError(f"bound {spec!r}: must read COLUMN=WIDTH, such as 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'")
-        try:
-            bound = parse_bound(text)
-        except BoundError as error:
-            raise BoundError(f"{error} (in {spec!r})") from error
-        if name == "*":
-            wanted.update({column.name: bound for column in schema.columns if _is_starred(column, stats[column.name])})
-        elif name in schema.names:
-            wanted[name] = bound
-        else:
-            raise BoundError(f"bound {spec!r}: there is no column {name!r}; the columns are {', '.join(schema.names)}")
-    widths = {name: _absolute(schema.column(name), bound, stats[name]) for name, bound in wanted.items()}
-    return {name: width for name, width in widths.items() if width > 0}
-
-
-def _is_starred(column: Column, stats: ColumnStats) -> bool:
-    many = stats.distinct is None or stats.distinct > BOUND_DISTINCT
-    return column.kind is Kind.numeric or (column.kind is Kind.integer and many)
-
-
-def _absolute(column: Column, bound: Bound, stats: ColumnStats) -> float:
-    """The width in the column's unit; BoundError for a column whose values have no distance."""
-    if bound.width == 0:
-        return 0.0
-    if column.kind not in (Kind.numeric, Kind.integer, Kind.timestamp):
-        raise BoundError(f"column {column.name!r} is {column.kind.value}: only numbers and timestamps take a bound; leave it exact")
-    if not bound.relative:
-        return bound.width
-    if not isinstance(stats.min, int | float) or not isinstance(stats.max, int | float):
-        return 0.0  # No finite value, no range.
-    width = bound.width * (float(stats.max) - float(stats.min))
-    if width == float("inf"):
-        raise BoundError(f"column {column.name!r}: its range is too wide for a percentage; give an absolute bound")
-    return width
 
 
 def _first_error(error: ValidationError) -> str:

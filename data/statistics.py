@@ -86,7 +86,9 @@ class _Moments:
     def add(self, values: np.ndarray[Any, Any]) -> None:
         if not len(values):
             return
-        with np.errstate(over="ignore", invalid="ignore"):  # The largest floats overflow: then the moments are None.
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # The largest floats overflow: then the moments are None.
             mean = float(values.mean())
             squares = float(np.square(values - mean).sum())
             shift, total = mean - self.mean, self.count + len(values)
@@ -192,7 +194,12 @@ class _Streams:
             for index, child in enumerate(values.flatten()):
                 self.add(f"{path}/{index}", child)
             return None
-        if types.is_fixed_size_list(type_) or types.is_list(type_) or types.is_large_list(type_) or types.is_map(type_):
+        if (
+            types.is_fixed_size_list(type_)
+            or types.is_list(type_)
+            or types.is_large_list(type_)
+            or types.is_map(type_)
+        ):
             return self._add_lists(path, values)
         if types.is_string_view(type_) or types.is_string(type_) or types.is_large_string(type_):
             return self._add_bytes(path, pc.cast(values, pa.large_string()).cast(pa.large_binary()))
@@ -202,11 +209,16 @@ class _Streams:
 
     def _add_lists(self, path: str, values: pa.Array) -> None:
         if pa.types.is_map(values.type):
-            lengths = pa.array([None if item is None else len(item) for item in values.to_pylist()], pa.int64())
+            lengths = pa.array(
+                [None if item is None else len(item) for item in values.to_pylist()], pa.int64()
+            )
         else:
             lengths = pc.list_value_length(values)
         self._feed(f"{path}/length", pc.fill_null(lengths, 0).cast(pa.int64()).to_numpy(zero_copy_only=False))
-        self.add(f"{path}/item", pc.list_flatten(values) if not pa.types.is_map(values.type) else _map_items(values))
+        self.add(
+            f"{path}/item",
+            pc.list_flatten(values) if not pa.types.is_map(values.type) else _map_items(values),
+        )
 
     def _add_bytes(self, path: str, values: pa.Array) -> None:
         filled = pc.fill_null(values, b"")
@@ -223,12 +235,18 @@ class _Streams:
         elif pa.types.is_floating(type_):
             values = pc.fill_null(values, 0.0)
             numbers = values.to_numpy(zero_copy_only=False)
-            return self._feed(f"{path}/data", np.where(np.isnan(numbers), np.array(np.nan, numbers.dtype), numbers))
+            return self._feed(
+                f"{path}/data", np.where(np.isnan(numbers), np.array(np.nan, numbers.dtype), numbers)
+            )
         else:
             width = type_.bit_width // 8
-        data = np.frombuffer(values.buffers()[1], np.uint8, len(values) * width, values.offset * width).reshape(-1, width)
+        data = np.frombuffer(
+            values.buffers()[1], np.uint8, len(values) * width, values.offset * width
+        ).reshape(-1, width)
         if values.null_count:
-            data = np.where(values.is_valid().to_numpy(zero_copy_only=False)[:, None], data, 0).astype(np.uint8)
+            data = np.where(values.is_valid().to_numpy(zero_copy_only=False)[:, None], data, 0).astype(
+                np.uint8
+            )
         self._feed(f"{path}/data", np.ascontiguousarray(data))
         return None
 

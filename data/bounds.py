@@ -1,0 +1,111 @@
+"""Error bounds: how users write them, and what they mean for a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from data.errors import BoundError
+from data.kinds import Frozen, Kind
+
+if TYPE_CHECKING:
+    from data.schema import Column, ColumnStats, Schema
+
+BOUND_DISTINCT = 64
+"""`*=...` bounds integer columns with more distinct values than this."""
+
+
+class Bound(Frozen):
+    """An allowed error: absolute in the column's unit, or a share of the column's finite range."""
+
+    width: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Largest allowed |x - restored|; 0 is exact. A relative width is a fraction: 1% is 0.01."""
+    relative: bool = False
+    """Whether `width` is a fraction of (max - min) over the column's finite values."""
+
+
+def parse_bound(text: str) -> Bound:
+    """An error bound as users write it.
+
+    >>> parse_bound("1%")
+    Bound(width=0.01, relative=True)
+
+    Raises:
+        BoundError: Not a number, negative, NaN or infinite.
+    """
+    stripped = text.strip()
+    relative = stripped.endswith("%")
+    try:
+        width = float(stripped.removesuffix("%"))
+    except ValueError:
+        width = float("nan")
+    if not 0 <= width < float("inf"):
+        raise BoundError(
+            f"bound {text!r}: must be a finite number >= 0, such as 0.5 (the column's unit) or 1% (of its range)"
+        )
+    return Bound(width=width / 100 if relative else width, relative=relative)
+
+
+def resolve_bounds(
+    specs: Sequence[str], schema: Schema, stats: Mapping[str, ColumnStats]
+) -> dict[str, float]:
+    """Absolute widths of the columns that may lose precision: the schema's own bounds, then `specs`, later ones win.
+
+    Args:
+        specs: `NAME=BOUND` or `*=BOUND`; the star means floats, and integers with more than 64 distinct values.
+        schema: Names, kinds and own bounds of the columns.
+        stats: Statistics of the table, for percentages and for the star.
+
+    Raises:
+        BoundError: A bound that cannot be meant, an unknown column, or one that is not numeric.
+    """
+    wanted = {column.name: parse_bound(column.bound) for column in schema.columns if column.bound is not None}
+    for spec in specs:
+        name, equals, text = spec.rpartition("=")
+        if not equals:
+            raise BoundError(
+                f"bound {spec!r}: must read COLUMN=WIDTH, such as 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'"
+            )
+        try:
+            bound = parse_bound(text)
+        except BoundError as error:
+            raise BoundError(f"{error} (in {spec!r})") from error
+        if name == "*":
+            wanted.update(
+                {column.name: bound for column in schema.columns if _is_starred(column, stats[column.name])}
+            )
+        elif name in schema.names:
+            wanted[name] = bound
+        else:
+            raise BoundError(
+                f"bound {spec!r}: there is no column {name!r}; the columns are {', '.join(schema.names)}"
+            )
+    widths = {name: _absolute(schema.column(name), bound, stats[name]) for name, bound in wanted.items()}
+    return {name: width for name, width in widths.items() if width > 0}
+
+
+def _is_starred(column: Column, stats: ColumnStats) -> bool:
+    many = stats.distinct is None or stats.distinct > BOUND_DISTINCT
+    return column.kind is Kind.numeric or (column.kind is Kind.integer and many)
+
+
+def _absolute(column: Column, bound: Bound, stats: ColumnStats) -> float:
+    """The width in the column's unit; BoundError for a column whose values have no distance."""
+    if bound.width == 0:
+        return 0.0
+    if column.kind not in (Kind.numeric, Kind.integer, Kind.timestamp):
+        raise BoundError(
+            f"column {column.name!r} is {column.kind.value}: only numbers and timestamps take a bound; leave it exact"
+        )
+    if not bound.relative:
+        return bound.width
+    if not isinstance(stats.min, int | float) or not isinstance(stats.max, int | float):
+        return 0.0  # No finite value, no range.
+    width = bound.width * (float(stats.max) - float(stats.min))
+    if width == float("inf"):
+        raise BoundError(
+            f"column {column.name!r}: its range is too wide for a percentage; give an absolute bound"
+        )
+    return width
