@@ -134,8 +134,7 @@ class ColumnTyper:
             )
         else:
             column = self._text_column()
-        column = column if self.wanted is None else _with_wishes(column, self.wanted)
-        return column
+        return column if self.wanted is None else _with_wishes(column, self.wanted)
 
     @property
     def misfit(self) -> str | None:

@@ -62,9 +62,14 @@ class Manifest(Frozen):
     """The Parquet files, in row order."""
 
     @property
-    def schema(self) -> Schema:  # type: ignore[override]
+    def schema(self) -> Schema:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Columns, as typed."""
         return self.schema_
+
+    def in_folder(self, name: str) -> Manifest:
+        """The same with its parts in the subfolder `name`."""
+        moved = tuple(part.model_copy(update={"path": f"{name}/{Path(part.path).name}"}) for part in self.parts)
+        return self.model_copy(update={"parts": moved})
 
     def to_json(self) -> str:
         """Indented JSON, as it stands in `manifest.json`."""

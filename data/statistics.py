@@ -111,8 +111,7 @@ class _ColumnCounter:
         if self._kind in (Kind.array, Kind.other):
             self._distinct = None
             return
-        if pa.types.is_dictionary(values.type):
-            values = pc.cast(values, values.type.value_type)
+        values = _countable(values)
         if self._distinct is not None:
             self._distinct.add(values)
         if self._kind in (Kind.numeric, Kind.integer, Kind.timestamp):
@@ -180,79 +179,66 @@ class _Streams:
 
     def add(self, path: str, values: pa.Array) -> None:
         """Feed an array and, under longer paths, what is nested in it."""
+        values = _plain(values)
         type_, types = values.type, pa.types
-        if isinstance(type_, pa.ExtensionType | pa.BaseExtensionType):
-            return self.add(path, values.storage)
-        if types.is_dictionary(type_):
-            return self.add(path, pc.cast(values, type_.value_type))
-        if types.is_run_end_encoded(type_):
-            return self.add(path, pc.run_end_decode(values))
-        self._feed(f"{path}/valid", values.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False))
-        if types.is_null(type_):
-            return None
+        self._feed(f"{path}/valid", _numbers(values.is_valid().cast(pa.uint8())))
         if types.is_struct(type_):
             for index, child in enumerate(values.flatten()):
                 self.add(f"{path}/{index}", child)
-            return None
-        if (
-            types.is_fixed_size_list(type_)
-            or types.is_list(type_)
-            or types.is_large_list(type_)
-            or types.is_map(type_)
-        ):
-            return self._add_lists(path, values)
-        if types.is_string_view(type_) or types.is_string(type_) or types.is_large_string(type_):
-            return self._add_bytes(path, pc.cast(values, pa.large_string()).cast(pa.large_binary()))
-        if types.is_binary(type_) or types.is_large_binary(type_) or types.is_binary_view(type_):
-            return self._add_bytes(path, pc.cast(values, pa.large_binary()))
-        return self._add_fixed(path, values)
-
-    def _add_lists(self, path: str, values: pa.Array) -> None:
-        if pa.types.is_map(values.type):
-            lengths = pa.array(
-                [None if item is None else len(item) for item in values.to_pylist()], pa.int64()
-            )
-        else:
-            lengths = pc.list_value_length(values)
-        self._feed(f"{path}/length", pc.fill_null(lengths, 0).cast(pa.int64()).to_numpy(zero_copy_only=False))
-        self.add(
-            f"{path}/item",
-            pc.list_flatten(values) if not pa.types.is_map(values.type) else _map_items(values),
-        )
+        elif types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
+            self._feed(f"{path}/length", _numbers(pc.fill_null(pc.list_value_length(values), 0).cast(pa.int64())))
+            self.add(f"{path}/item", pc.list_flatten(values))
+        elif types.is_large_binary(type_):
+            self._add_bytes(path, pc.fill_null(values, b""))
+        elif types.is_floating(type_):
+            numbers = _numbers(pc.fill_null(values, pa.scalar(0.0, type_)))
+            self._feed(f"{path}/data", np.where(np.isnan(numbers), numbers.dtype.type(np.nan), numbers))
+        elif not types.is_null(type_):
+            self._add_fixed(path, values)
 
     def _add_bytes(self, path: str, values: pa.Array) -> None:
-        filled = pc.fill_null(values, b"")
-        self._feed(f"{path}/length", pc.binary_length(filled).cast(pa.int64()).to_numpy(zero_copy_only=False))
-        offsets = np.frombuffer(filled.buffers()[1], np.int64, len(filled) + 1, filled.offset * 8)
-        data = filled.buffers()[2]
+        """Byte strings without nulls."""
+        self._feed(f"{path}/length", _numbers(pc.binary_length(values)))
+        _, offsets, data = values.buffers()
+        bounds = np.frombuffer(offsets, np.int64, len(values) + 1, values.offset * 8)
         if data is not None:
-            self._feed(f"{path}/data", memoryview(data)[int(offsets[0]) : int(offsets[-1])])
+            self._feed(f"{path}/data", memoryview(data)[int(bounds[0]) : int(bounds[-1])])
 
     def _add_fixed(self, path: str, values: pa.Array) -> None:
-        type_ = values.type
-        if pa.types.is_boolean(type_):
-            values, width = pc.fill_null(values, False).cast(pa.uint8()), 1
-        elif pa.types.is_floating(type_):
-            values = pc.fill_null(values, 0.0)
-            numbers = values.to_numpy(zero_copy_only=False)
-            return self._feed(
-                f"{path}/data", np.where(np.isnan(numbers), np.array(np.nan, numbers.dtype), numbers)
-            )
-        else:
-            width = type_.bit_width // 8
-        data = np.frombuffer(
-            values.buffers()[1], np.uint8, len(values) * width, values.offset * width
-        ).reshape(-1, width)
+        """Values of a fixed number of bytes, nulls as zeros."""
+        width = values.type.bit_width // 8
+        data = np.frombuffer(values.buffers()[1], np.uint8, len(values) * width, values.offset * width)
         if values.null_count:
-            data = np.where(values.is_valid().to_numpy(zero_copy_only=False)[:, None], data, 0).astype(
-                np.uint8
-            )
+            data = data.reshape(-1, width) * _numbers(values.is_valid().cast(pa.uint8()))[:, None]
         self._feed(f"{path}/data", np.ascontiguousarray(data))
-        return None
 
 
-def _map_items(values: pa.Array) -> pa.Array:
-    """Keys and values of the maps that are not null, as structs."""
-    kept = pc.drop_null(values)
-    entries = pa.StructArray.from_arrays([kept.keys, kept.items], names=["key", "value"])
-    return entries if len(kept) == len(kept.to_pylist()) else entries
+def _countable(values: pa.Array) -> pa.Array:
+    """The same values in a type that Arrow can count."""
+    if pa.types.is_dictionary(values.type):
+        return _countable(pc.cast(values, values.type.value_type))
+    if pa.types.is_float16(values.type):
+        return pc.cast(values, pa.float32())
+    return pc.cast(values, pa.string()) if pa.types.is_string_view(values.type) else values
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """The same values in one of few layouts: no dictionaries, maps as lists, text as large binary, bits as bytes."""
+    type_, types = values.type, pa.types
+    if isinstance(type_, pa.BaseExtensionType):
+        return _plain(values.storage)
+    if types.is_dictionary(type_):
+        return _plain(pc.cast(values, type_.value_type))
+    if types.is_run_end_encoded(type_):
+        return _plain(pc.run_end_decode(values))
+    if types.is_map(type_):
+        return values.cast(pa.list_(pa.struct([type_.key_field, type_.item_field])))
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+        return pc.cast(values, pa.large_string()).cast(pa.large_binary())
+    if types.is_binary(type_) or types.is_binary_view(type_):
+        return pc.cast(values, pa.large_binary())
+    return pc.cast(values, pa.uint8()) if types.is_boolean(type_) else values
+
+
+def _numbers(values: pa.Array) -> np.ndarray[Any, Any]:
+    return values.to_numpy(zero_copy_only=False)

@@ -1,0 +1,161 @@
+"""An ingested dataset, opened for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from data.batches import BATCH_ROWS, rebatch
+from data.errors import SourceError
+from data.files import explained
+from data.manifest import Manifest
+from data.schema import ColumnStats, Schema
+from data.statistics import ContentDigest
+
+pq: Any = pyarrow.parquet
+
+RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+Splits = np.ndarray[tuple[int], np.dtype[np.uint8]]
+
+
+class Dataset:
+    """A folder of Parquet parts and its manifest."""
+
+    def __init__(self, path: Path, manifest: Manifest, *, reused: bool = False) -> None:
+        self.path = path
+        """The dataset's folder."""
+        self.manifest = manifest
+        """All that is known without opening the parts."""
+        self.reused = reused
+        """Whether `ingest` found its work done already."""
+
+    @property
+    def schema(self) -> Schema:
+        """The columns."""
+        return self.manifest.schema
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.manifest.rows
+
+    @property
+    def stats(self) -> dict[str, ColumnStats]:
+        """Statistics by column name."""
+        return self.manifest.columns
+
+    def table(
+        self, columns: list[str] | None = None, rows: slice | tuple[int, int] | RowNumbers | None = None
+    ) -> pa.Table:
+        """Some or all of the table.
+
+        Args:
+            columns: Names, in the order wished; all by default.
+            rows: A range (start, stop), a slice without step, or row numbers in any order; all by default.
+
+        Raises:
+            SchemaError: There is no such column.
+            SourceError: A part is damaged.
+        """
+        if isinstance(rows, np.ndarray):
+            return self._take(rows, columns)
+        start, stop = self._range(rows)
+        return pa.Table.from_batches(self._read(start, stop, columns), schema=self._arrow(columns))
+
+    def batches(self, rows: int = BATCH_ROWS, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The table in batches of exactly `rows`, the last one shorter."""
+        return rebatch(self._read(0, self.rows, columns), self._arrow(columns), rows)
+
+    def split_of(self, rows: RowNumbers) -> Splits:
+        """0 train, 1 validation or 2 test for each of these row numbers."""
+        return self.manifest.split.of(rows)
+
+    def is_whole(self) -> bool:
+        """Whether every part is there with its size; costs no reading."""
+        return self.broken_part() is None
+
+    def broken_part(self) -> Path | None:
+        """The first part that is missing or has not its size."""
+        paths = ((self.path / part.path, part.bytes) for part in self.manifest.parts)
+        return next((path for path, size in paths if not path.is_file() or path.stat().st_size != size), None)
+
+    def verify(self) -> None:
+        """Read everything and compare its digest with the manifest's.
+
+        Raises:
+            SourceError: A part is damaged, or the content is not what was ingested.
+        """
+        digest = ContentDigest(self.schema)
+        for batch in self.batches():
+            digest.add(batch)
+        if digest.hexdigest() != self.manifest.digest:
+            raise SourceError(f"{self.path}: its content is not what its manifest says; ingest the source again")
+
+    def _arrow(self, columns: list[str] | None) -> pa.Schema:
+        return (self.schema if columns is None else self.schema.select(columns)).to_arrow()
+
+    def _range(self, rows: slice | tuple[int, int] | None) -> tuple[int, int]:
+        wanted = rows if isinstance(rows, slice) else slice(*rows) if rows is not None else slice(None)
+        start, stop, step = wanted.indices(self.rows)
+        if step != 1:
+            raise ValueError(f"rows {rows}: a step is not read; give row numbers")
+        return start, max(start, stop)
+
+    def _read(self, start: int, stop: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        """Rows `start` to `stop`, touching only the row groups that hold them."""
+        arrow = self._arrow(columns)
+        first = 0
+        for part in self.manifest.parts:
+            if first < stop and first + part.rows > start:
+                yield from _read_part(self.path / part.path, start - first, stop - first, arrow)
+            first += part.rows
+
+    def _take(self, numbers: RowNumbers, columns: list[str] | None) -> pa.Table:
+        """Rows by number, one batch in memory at a time beside the result."""
+        if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < self.rows:
+            raise IndexError(f"row numbers must lie in 0 ... {self.rows - 1}")
+        order = np.argsort(numbers, kind="stable")
+        ascending = numbers[order]
+        pieces: list[pa.RecordBatch] = []
+        for index, batch in enumerate(self.batches(columns=columns)):
+            first = index * BATCH_ROWS
+            low, high = np.searchsorted(ascending, [first, first + batch.num_rows])
+            if low < high:
+                pieces.append(batch.take(pa.array(ascending[low:high] - first)))
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
+        return pa.Table.from_batches(pieces, schema=self._arrow(columns)).take(pa.array(places))
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """The dataset in this folder.
+
+    Raises:
+        SourceError: There is none, or a part is missing or cut short.
+    """
+    dataset = Dataset(Path(path), Manifest.read(Path(path)))
+    broken = dataset.broken_part()
+    if broken is not None:
+        raise SourceError(f"{broken}: is missing or cut short; ingest {dataset.manifest.source.uri} again")
+    return dataset
+
+
+def _read_part(path: Path, start: int, stop: int, arrow: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Rows `start` to `stop` (which may lie outside) of one part, with the types and metadata of `arrow`."""
+    try:
+        with explained(str(path)), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                low, high = max(start - first, 0), min(stop - first, count)
+                if low < high:
+                    table = file.read_row_group(group, columns=arrow.names).select(arrow.names)
+                    yield from table.slice(low, high - low).cast(arrow).to_batches()
+                first += count
+    except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
+        raise SourceError(f"{path}: is damaged; ingest the source again") from error
