@@ -1,0 +1,443 @@
+"""The byte format of an archive (`.svae`), version 1.
+
+All integers are little-endian; a *varint* is LEB128 of an unsigned integer below 2**63. XXH3 is XXH3-64 with seed 0.
+A file is, without gaps, `prelude header tables model streams index trailer`::
+
+    prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\\x89SVAE\\r\\n\\x1a")
+               2   version, 1
+               2   flags, 0
+               4   length of the header
+               8   XXH3 of the 16 bytes before, then the header
+    header     1   method: 0 stored, 1 zstd, 2 brotli
+               v   varint, length of the content
+               .   the content, compressed by the method:
+                   v   varint, length of the JSON
+                   .   canonical JSON (sorted keys, no spaces, UTF-8), see `Header`
+                   .   the Arrow schema, as an encapsulated IPC message
+    tables     .   values of grids and of derived columns, see `vae.codec.tables`
+    model      .   the integer model, see `vae.codec.integer`; absent if it is referenced by its SHA-256
+    streams    .   see below
+    index      .   an entry for the tables, one for the model, then one for each stream, in their order in the file:
+                   v   varint, length in bytes; a length of 0 has no checksum
+                   4   the low 32 bits of XXH3 of the bytes
+                   then the report: 1 method, v length, the compressed canonical JSON, as in the header
+    trailer    8   position of the index in the file
+               4   length of the index
+               8   XXH3 of the header's checksum (8), the index, and the 12 bytes before
+               8   magic 1A 0A 45 41 56 53 0D 89
+
+Rows come in blocks of `block_rows` (the last may be shorter), blocks in groups of `group_blocks`. Streams are ordered
+by group. A group has first one stream for each column of the table, in the table's order: all values of a *rival*
+column, the escapes of a *neural* one, the exceptions of a *derived* one (`vae.codec.columns`, `vae.codec.blocks`).
+Then, if there is a model, for each block of the group: the stream of the codes, and one for each neural column in
+coding order. The stream of column j of a block is read with those of the columns before it; a block needs no other.
+The length of an empty stream is 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
+
+import pyarrow as pa
+import xxhash
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data.errors import ArchiveError, DamagedError
+
+MAGIC = b"\x89SVAE\r\n\x1a"
+END_MAGIC = b"\x1a\nEAVS\r\x89"
+VERSION = 1
+MAX_GROUP_ROWS = 1 << 20
+"""Most rows of a group: bounds what one stream can ask for."""
+MAX_HEADER = 1 << 26
+"""Most bytes of the header's content, and of the report."""
+_PRELUDE = struct.Struct("<8sHHI")
+_TRAILER = struct.Struct("<QI")
+_SUM = struct.Struct("<Q")
+METHODS = ("stored", "zstd", "brotli")
+
+
+class Frozen(BaseModel):
+    """Base of what the header holds: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelReference(Frozen):
+    """The integer model that an archive needs."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Digest of the model's bytes."""
+    size: int = Field(ge=1, lt=1 << 40)
+    """Length of the model's bytes."""
+    embedded: bool = True
+    """Whether the bytes are in the archive."""
+
+
+class ColumnCoding(Frozen):
+    """How one column of the table is stored."""
+
+    coder: Literal["rival", "neural", "derived"] = "rival"
+    """Values by a general coder, by the model, or as a function of other columns."""
+    grid: dict[str, Any] | None = None
+    """The column's grid without its values (`data.grid.ColumnGrid`); None if the values are stored as they are."""
+    derived: dict[str, Any] | None = None
+    """The function without its table (`vae.codec.structure.Derived`)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ColumnCoding:
+        if (self.coder == "derived") != (self.derived is not None):
+            raise ValueError("a derived column, and no other, has a function")
+        if self.coder != "rival" and self.grid is None:
+            raise ValueError(f"a {self.coder} column needs a grid")
+        return self
+
+
+class Header(Frozen):
+    """What a reader must know before the first stream."""
+
+    rows: int = Field(ge=0, lt=1 << 48)
+    """Rows of the table."""
+    block_rows: int = Field(ge=1, le=MAX_GROUP_ROWS)
+    """Rows of a block."""
+    group_blocks: int = Field(ge=1, le=MAX_GROUP_ROWS)
+    """Blocks of a group."""
+    columns: tuple[ColumnCoding, ...]
+    """The table's columns, in order."""
+    coded: tuple[int, ...] = ()
+    """Neural columns in coding order, by their place in the table."""
+    latents: int = Field(default=0, ge=0, le=4096)
+    """Latents of a row's code."""
+    model: ModelReference | None = None
+    """The model; None if no column is neural."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Header:
+        if self.block_rows * self.group_blocks > MAX_GROUP_ROWS:
+            raise ValueError(f"a group of more than {MAX_GROUP_ROWS} rows")
+        neural = {place for place, column in enumerate(self.columns) if column.coder == "neural"}
+        if neural != set(self.coded) or len(self.coded) != len(neural):
+            raise ValueError("the coding order does not name each neural column once")
+        if (self.model is None) != (not self.coded and not self.latents):
+            raise ValueError("neural columns or codes without a model, or a model without them")
+        return self
+
+    @property
+    def group_rows(self) -> int:
+        """Rows of a full group."""
+        return self.block_rows * self.group_blocks
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return -(-self.rows // self.group_rows)
+
+    def block_count(self, group: int) -> int:
+        """Number of blocks of a group."""
+        return -(-(min(self.rows, (group + 1) * self.group_rows) - group * self.group_rows) // self.block_rows)
+
+    def streams(self) -> int:
+        """Number of streams of the file."""
+        blocks = -(-self.rows // self.block_rows) if self.model else 0
+        return self.groups * len(self.columns) + blocks * (1 + len(self.coded))
+
+    def stream_of_column(self, group: int, column: int) -> int:
+        """Number of the stream that a group holds for a column of the table."""
+        before = group * self.group_blocks * (1 + len(self.coded)) if self.model else 0
+        return group * len(self.columns) + before + column
+
+    def stream_of_block(self, group: int, block: int) -> int:
+        """Number of the stream of codes of a block, counted within its group; those of the columns follow it."""
+        return self.stream_of_column(group, len(self.columns)) + block * (1 + len(self.coded))
+
+
+class Entry(NamedTuple):
+    """A part in the file."""
+
+    position: int
+    length: int
+    checksum: int
+
+
+def canonical_json(content: Any) -> bytes:
+    """Sorted keys, no spaces, UTF-8, no NaN.
+
+    >>> canonical_json({"b": 1.0, "a": [True, None]})
+    b'{"a":[true,null],"b":1.0}'
+    """
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def put_varint(number: int) -> bytes:
+    """LEB128 of an integer >= 0.
+
+    >>> put_varint(300).hex()
+    'ac02'
+    """
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+class Cursor:
+    """A place in some bytes; every step is checked against their end."""
+
+    def __init__(self, data: bytes | memoryview, at: int = 0) -> None:
+        self.data = memoryview(data)
+        self.at = at
+
+    @property
+    def left(self) -> int:
+        """Bytes not yet taken."""
+        return len(self.data) - self.at
+
+    def varint(self) -> int:
+        """The next varint; DamagedError if it does not end or is not below 2**63."""
+        number = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            number |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+            if shift > 56:
+                raise DamagedError("a number is longer than 63 bits")
+        return number
+
+    def take(self, count: int) -> memoryview:
+        """The next `count` bytes; DamagedError if there are fewer."""
+        if not 0 <= count <= self.left:
+            raise DamagedError(f"{count} bytes announced, {self.left} left")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def rest(self) -> memoryview:
+        """All bytes not yet taken."""
+        return self.take(self.left)
+
+
+def checksum(*parts: bytes | memoryview) -> int:
+    """XXH3-64 of the concatenated parts."""
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return state.intdigest()
+
+
+def squeeze(data: bytes, methods: tuple[int, ...] = (1, 2)) -> bytes:
+    """Method, varint length, and `data` by the method that makes it smallest."""
+    best = bytes([0]) + put_varint(len(data)) + data
+    for method in methods if len(data) > 16 else ():
+        # what a reader refuses as a decompression bomb must not be written
+        packed = cast(bytes, _codec(method).compress(data, asbytes=True))
+        if len(packed) + 1 < len(best) and len(data) <= allowance(len(packed)):
+            best = bytes([method]) + put_varint(len(data)) + packed
+    return best
+
+
+def unsqueeze(packed: bytes | memoryview, limit: int | None = None) -> bytes:
+    """The inverse of `squeeze`; DamagedError unless it gives just the length announced, at most `limit`."""
+    cursor = Cursor(packed)
+    method, length = cursor.take(1)[0], cursor.varint()
+    if length > allowance(cursor.left) or (limit is not None and length > limit):
+        raise DamagedError(f"{length} bytes announced, which {cursor.left} compressed ones do not justify")
+    body = cursor.rest()
+    if method == 0:
+        data = bytes(body)
+    elif method < len(METHODS):
+        try:
+            with pa.input_stream(pa.py_buffer(body), compression=METHODS[method]) as stream:
+                data = stream.read(length + 1)
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{METHODS[method]} data is damaged: {error}") from error
+    else:
+        raise DamagedError(f"compression method {method} is unknown")
+    if len(data) != length:
+        raise DamagedError(f"{length} bytes announced, another number found")
+    return data
+
+
+def allowance(length: int) -> int:
+    """Most bytes that a stream of `length` bytes may become: enough for any honest one, short of a bomb.
+
+    >>> allowance(10), allowance(2**20) == 2**30
+    (268435456, True)
+    """
+    return max(1 << 28, length << 10)
+
+
+def _codec(method: int) -> Any:
+    return pa.Codec(METHODS[method], compression_level=19 if method == 1 else 11)
+
+
+class Writer:
+    """Writes the parts of an archive in their order; the caller asks for neither more nor fewer streams."""
+
+    def __init__(self, file: BinaryIO, header: Header, schema: pa.Schema) -> None:
+        self.file = file
+        self.header = header
+        text = canonical_json(header.model_dump(mode="json", exclude_defaults=True))
+        content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
+        prelude = _PRELUDE.pack(MAGIC, VERSION, 0, len(content))
+        self._sum = _SUM.pack(checksum(prelude, content))
+        self._index = bytearray()
+        self._left = header.streams() + 2
+        self.position = 0
+        self._write(prelude + self._sum + content)
+
+    def part(self, data: bytes) -> None:
+        """Append the tables, the model or the next stream."""
+        self._left -= 1
+        assert self._left >= 0, "more parts than the header announces"
+        self._index += put_varint(len(data))
+        if data:
+            self._index += _SUM.pack(checksum(data))[:4]
+        self._write(data)
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Write index and trailer; may be called again with another report, after `back` to the index."""
+        assert self._left == 0, "fewer parts than the header announces"
+        index = bytes(self._index) + squeeze(canonical_json(report))
+        place = _TRAILER.pack(self.position, len(index))
+        self.file.write(index + place + _SUM.pack(checksum(self._sum, index, place)) + END_MAGIC)
+        self.file.flush()
+
+    def back(self) -> None:
+        """Take the index and the trailer away again."""
+        self.file.seek(self.position)
+        self.file.truncate()
+
+    def _write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.position += len(data)
+
+
+class Container:
+    """The parts of an archive on disk. Every length is checked before it is used; reads are thread-safe."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Read header and index.
+
+        Raises:
+            ArchiveError: No such file, not an archive, or one of a newer version.
+            DamagedError: The file is truncated, or its header or index is damaged.
+        """
+        self.path = Path(path)
+        try:
+            self._file = self.path.open("rb")
+        except OSError as error:
+            raise ArchiveError(f"{path}: cannot be opened: {error.strerror}") from error
+        self._lock = threading.Lock()
+        try:
+            self.size = self._file.seek(0, 2)
+            self._open()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self) -> None:
+        head = self._read(0, min(self.size, 24))
+        if head[:8] != MAGIC[: len(head[:8])] or not head:
+            raise ArchiveError(f"{self.path}: is not an svae archive")
+        if len(head) < 24:
+            raise self.damaged("file", "it is truncated")
+        _, version, flags, length = _PRELUDE.unpack(head[:16])
+        if length > self.size - 24 - 28:
+            raise self.damaged("header", "its length cannot be, or the file is truncated")
+        content = self._read(24, length)
+        if _SUM.unpack(head[16:])[0] != checksum(head[:16], content):
+            raise self.damaged("header", "its checksum differs")
+        if version != VERSION or flags:
+            raise ArchiveError(f"{self.path}: format version {version}.{flags}; this program reads {VERSION}.0; update it")
+        try:
+            cursor = Cursor(unsqueeze(content, MAX_HEADER))
+            self.header = Header.model_validate_json(bytes(cursor.take(cursor.varint())))
+            self.schema = cast(pa.Schema, pa.ipc.read_schema(pa.py_buffer(cursor.rest())))
+        except (DamagedError, ValidationError, pa.ArrowException, OSError, ValueError, RecursionError) as error:
+            raise self.damaged("header", _one_line(error)) from error
+        if len(self.schema) != len(self.header.columns):
+            raise self.damaged("header", "its columns are not those of the schema")
+        self._open_index(head[16:24], 24 + length)
+
+    def _open_index(self, header_sum: bytes, start: int) -> None:
+        trailer = self._read(self.size - 28, 28)
+        position, length = _TRAILER.unpack(trailer[:12])
+        if trailer[20:] != END_MAGIC or not start <= position or position + length + 28 != self.size:
+            raise self.damaged("index", "the file is truncated or its end is damaged")
+        index = self._read(position, length)
+        if _SUM.unpack(trailer[12:20])[0] != checksum(header_sum, index, trailer[:12]):
+            raise self.damaged("index", "its checksum differs")
+        # an entry has a byte or more: what the header announces must fit the index
+        if self.header.streams() + 2 > length:
+            raise self.damaged("index", f"{self.header.streams()} streams announced, it has {length} bytes")
+        try:
+            cursor = Cursor(index)
+            self._entries = list(_entries(cursor, self.header.streams() + 2, start))
+            report: Any = json.loads(unsqueeze(cursor.rest(), MAX_HEADER))
+        except (DamagedError, ValueError, RecursionError) as error:
+            raise self.damaged("index", _one_line(error)) from error
+        last = self._entries[-1]
+        if last.position + last.length != position or not isinstance(report, dict):
+            raise self.damaged("index", "the parts do not fill the file")
+        self.report = cast(dict[str, Any], report)
+        self.container_bytes = self.size - sum(entry.length for entry in self._entries)
+
+    @property
+    def tables(self) -> Entry:
+        """Where the tables are."""
+        return self._entries[0]
+
+    @property
+    def model(self) -> Entry:
+        """Where the model is; of length 0 if there is none or it is elsewhere."""
+        return self._entries[1]
+
+    def stream(self, number: int) -> Entry:
+        """Where a stream is."""
+        return self._entries[2 + number]
+
+    def load(self, entry: Entry, what: str) -> bytes:
+        """The bytes of a part; DamagedError, which names it as `what`, if their checksum differs."""
+        data = self._read(entry.position, entry.length)
+        if len(data) != entry.length or (data and checksum(data) & 0xFFFFFFFF != entry.checksum):
+            raise self.damaged(what, "its checksum differs")
+        return data
+
+    def damaged(self, what: str, why: str) -> DamagedError:
+        """The error to raise for a damaged part."""
+        return DamagedError(f"{self.path}: {what} is damaged: {why}; restore the file from a copy")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _read(self, position: int, length: int) -> bytes:
+        with self._lock:
+            self._file.seek(position)
+            return self._file.read(length)
+
+
+def _entries(cursor: Cursor, count: int, start: int) -> Iterator[Entry]:
+    for _ in range(count):
+        length = cursor.varint()
+        yield Entry(start, length, int.from_bytes(cursor.take(4), "little") if length else 0)
+        start += length
+        if start >= math.inf or start >= 1 << 62:
+            raise DamagedError("a length cannot be")
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False)[0]
+        return f"{'.'.join(str(p) for p in first['loc']) or 'top level'}: {first['msg']}"
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,206 @@
+"""Rival coders of plain numbers: whichever of pcodec, zstd and brotli makes an array smallest.
+
+Packed numbers are a tag and a body; their count and type are known to the reader::
+
+    0 constant   the bytes of the one value
+    1 stored     width (1 byte), smallest value (as wide as the type), then value - smallest in `width` bytes each
+    2 zstd       as stored, the last part compressed
+    3 brotli     likewise
+    4 pcodec     likewise, a standalone pcodec file of unsigned integers (16 bits or more)
+    5 ranks      varint count, varint length of the packed distinct values, these in rising order, packed ranks (uint32)
+    6 floats     a standalone pcodec file of the floats themselves
+
+Floats enter 0 to 5 by their bits, with width and smallest value of the whole type and 0, so that nothing is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pcodec import ChunkConfig, standalone
+
+from data.errors import DamagedError
+from vae.codec.container import Cursor, allowance, put_varint, unsqueeze
+
+Numbers = npt.NDArray[Any]
+CONSTANT, STORED, ZSTD, BROTLI, PCODEC, RANKS, FLOATS = range(7)
+SAMPLE = 1 << 15
+"""Rows on which coders are compared when there are many more."""
+MAX_RANKS = 1 << 16
+_CONFIG = ChunkConfig(compression_level=12)
+_CODECS = {ZSTD: pa.Codec("zstd", compression_level=19), BROTLI: pa.Codec("brotli", compression_level=11)}
+
+
+class Budget:
+    """Bytes that the decoding of one stream may still ask for."""
+
+    def __init__(self, stream_bytes: int) -> None:
+        self.left = allowance(stream_bytes)
+
+    def spend(self, count: int, width: int = 1) -> None:
+        """Take `count` values of `width` bytes; DamagedError if the stream is too short to justify them."""
+        self.left -= count * max(1, width)
+        if self.left < 0:
+            raise DamagedError(f"{count} values announced, which a stream of this length does not justify")
+
+
+class _Variant(NamedTuple):
+    """An array to be coded, and what stands before it."""
+
+    head: bytes
+    values: Numbers
+    """Unsigned integers as narrow as they go, or the bits of floats."""
+    offset: bytes
+    floats: Numbers | None = None
+
+
+def pack_numbers(values: Numbers) -> bytes:
+    """The smallest packing found of a 1-D array of integers or floats; coders are compared on a sample of long arrays."""
+    if len(values) == 0:
+        return b""
+    bits = _bits(values)
+    if (bits == bits[0]).all():
+        return bytes([CONSTANT]) + bits[:1].tobytes()
+    variants = _variants(values, bits)
+    trials = [(i, tag) for i, variant in enumerate(variants) for tag in _tags(variant)]
+    if len(values) > 2 * SAMPLE:
+        start = (len(values) - SAMPLE) // 2
+        sizes = {t: len(_pack(_slice(variants[t[0]], start), t[1])) for t in trials}
+        best = min(sizes.values())
+        trials = [t for t in sorted(trials, key=lambda t: sizes[t])[:2] if sizes[t] <= 1.1 * best]
+    return min((_pack(variants[i], tag) for i, tag in trials), key=len)
+
+
+def unpack_numbers(data: bytes | memoryview, count: int, dtype: np.dtype[Any], budget: Budget) -> Numbers:
+    """The inverse of `pack_numbers`; DamagedError if the bytes are not `count` numbers of this type."""
+    return _unpack(Cursor(data), count, np.dtype(dtype), budget, ranks=True)
+
+
+def _bits(values: Numbers) -> Numbers:
+    return np.ascontiguousarray(values).view(np.dtype(f"u{values.dtype.itemsize}"))
+
+
+def _variants(values: Numbers, bits: Numbers) -> list[_Variant]:
+    if values.dtype.kind == "f":
+        direct = _Variant(b"", bits, bytes(bits.itemsize), np.ascontiguousarray(values))
+        span = 1 << 62
+    else:
+        direct = _narrow(values, bits)
+        span = int(direct.values.max())
+    ranked = _ranked(bits if values.dtype.kind == "f" else direct.values, span)
+    if ranked is None:
+        return [direct]
+    distinct, ranks = ranked
+    if values.dtype.kind != "f":
+        distinct = distinct.astype(bits.dtype) + np.frombuffer(direct.offset, bits.dtype)
+    head = pack_numbers(distinct)
+    head = bytes([RANKS]) + put_varint(len(distinct)) + put_varint(len(head)) + head
+    return [direct, _Variant(head, ranks, bytes(4))]
+
+
+def _narrow(values: Numbers, bits: Numbers) -> _Variant:
+    low = values.min()
+    away = bits - _bits(np.array([low], values.dtype))
+    return _Variant(b"", away.astype(_width_of(int(away.max()))), low.tobytes())
+
+
+def _width_of(largest: int) -> np.dtype[Any]:
+    return np.dtype("u1" if largest < 1 << 8 else "u2" if largest < 1 << 16 else "u4" if largest < 1 << 32 else "u8")
+
+
+def _ranked(values: Numbers, span: int) -> tuple[Numbers, Numbers] | None:
+    """The distinct values and each value's rank, where ranks promise to be shorter than values."""
+    sample = values if len(values) <= 2 * SAMPLE else values[:: len(values) // SAMPLE]
+    if len(np.unique(sample)) > min(MAX_RANKS, len(sample) // 4):
+        return None
+    distinct, ranks = np.unique(values, return_inverse=True)
+    if len(distinct) > min(MAX_RANKS, len(values) // 4) or 4 * len(distinct) > span:
+        return None
+    return distinct, ranks.reshape(-1).astype(_width_of(len(distinct) - 1))
+
+
+def _tags(variant: _Variant) -> tuple[int, ...]:
+    return (STORED, ZSTD, BROTLI, FLOATS if variant.floats is not None else PCODEC)
+
+
+def _slice(variant: _Variant, start: int) -> _Variant:
+    part = slice(start, start + SAMPLE)
+    return variant._replace(values=variant.values[part], floats=None if variant.floats is None else variant.floats[part])
+
+
+def _pack(variant: _Variant, tag: int) -> bytes:
+    if tag == FLOATS:
+        return bytes([FLOATS]) + cast(bytes, standalone.simple_compress(variant.floats, _CONFIG))
+    values = variant.values
+    head = variant.head + bytes([tag, values.itemsize]) + variant.offset
+    if tag == PCODEC:
+        return head + cast(bytes, standalone.simple_compress(values.astype(_pcodec_type(values.itemsize)), _CONFIG))
+    body = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    return head + (body if tag == STORED else cast(bytes, cast(Any, _CODECS[tag]).compress(body, asbytes=True)))
+
+
+def _pcodec_type(width: int) -> np.dtype[Any]:
+    return np.dtype(f"u{max(2, width)}")
+
+
+def _unpack(cursor: Cursor, count: int, dtype: np.dtype[Any], budget: Budget, *, ranks: bool) -> Numbers:
+    if count == 0:
+        if cursor.left:
+            raise DamagedError("bytes are left over")
+        return np.zeros(0, dtype)
+    budget.spend(count, dtype.itemsize)
+    tag = cursor.take(1)[0]
+    if tag == CONSTANT:
+        value = np.frombuffer(_exactly(cursor, dtype.itemsize), dtype)
+        return np.full(count, value[0], dtype)
+    if tag == FLOATS and dtype.kind == "f":
+        return _pcodec(cursor.rest(), count, dtype)
+    if tag == RANKS and ranks:
+        distinct = cursor.varint()
+        table = _unpack(Cursor(cursor.take(cursor.varint())), distinct, _unsigned(dtype), budget, ranks=False)
+        places = _unpack(cursor, count, np.dtype("u4"), budget, ranks=False)
+        if int(places.max()) >= distinct:
+            raise DamagedError("a rank is outside its table")
+        return table[places].view(dtype)
+    if STORED <= tag <= PCODEC:
+        return _unpack_narrow(cursor, tag, count, dtype)
+    raise DamagedError(f"number coder {tag} is unknown here")
+
+
+def _unpack_narrow(cursor: Cursor, tag: int, count: int, dtype: np.dtype[Any]) -> Numbers:
+    width = cursor.take(1)[0]
+    if width not in (1, 2, 4, 8) or width > dtype.itemsize:
+        raise DamagedError(f"numbers {width} bytes wide")
+    offset = np.frombuffer(cursor.take(dtype.itemsize), _unsigned(dtype))
+    if tag == PCODEC:
+        away = _pcodec(cursor.rest(), count, _pcodec_type(width))
+    elif tag == STORED:
+        away = np.frombuffer(_exactly(cursor, count * width), f"<u{width}")
+    else:
+        framed = bytes([tag - 1]) + put_varint(count * width)
+        away = np.frombuffer(unsqueeze(framed + bytes(cursor.rest())), f"<u{width}")
+    return (away.astype(_unsigned(dtype)) + offset).view(dtype)
+
+
+def _unsigned(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(f"u{dtype.itemsize}")
+
+
+def _exactly(cursor: Cursor, count: int) -> memoryview:
+    if cursor.left != count:
+        raise DamagedError(f"{cursor.left} bytes where {count} are needed")
+    return cursor.rest()
+
+
+def _pcodec(data: memoryview, count: int, dtype: np.dtype[Any]) -> Numbers:
+    out = np.zeros(count, dtype)
+    try:
+        progress = cast(Any, standalone.simple_decompress_into(bytes(data), out))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DamagedError(f"pcodec data is damaged: {error}") from error
+    if progress.n_processed != count or not progress.finished:
+        raise DamagedError(f"{progress.n_processed} numbers where {count} are needed")
+    return out

@@ -1,0 +1,319 @@
+"""The search for columns that follow from others (`vae.codec.structure`): on a sample, then proved on all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data.grid import ColumnGrid, State, TableGrid
+from vae.codec.structure import Candidate, Cells, Derived, Ints, Mask, States, Term, key_places, key_size
+
+SAMPLE = 4096
+"""Rows on which functions are looked for."""
+QUICK = 512
+"""Rows on which sums are looked for first."""
+MAX_PAIRS = 1500
+"""Most pairs of key columns that are tried."""
+MAX_RESIDUALS = 64
+"""Most differences of two columns that are tried as functions of keys."""
+MAX_EXCEPTIONS = 0.02
+"""Largest share of rows that a function may get wrong."""
+PER_COLUMN = 8
+"""Most functions of one column that are proved on all rows."""
+TABLE_BYTES = 24.0
+"""Bytes that a function costs before its table."""
+
+
+class _Idea(NamedTuple):
+    """A function without its table."""
+
+    target: int
+    terms: tuple[tuple[int, int], ...] = ()
+    """Columns and their factors."""
+    keys: tuple[int, ...] = ()
+    modulus: int = 0
+
+
+class _Table(NamedTuple):
+    """The usable columns of a table."""
+
+    grids: list[ColumnGrid]
+    symbols: Ints
+    states: States
+    low: Ints
+    """Smallest symbol of each column."""
+    distinct: Ints
+    bits: npt.NDArray[np.float64]
+    """Bits a row of each column by itself, coded by value or by step, whichever is less."""
+
+    def cells(self, column: int) -> Cells:
+        """One column."""
+        return Cells(self.symbols[:, column], self.states[:, column])
+
+
+def candidates(
+    grid: TableGrid, symbols: Ints, states: States, keep: Collection[str], widest_key: int
+) -> tuple[list[Candidate], dict[str, float]]:
+    """Functions that hold on all rows but a few, and for each column the bytes of coding it by itself."""
+    usable = [i for i, g in enumerate(grid.columns) if g.kind != "opaque"]
+    table = _survey([grid.columns[i] for i in usable], symbols[:, usable], states[:, usable])
+    rows = len(symbols)
+    # a column that must be coded costs more than its bits: the code is never as good as what it is a model of
+    cost = rows / 8 * (table.bits + np.minimum(2.0, 4.0 * table.bits))
+    found: list[Candidate] = []
+    kept = {i for i, g in enumerate(table.grids) if g.name in keep}
+    for idea in _ideas(table, widest_key):
+        candidate = None if idea.target in kept else _prove(table, idea, cost)
+        if candidate is not None:
+            found.append(candidate)
+    return found, {g.name: float(c) + TABLE_BYTES for g, c in zip(table.grids, cost, strict=True)}
+
+
+def _survey(grids: list[ColumnGrid], symbols: Ints, states: States) -> _Table:
+    rows, columns = symbols.shape
+    low, distinct, bits = np.zeros(columns, np.int64), np.zeros(columns, np.int64), np.zeros(columns)
+    # whole runs of rows, so that steps from row to row are seen
+    parts = [slice(0, rows)]
+    if rows > 1 << 19:
+        parts = [slice(start, start + (1 << 14)) for start in range(0, rows - (1 << 14), rows // 16)]
+    for i, grid in enumerate(grids):
+        places = key_places(grid, Cells(symbols[:, i], states[:, i]))
+        present = symbols[:, i][states[:, i] == State.VALUE]
+        low[i] = int(present.min()) if len(present) else 0
+        counts = np.bincount(places, minlength=1)
+        distinct[i] = np.count_nonzero(counts)
+        steps = np.concatenate([np.diff(places[part]) for part in parts])
+        bits[i] = min(_entropy(counts), _entropy(np.bincount(steps - steps.min())) if len(steps) else np.inf)
+    return _Table(grids, symbols, states, low, distinct, bits)
+
+
+def _entropy(counts: npt.NDArray[np.int64]) -> float:
+    share = counts[counts > 0] / max(1, counts.sum())
+    return float(-(share * np.log2(share)).sum())
+
+
+# ------------------------------------------------------------------------------------------------------ looking
+
+
+def _ideas(table: _Table, widest_key: int) -> list[_Idea]:
+    """Functions that hold on a sample, the simplest first, a few for each column."""
+    rows = len(table.symbols)
+    chosen = np.unique(np.random.default_rng(0).integers(0, rows, min(rows, SAMPLE) * 2))
+    chosen = chosen if rows > SAMPLE else np.arange(rows)
+    chosen = chosen[np.sort(np.random.default_rng(1).permutation(len(chosen))[:SAMPLE])]
+    symbols, states = table.symbols[chosen], table.states[chosen]
+    ideas = [_Idea(i) for i in range(len(table.grids)) if table.distinct[i] == 1]
+    varied = [i for i in range(len(table.grids)) if table.distinct[i] > 1]
+    if rows >= 64:
+        ideas += _sums(table, symbols, states == State.VALUE, varied)
+        ideas += _lookups(table, symbols, states, varied, widest_key)
+    counts: dict[int, int] = {}
+    out: list[_Idea] = []
+    for idea in ideas:
+        counts[idea.target] = counts.get(idea.target, 0) + 1
+        if counts[idea.target] <= PER_COLUMN:
+            out.append(idea)
+    return out
+
+
+def _sums(table: _Table, symbols: Ints, valued: Mask, varied: Sequence[int]) -> Iterator[_Idea]:
+    """x = ±u + c, x = ±u ± v + c, modulo m."""
+    numbers = [i for i in varied if table.grids[i].kind == "number" and table.distinct[i] > 2]
+    if not numbers:
+        return
+    single = [((u, f),) for u in numbers for f in (1, -1)]
+    double = [((u, f), (v, g)) for u, v in combinations(numbers, 2) for f, g in ((1, 1), (1, -1), (-1, 1))]
+    quick, quick_valued = symbols[:QUICK][:, numbers], valued[:QUICK][:, numbers]
+    for terms in (*single, *double):
+        places = [u for u, _ in terms]
+        there = quick_valued & valued[:QUICK, places].all(axis=1)[:, None]
+        total = sum(f * symbols[:QUICK, u] for u, f in terms)
+        rest = np.where(there, quick - np.asarray(total)[:, None], np.iinfo(np.int64).max)
+        # the median of what is there, column by column
+        middle = np.sort(rest, axis=0)[there.sum(axis=0) // 2, np.arange(len(numbers))]
+        hits = ((rest == middle) & there).sum(axis=0)
+        for place in np.flatnonzero((hits >= 0.5 * there.sum(axis=0)) & (there.sum(axis=0) >= 32)):
+            target = numbers[int(place)]
+            if target not in places:
+                modulus = _modulus(table, symbols, valued, target, terms)
+                if modulus is not None:
+                    yield _Idea(target, terms, modulus=modulus)
+
+
+def _modulus(
+    table: _Table, symbols: Ints, valued: Mask, target: int, terms: tuple[tuple[int, int], ...]
+) -> int | None:
+    """By what the sums must be wrapped to give the target, 0 if not at all; None if that does not explain it."""
+    there = valued[:, [target, *(u for u, _ in terms)]].all(axis=1)
+    rest = symbols[there, target] - sum(f * symbols[there, u] for u, f in terms)
+    values, counts = np.unique(rest, return_counts=True)
+    away = np.abs(values - values[np.argmax(counts)])
+    wrong = counts[away > 0].sum()
+    if wrong <= MAX_EXCEPTIONS * len(rest):
+        # a few wraps are wraps too, if they are all the same
+        likely = away[away > 0][np.argmax(counts[away > 0])] if wrong else 0
+        return int(likely) if wrong > 2 and (away % max(1, likely) == 0).all() and likely > 1 else 0
+    likely = int(away[away > 0][np.argmax(counts[away > 0])])
+    if likely < 2 or counts[away % likely != 0].sum() > MAX_EXCEPTIONS * len(rest):
+        return None
+    return likely
+
+
+def _lookups(
+    table: _Table, symbols: Ints, states: States, varied: Sequence[int], widest_key: int
+) -> Iterator[_Idea]:
+    """x, or x ± u, as a table of one or two columns."""
+    cells = [key_places(g, Cells(symbols[:, i], states[:, i])) for i, g in enumerate(table.grids)]
+    ids = {i: np.unique(cells[i], return_inverse=True)[1].reshape(-1) for i in varied}
+    places = [_Idea(x) for x in varied]
+    places += _residuals(table, symbols, states == State.VALUE, varied)
+    targets = np.stack([_residual(cells, symbols, states, idea) for idea in places], axis=1)
+    keys = [i for i in varied if key_size(table.grids[i]) <= widest_key + 3]
+    singles: set[tuple[int, int]] = set()
+    for u in keys:
+        for place in _determined(ids[u], int(ids[u].max()) + 1, targets):
+            idea = places[place]
+            if u not in (idea.target, *(t for t, _ in idea.terms)):
+                singles.add((place, u))
+                yield idea._replace(keys=(u,))
+    pairs = [(key_size(table.grids[u]) * key_size(table.grids[v]), u, v) for u, v in combinations(keys, 2)]
+    most = min(1 << 18, max(256, len(table.symbols) // 4))
+    for _, u, v in sorted(p for p in pairs if p[0] <= most)[:MAX_PAIRS]:
+        width = int(ids[v].max()) + 1
+        for place in _determined(ids[u] * width + ids[v], (int(ids[u].max()) + 1) * width, targets):
+            idea = places[place]
+            used = (idea.target, *(t for t, _ in idea.terms))
+            if u not in used and v not in used and not {(place, u), (place, v)} & singles:
+                yield idea._replace(keys=(u, v))
+
+
+def _residuals(table: _Table, symbols: Ints, valued: Mask, varied: Sequence[int]) -> list[_Idea]:
+    """Differences and sums of two columns that take far fewer values than the first."""
+    numbers = [i for i in varied if table.grids[i].kind == "number" and table.distinct[i] > 8]
+    found: list[tuple[float, _Idea]] = []
+    alone = {x: len(np.unique(symbols[:, x])) for x in numbers}
+    for x in numbers:
+        for u in numbers:
+            for factor in (1, -1) if u != x and table.bits[x] > 0.5 else ():
+                both = valued[:, x] & valued[:, u]
+                share = len(np.unique((symbols[:, x] - factor * symbols[:, u])[both])) / max(1, alone[x])
+                if share <= 0.5:
+                    found.append((share, _Idea(x, ((u, factor),))))
+    found.sort(key=lambda pair: pair[0])
+    return [idea for _, idea in found[:MAX_RESIDUALS]]
+
+
+def _residual(cells: Sequence[Ints], symbols: Ints, states: States, idea: _Idea) -> Ints:
+    if not idea.terms:
+        return cells[idea.target]
+    ((u, factor),) = idea.terms
+    both = (states[:, idea.target] == State.VALUE) & (states[:, u] == State.VALUE)
+    return np.where(both, symbols[:, idea.target] - factor * symbols[:, u], np.iinfo(np.int64).min)
+
+
+def _determined(key: Ints, size: int, targets: Ints) -> npt.NDArray[np.intp]:
+    """Which targets are a function of `key` (from 0 to size - 1), as far as rows with equal keys show."""
+    rows = len(key)
+    first = np.zeros(size, np.int64)
+    first[key[::-1]] = np.arange(rows - 1, -1, -1)
+    model = first[key]
+    repeats = np.flatnonzero(model != np.arange(rows))
+    if len(repeats) < 32:
+        return np.zeros(0, np.intp)
+    wrong = (targets[model[repeats]] != targets[repeats]).sum(axis=0)
+    return np.flatnonzero(wrong <= 2 * MAX_EXCEPTIONS * len(repeats))
+
+
+# ------------------------------------------------------------------------------------------------------ proving
+
+
+def _prove(table: _Table, idea: _Idea, cost: npt.NDArray[np.float64]) -> Candidate | None:
+    """The function with its table, if it is right on all rows but a few and pays."""
+    rows, x = len(table.symbols), idea.target
+    derived = _with_table(table, idea)
+    wrong = _wrong(table, derived, x)
+    if wrong.any():
+        derived, wrong = _with_follows(table, derived, idea, wrong)
+    errors = int(wrong.sum())
+    if errors > MAX_EXCEPTIONS * rows:
+        return None
+    per_error = np.log2(rows / errors) + 1.5 + min(16.0, float(table.bits[x]) + 1) if errors else 0.0
+    entries = len(set(derived.table))
+    size = TABLE_BYTES + len(derived.table) * np.log2(max(1, entries)) / 8 + errors * per_error / 8
+    return Candidate(derived, float(size)) if size < 0.5 * cost[x] + TABLE_BYTES else None
+
+
+def _with_table(table: _Table, idea: _Idea) -> Derived:
+    x, grids = idea.target, table.grids
+    place = np.zeros(len(table.symbols), np.int64)
+    size = 1
+    for key in idea.keys:
+        place = place * key_size(grids[key]) + key_places(grids[key], table.cells(key))
+        size *= key_size(grids[key])
+    rest = table.symbols[:, x] - sum(f * table.symbols[:, u] for u, f in idea.terms)
+    if idea.modulus:
+        rest = rest % idea.modulus
+    valued = np.ones(len(rest), bool)
+    for u, _ in idea.terms:
+        valued &= table.states[:, u] == State.VALUE
+    state = table.states[:, x]
+    entry, entry_state = _majority(place[valued], size, rest[valued], state[valued])
+    return Derived(
+        name=grids[x].name,
+        terms=tuple(Term(column=grids[u].name, factor=f) for u, f in idea.terms),
+        keys=tuple(grids[u].name for u in idea.keys),
+        modulus=idea.modulus,
+        base=int(table.low[x]) if idea.modulus else 0,
+        table=tuple(entry.tolist()),
+        states=tuple(entry_state.tolist()) if entry_state.any() else (),
+    )
+
+
+def _majority(place: Ints, size: int, values: Ints, states: States) -> tuple[Ints, States]:
+    """The most frequent value and state at each place; places that do not occur repeat the one before."""
+    table, table_states, seen = np.zeros(size, np.int64), np.zeros(size, np.uint8), np.zeros(size, bool)
+    values = np.where(states == State.VALUE, values, 0)
+    table[place], table_states[place], seen[place] = values, states, True
+    wrong = np.zeros(size, bool)
+    wrong[place[(table[place] != values) | (table_states[place] != states)]] = True
+    doubtful = np.flatnonzero(wrong[place])
+    if len(doubtful):
+        rows = doubtful[np.lexsort((states[doubtful], values[doubtful], place[doubtful]))]
+        triple = np.stack([place[rows], values[rows], states[rows].astype(np.int64)])
+        starts = np.flatnonzero(np.concatenate(([True], (np.diff(triple) != 0).any(axis=0))))
+        counts = np.diff(np.concatenate((starts, [len(rows)])))
+        rising = starts[np.argsort(counts, kind="stable")]
+        table[triple[0, rising]], table_states[triple[0, rising]] = triple[1, rising], triple[2, rising]
+    last = np.maximum.accumulate(np.where(seen, np.arange(size), 0))
+    return table[last], table_states[last]
+
+
+def _wrong(table: _Table, derived: Derived, target: int) -> Mask:
+    """Rows that the function gets wrong."""
+    names = {g.name: i for i, g in enumerate(table.grids)}
+    result = derived.evaluate({g.name: g for g in table.grids}, lambda name: table.cells(names[name]), len(table.symbols))
+    actual = table.cells(target)
+    return (result.states != actual.states) | (
+        (actual.states == State.VALUE) & (result.symbols != actual.symbols)
+    )
+
+
+def _with_follows(table: _Table, derived: Derived, idea: _Idea, wrong: Mask) -> tuple[Derived, Mask]:
+    """The function that takes its further nulls from another column, if one has them."""
+    nulls = table.states[:, idea.target] == State.NULL
+    if (wrong & nulls).sum() < 8:
+        return derived, wrong
+    best = (derived, wrong)
+    missed = np.flatnonzero(wrong & nulls)
+    for i, grid in enumerate(table.grids):
+        if i == idea.target or (table.states[missed, i] == State.NULL).mean() < 0.5:
+            continue
+        other = derived.model_copy(update={"follows": grid.name})
+        other_wrong = _wrong(table, other, idea.target)
+        if other_wrong.sum() < best[1].sum():
+            best = (other, other_wrong)
+    return best
