@@ -40,7 +40,7 @@ class Effort(StrEnum):
     max = "max"
 
 
-CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.15, Codes.balanced: 0.4, Codes.rich: 0.8}
+CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.2, Codes.balanced: 0.5, Codes.rich: 1.0}
 """Weight λ of the term that asks the code alone to reconstruct the row."""
 
 
@@ -61,7 +61,7 @@ class ModelSettings(Settings):
     """Hidden layers of the encoder and of the codes-only decoder."""
     activation: str = Field(default="relu", pattern="^(relu|tanh|gelu|silu|elu)$")
     """Activation of the encoder and of the codes-only decoder."""
-    kl_warmup: float = Field(default=0.1, ge=0, le=1)
+    kl_warmup: float = Field(default=0.3, ge=0, le=1)
     """Share of the steps over which the code's rate (or KL) rises to its full weight."""
     free_bits: float = Field(default=0.0, ge=0, le=8)
     """Nats a latent may spend before its rate counts (Kingma et al. 2016)."""
@@ -72,6 +72,8 @@ class TrainSettings(Settings):
 
     effort: Effort = Effort.standard
     """Number of optimiser steps: `fast` about 1 minute for `flights` on 2 cores, `standard` 5, `max` 30."""
+    steps: int | None = Field(default=None, ge=1, le=100_000_000)
+    """Number of optimiser steps, in place of the one that `effort` stands for."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of weights, batch order and noise."""
     batch_rows: int = Field(default=2048, ge=1, le=1_000_000)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from data.errors import ModelError
 from vae import schedule
 from vae.checkpoint import Checkpoints
+from vae.loop import Batches, Rows
 from vae.settings import TrainSettings
-from vae.train import Batches, Rows, run, training_key
+from vae.train import run, training_key
 
 SETTINGS = TrainSettings(batch_rows=64, threads=1, seed=3)
 TOTAL = 200
@@ -203,12 +204,12 @@ def test_ctrl_c_stays_ctrl_c() -> None:
 def test_batches_visit_every_row_once_an_epoch_wherever_they_start() -> None:
     rows = toy_rows(120)
     arrays = {"x": torch.arange(120)}
-    whole = [batch["x"].tolist() for batch in Batches(arrays, rows.train, 7, 25, range(12))]
-    assert sorted(chain(*whole[:4])) == sorted(chain(*whole[4:8])) == rows.train.tolist()
+    whole = [batch["x"].tolist() for batch in Batches(arrays, rows.train_rows, 7, 25, range(12))]
+    assert sorted(chain(*whole[:4])) == sorted(chain(*whole[4:8])) == rows.train_rows.tolist()
     assert whole[:4] != whole[4:8]
     for start in (1, 4, 6):
         assert [
-            batch["x"].tolist() for batch in Batches(arrays, rows.train, 7, 25, range(start, 12))
+            batch["x"].tolist() for batch in Batches(arrays, rows.train_rows, 7, 25, range(start, 12))
         ] == whole[start:]
 
 
@@ -278,9 +279,9 @@ def test_the_key_of_a_training_changes_with_data_rows_and_settings() -> None:
     others = [
         training_key(rows, "a"),
         training_key(rows, "b"),
-        training_key(Rows({"x": one}, rows.train, rows.validation), "a"),
-        training_key(Rows({"y": rows.arrays["x"]}, rows.train, rows.validation), "a"),
-        training_key(Rows(rows.arrays, rows.train[1:], rows.validation), "a"),
+        training_key(Rows({"x": one}, rows.train_rows, rows.validation_rows), "a"),
+        training_key(Rows({"y": rows.arrays["x"]}, rows.train_rows, rows.validation_rows), "a"),
+        training_key(Rows(rows.arrays, rows.train_rows[1:], rows.validation_rows), "a"),
     ]
     assert len(set(others)) == len(others)
     assert training_key(toy_rows(), "a") == others[0]

@@ -1,0 +1,279 @@
+"""A trained model on disk: weights as safetensors, everything else as JSON, both named by SHA-256; nothing is pickled.
+
+::
+
+    DIR/weights-<16 hex digits>.safetensors   named by the SHA-256 of its bytes
+    DIR/model.json                            settings, layout, grid, schema, record; names the weights, and holds the
+                                              SHA-256 of all it says, which is the model's digest
+
+`model.json` is put in place last, so a folder holds the former model or the new one, whole. A digest guards against
+damage, not against a forger: whatever a file says is checked before memory is given to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from data.atomic import (
+    atomic_path,
+    made_parents,
+    remove_tree,
+    sync_file,
+    sync_folder,
+    temporary_name,
+    writing,
+)
+from data.errors import ModelError
+from data.grid import TableGrid
+from data.schema import Schema
+from vae.codec.structure import Derived
+from vae.features import Layout
+from vae.model import SparseVAE
+from vae.settings import ModelSettings, TrainSettings
+
+FORMAT = "svae-model"
+VERSION = 1
+JSON_NAME = "model.json"
+MOST_JSON_BYTES = 256 << 20
+MOST_WEIGHT_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model and what it takes to use it on a table."""
+
+    module: SparseVAE
+    layout: Layout
+    grid: TableGrid
+    derived: tuple[Derived, ...]
+    """Columns that follow from others and are not modelled."""
+    schema: Schema
+    bounds: dict[str, float]
+    """Absolute error bounds of the columns that are not exact."""
+    model: ModelSettings
+    train: TrainSettings
+    record: dict[str, Any]
+    """What the training left behind: steps, rows, data digest, `history` with one entry a validation."""
+    digest: str
+    """SHA-256 of all of the above, in hex: the model's name."""
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        module: SparseVAE,
+        layout: Layout,
+        grid: TableGrid,
+        derived: Iterable[Derived],
+        schema: Schema,
+        bounds: Mapping[str, float],
+        model: ModelSettings,
+        train: TrainSettings,
+        record: Mapping[str, Any],
+    ) -> TrainedModel:
+        """A model fresh from training, named by its content."""
+        nameless = cls(
+            module.eval(), layout, grid, tuple(derived), schema, dict(bounds), model, train, dict(record), ""
+        )
+        content = _content(nameless, hashlib.sha256(_weights(module)).hexdigest())
+        return replace(nameless, digest=_digest(content))
+
+    @property
+    def settings(self) -> ModelSettings:
+        """The model's settings."""
+        return self.model
+
+
+def save(model: TrainedModel, folder: str | Path) -> Path:
+    """Writes the model; a former one is replaced at once, and a failure leaves it as it was.
+
+    Raises:
+        DataError: The folder cannot be written to, or the device is full.
+    """
+    target = Path(folder)
+    weights = _weights(model.module)
+    content = _content(model, hashlib.sha256(weights).hexdigest())
+    document = _canonical({**content, "digest": _digest(content)})
+    if target.is_dir():
+        with atomic_path(target / _weights_name(weights)) as path:
+            path.write_bytes(weights)
+        with atomic_path(target / JSON_NAME) as path:
+            path.write_bytes(document)
+        for old in set(target.glob("weights-*.safetensors")) - {target / _weights_name(weights)}:
+            old.unlink(missing_ok=True)
+        return target
+    with writing(target), made_parents(target):
+        work = temporary_name(target)
+        try:
+            work.mkdir()
+            for name, content in ((_weights_name(weights), weights), (JSON_NAME, document)):
+                (work / name).write_bytes(content)
+                sync_file(work / name)
+            sync_folder(work)
+            work.rename(target)
+        finally:
+            remove_tree(work)
+        sync_folder(target.parent)
+    return target
+
+
+def load(folder: str | Path) -> TrainedModel:
+    """Reads a model back, ready to use.
+
+    Raises:
+        ModelError: There is no model, or it is damaged, or of a version this program does not know.
+    """
+    path = Path(folder) / JSON_NAME
+    document = _read_document(path)
+    weights_path = _weights_path(path, document)
+    weights = _read(weights_path, MOST_WEIGHT_BYTES)
+    if hashlib.sha256(weights).hexdigest() != document["weights"]:
+        raise ModelError(
+            f"{weights_path}: damaged: its SHA-256 is not the one that {JSON_NAME} names; {_WAY_OUT}"
+        )
+    try:
+        settings = ModelSettings.model_validate(document["model"])
+        layout = Layout.model_validate(document["layout"])
+        model = TrainedModel(
+            module=_module(layout, settings, load_tensors(weights), weights_path),
+            layout=layout,
+            grid=TableGrid.from_json(document["grid"]),
+            derived=tuple(Derived.model_validate(item) for item in document["derived"]),
+            schema=Schema.from_json(json.dumps(document["schema"])),
+            bounds={str(name): float(width) for name, width in document["bounds"].items()},
+            model=settings,
+            train=TrainSettings.model_validate(document["train"]),
+            record=dict(document["record"]),
+            digest=document["digest"],
+        )
+    except (ValidationError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path}: not a model that this program can use: {_first_line(error)}; {_WAY_OUT}"
+        ) from error
+    _check_names(model, path)
+    return model
+
+
+_WAY_OUT = "train it again or restore the folder from a copy"
+
+
+def _weights(module: SparseVAE) -> bytes:
+    """The weights as a safetensors file."""
+    return save_tensors({name: value.contiguous().cpu() for name, value in module.state_dict().items()})
+
+
+def _content(model: TrainedModel, weights: str) -> dict[str, Any]:
+    """`model.json` without its digest."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "weights": weights,
+        "model": model.model.model_dump(mode="json"),
+        "train": model.train.model_dump(mode="json"),
+        "layout": model.layout.model_dump(mode="json", exclude_defaults=True),
+        "grid": model.grid.to_json(),
+        "derived": [item.model_dump(mode="json") for item in model.derived],
+        "schema": json.loads(model.schema.to_json()),
+        "bounds": model.bounds,
+        "record": model.record,
+    }
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical({key: content[key] for key in content if key != "digest"})).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _weights_name(weights: bytes) -> str:
+    return f"weights-{hashlib.sha256(weights).hexdigest()[:16]}.safetensors"
+
+
+def _weights_path(path: Path, document: dict[str, Any]) -> Path:
+    digest = document.get("weights")
+    if not isinstance(digest, str) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise ModelError(f"{path}: damaged: it names no weights; {_WAY_OUT}")
+    return path.with_name(f"weights-{digest[:16]}.safetensors")
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    content = _read(path, MOST_JSON_BYTES)
+    try:
+        document = json.loads(content)
+        if not isinstance(document, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: damaged: not JSON; {_WAY_OUT}") from error
+    found = cast("dict[str, Any]", document)
+    if found.get("format") != FORMAT:
+        raise ModelError(f"{path}: not a model of this program; give a folder that `svae train` made")
+    if found.get("version") != VERSION:
+        raise ModelError(
+            f"{path}: a model of version {found.get('version')!r}, this program reads {VERSION}; "
+            "read it with the release that made it, or train it again"
+        )
+    if found.get("digest") != _digest(found):
+        raise ModelError(f"{path}: damaged: its content is not what its digest names; {_WAY_OUT}")
+    return found
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise ModelError(f"{path}: {size:,} bytes, more than a model may have ({most:,}); {_WAY_OUT}")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path.name != JSON_NAME:
+            raise ModelError(f"{path}: is missing; {_WAY_OUT}") from error
+        hint = "give a folder that `svae train` made"
+        raise ModelError(f"{path.parent}: holds no model ({JSON_NAME} is missing); {hint}") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+
+
+def _module(layout: Layout, settings: ModelSettings, state: dict[str, Tensor], path: Path) -> SparseVAE:
+    """The module with these weights; what the layout asks for is weighed before it is given memory."""
+    with torch.device("meta"):
+        shapes = {
+            name: (value.shape, value.dtype)
+            for name, value in SparseVAE(layout, settings).state_dict().items()
+        }
+    found = {name: (value.shape, value.dtype) for name, value in state.items()}
+    if shapes != found:
+        odd = sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
+        raise ModelError(
+            f"{path}: its tensor {odd[0]!r} is not of the shape that {JSON_NAME} states; {_WAY_OUT}"
+        )
+    with torch.random.fork_rng():
+        module = SparseVAE(layout, settings)
+    module.load_state_dict(state)
+    return module.eval()
+
+
+def _check_names(model: TrainedModel, path: Path) -> None:
+    names = [column.name for column in model.grid.columns]
+    if names != model.schema.names or not set(model.layout.plan.names) <= set(names):
+        raise ModelError(f"{path}: layout, grid and schema do not name the same columns; {_WAY_OUT}")
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    text = str(error).strip() or type(error).__name__
+    return f"{error} is missing" if isinstance(error, KeyError) else text.splitlines()[0][:200]
