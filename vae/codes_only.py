@@ -16,8 +16,8 @@ from vae.features import Layout, View
 from vae.heads import categorical_nats, logistic_nats
 from vae.networks import dense
 
-LOG_SCALE_LOW, LOG_SCALE_HIGH = -3.5, 3.0
-"""Standardised numbers are described no finer than 3% of a standard deviation: a code is a gist, not a copy."""
+LOG_SCALE_LOW, LOG_SCALE_HIGH = -1.5, 3.0
+"""Standardised numbers are described no finer than 22% of a standard deviation: a code is a gist, not a copy."""
 
 
 class Guess(NamedTuple):

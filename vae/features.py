@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from data.grid import Coded
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Plan
+from vae.codec.structure import Derived
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -52,6 +53,8 @@ class Layout(BaseModel):
     """One a column of the plan, in its order."""
     scales: tuple[float, ...]
     """log2 of the typical residual of each column in symbols: where the mixtures' scales begin."""
+    derived: tuple[Derived, ...] = ()
+    """Columns of the table that follow from others: neither the code nor the decoder spends anything on them."""
 
 
 def block(coded: dict[str, Coded], names: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

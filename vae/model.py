@@ -26,6 +26,8 @@ from vae.stencil import Stencil, Tensors
 NATS_TO_BITS = 1 / math.log(2)
 FIRST_CODES = 8.0
 """Factor on the encoder's last weights at the start."""
+PRESENCE = 0.05
+"""Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
 
 
 class SparseVAE(nn.Module):
@@ -67,8 +69,15 @@ class SparseVAE(nn.Module):
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
         alone = self.codes_only.nats(batch, draw.code).sum(1).mean()
-        loss = (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone
-        return {"loss": loss, "code": rate.mean(0).sum(), "columns": columns, "codes_only": alone}
+        presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
+        loss = (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone + PRESENCE * presence
+        terms = {"code": rate.mean(0).sum(), "columns": columns, "codes_only": alone}
+        if draw.kl is not None:
+            # the archive's prior over rounded codes learns beside the KL, and teaches the encoder nothing
+            hard = self.encode(batch).to(torch.float32)
+            terms["prior"] = self._hard_rate(weights, batch, hard).sum(1).mean()
+            loss = loss + terms["prior"]
+        return {"loss": loss, **terms}
 
     @torch.no_grad()
     def validation_bits(self, batch: Tensors) -> dict[str, Tensor]:

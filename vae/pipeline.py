@@ -1,0 +1,360 @@
+"""From a table to a trained model, and from a model to codes and an archive: what the flows and `vae.compress` call."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from data.errors import BoundError, ModelError
+from data.grid import Coded, State, TableGrid
+from data.schema import Schema
+from vae import train
+from vae.codec import archive, columns, structure
+from vae.codec.integer import IntegerModel
+from vae.features import blank_model, block, make_layout, row_view, training_arrays
+from vae.model import SparseVAE, latents_of
+from vae.planning import make_plan
+from vae.settings import Codes, Effort, ModelSettings, TrainSettings
+from vae.store import TrainedModel, save
+
+Progress = Callable[[dict[str, Any]], None]
+Split = npt.NDArray[np.uint8]
+Codes8 = npt.NDArray[np.int8]
+
+MAX_TRAIN_ROWS = 1_000_000
+"""Rows that training reads; of a larger table, evenly spread runs."""
+RUN_ROWS = 4_096
+ENCODE_ROWS = 4_096
+"""Rows are encoded in batches of exactly this many, the last one padded: the same code whatever the company."""
+TEST = 2
+
+
+class NothingToModelError(ModelError):
+    """No column of the table is left for a model; an archive does without one."""
+
+
+class Prepared(NamedTuple):
+    """A table on its grid, with what was found out about it before training."""
+
+    grid: TableGrid
+    coded: dict[str, Coded]
+    derived: tuple[structure.Derived, ...]
+    names: list[str]
+    """Columns that the model codes."""
+
+
+class Score(NamedTuple):
+    """What a registry's gate weighs, measured on held-out rows."""
+
+    model_bytes: int
+    bits_per_row: float
+    """Code, columns and what the model leaves to other coders, with hard codes and the codec's weights."""
+    code_score: float
+    """Mean over the modelled columns of R² or accuracy above the majority share, from the code alone."""
+    rows: int
+
+
+def prepare(table: pa.Table, bounds: Mapping[str, float] | None = None) -> Prepared:
+    """Grids of all columns, the columns that follow from others, and the rest: those that the model codes."""
+    grid = TableGrid.fit(table, bounds)
+    coded = code_columns(grid, table)
+    symbols, states = _cells(grid, coded, table.num_rows)
+    derived = tuple(structure.find(grid, symbols, states))
+    follow = {d.name for d in derived}
+    return Prepared(grid, coded, derived, [name for name in coded if name not in follow])
+
+
+def code_columns(grid: TableGrid, table: pa.Table) -> dict[str, Coded]:
+    """Every column that has a grid, as symbols."""
+    return {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
+
+
+def fit(
+    table: pa.Table,
+    schema: Schema,
+    *,
+    bounds: Mapping[str, float] | None = None,
+    model: ModelSettings | None = None,
+    training: TrainSettings | None = None,
+    split: Split | None = None,
+    out: Path | None = None,
+    on_progress: Progress | None = None,
+) -> TrainedModel:
+    """Train a model of `table`; with `out`, save it there, and go on where a killed training was.
+
+    `split` (rows,): 0 train, 1 validation, 2 test; without it all rows are trained on, and nothing that is reported
+    speaks of generalisation. Grids and lookup tables, which are the archive's format, are made from all rows; the
+    model's shape and weights from the training rows.
+
+    Raises:
+        NothingToModelError: All columns follow from others, or have no grid.
+        ModelError: Training diverged.
+    """
+    model, training = model or ModelSettings(), training or TrainSettings()
+    chosen = _sample_rows(table.num_rows)
+    if chosen is not None:
+        table, split = table.take(pa.array(chosen)), None if split is None else split[chosen]
+    prepared = prepare(table, bounds)
+    if not prepared.names:
+        raise NothingToModelError("no column of this table can be modelled; compress it with --codes none")
+    rows = np.arange(table.num_rows, dtype=np.int64)
+    learn = rows if split is None else rows[split == 0]
+    held = rows[:0] if split is None else rows[split == 1]
+    seen = {name: _rows_of(prepared.coded[name], learn) for name in prepared.names}
+    plan = make_plan(prepared.grid, seen, latents=latents_of(model), width=model.width)
+    layout = make_layout(plan, seen).model_copy(update={"derived": prepared.derived})
+    arrays = training_arrays(
+        layout, blank_model(plan), *block(prepared.coded, plan.names), archive.BLOCK_ROWS
+    )
+    module, record = train.fit(
+        lambda: SparseVAE(layout, model),
+        train.Rows(arrays, learn, held),
+        training,
+        columns=len(plan.columns),
+        folder=out,
+        on_progress=on_progress,
+    )
+    record = {**record, "bounds": {name: float(width) for name, width in (bounds or {}).items()}}
+    trained = TrainedModel(module=module, grid=prepared.grid, schema=schema, training=training, record=record)
+    if out is not None:
+        save(trained, out)
+        train.forget(out)
+    return trained
+
+
+def integer_model(trained: TrainedModel) -> IntegerModel:
+    """The decoder as the codec runs it; ModelError where its sums could overflow."""
+    return IntegerModel(trained.layout.plan, trained.module.stencil.integers())
+
+
+def check_table(trained: TrainedModel, table: pa.Table, bounds: Mapping[str, float] | None = None) -> None:
+    """Raises ModelError where the table's columns are not the model's, BoundError where the bounds are not."""
+    have, want = table.column_names, trained.schema.names
+    if have != want:
+        lacking = [name for name in want if name not in have]
+        extra = [name for name in have if name not in want]
+        what = (
+            f"lacks column {lacking[0]!r}"
+            if lacking
+            else f"has an unknown column {extra[0]!r}"
+            if extra
+            else ""
+        )
+        what = what or "has its columns in another order"
+        raise ModelError(f"the model is for another schema: this table {what}; train a model for it")
+    for mine, field in zip(trained.schema.to_arrow(), table.schema, strict=True):
+        if mine.type != field.type:
+            raise ModelError(
+                f"the model is for another schema: column {field.name!r} is {field.type}, not {mine.type}; "
+                "train a model for it, or name its type in a schema file"
+            )
+    if bounds is not None:
+        grids = {c.name: c for c in trained.grid.columns}
+        for name in grids:
+            asked, given = bounds.get(name, 0.0), float(trained.record.get("bounds", {}).get(name, 0.0))
+            if not math.isclose(asked, given, rel_tol=1e-12):
+                raise BoundError(
+                    f"bound {asked:g} for column {name!r}: the model was trained with {given:g}; "
+                    "leave the bound out, or compress without --model"
+                )
+
+
+def encode(trained: TrainedModel, table: pa.Table) -> Codes8:
+    """Sparse codes of a table's rows, int8 (rows, latents)."""
+    check_table(trained, table)
+    return _encode(trained, *block(code_columns(trained.grid, table), trained.layout.plan.names))
+
+
+def compress(
+    table: pa.Table,
+    path: str | Path,
+    *,
+    bounds: Mapping[str, float] | None = None,
+    model: TrainedModel | None = None,
+    codes: Codes | str = Codes.balanced,
+    effort: Effort | str = Effort.standard,
+    seed: int = 0,
+    rivals: bool = False,
+    embed_model: bool = True,
+    facts: Mapping[str, Any] | None = None,
+    on_progress: Progress | None = None,
+) -> archive.ArchiveReport:
+    """Write the verified archive of a table; without `model`, train one for this very table.
+
+    `bounds` are absolute widths by column, 0 or absent is exact. `facts` (source_bytes, stored_bytes) enter the report.
+    The model is left out where the archive is smaller without it.
+    """
+    began = time.perf_counter()
+    if model is None:
+        model = _fit_or_none(table, bounds, Codes(codes), Effort(effort), seed, on_progress)
+    else:
+        check_table(model, table, bounds)
+    trained = time.perf_counter() - began
+    if model is None:
+        return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
+    coded = code_columns(model.grid, table)
+    began = time.perf_counter()
+    found = _encode(model, *block(coded, model.layout.plan.names))
+    return archive.write(
+        table,
+        path,
+        bounds=bounds if bounds is not None else model.record.get("bounds", {}),
+        grid=model.grid,
+        derived=model.layout.derived,
+        model=integer_model(model),
+        codes=found,
+        family=model.settings.family.value,
+        embed_model=embed_model,
+        rivals=rivals,
+        facts={**(facts or {}), "train_seconds": trained, "codes_seconds": time.perf_counter() - began},
+        progress=on_progress,
+    )
+
+
+def score(trained: TrainedModel, table: pa.Table, split: Split) -> Score:
+    """What the gate weighs, on the rows that `split` says are test rows; ModelError where there are none."""
+    from vae.metrics import code_score, table_quality
+
+    check_table(trained, table)
+    rows = np.flatnonzero(split == TEST)
+    if not len(rows):
+        raise ModelError("no held-out rows to score a model on; give a larger table")
+    integer = integer_model(trained)
+    coded = code_columns(trained.grid, table)
+    names = trained.layout.plan.names
+    arrays = training_arrays(trained.layout, integer, *block(coded, names), archive.BLOCK_ROWS)
+    bits = 0.0
+    with torch.inference_mode():
+        for part in _batches(arrays, rows):
+            found = trained.module.validation_bits(part)
+            bits += float(
+                sum(found[key].double().sum() for key in ("code_bits", "column_bits") if key in found)
+            )
+    held = table.take(pa.array(rows))
+    follow = {d.name for d in trained.layout.derived}
+    bits += 8 * sum(
+        len(columns.pack(held[n])) for n in table.column_names if n not in names and n not in follow
+    )
+    bits += 8 * sum(len(columns.pack(_escapes(coded[name], rows))) for name in names)
+    alone = rows_from_codes(trained, encode(trained, held))
+    quality = table_quality(held.select(names), alone.select(names))
+    return Score(len(integer.to_bytes()), bits / len(rows), code_score(quality), len(rows))
+
+
+def rows_from_codes(trained: TrainedModel, codes: Codes8) -> pa.Table:
+    """The table that the codes alone tell of: modelled columns guessed, columns that follow from them computed.
+
+    A column that the code knows nothing of (kept by other coders) is null.
+    """
+    plan = trained.layout.plan
+    if codes.shape[1] != plan.latents or not plan.latents:
+        raise ModelError(f"codes of {codes.shape[1]} latents for a model of {plan.latents}")
+    with torch.inference_mode():
+        guess = trained.module.codes_only.guess(torch.from_numpy(codes.astype(np.float32)))
+    cells = {
+        name: structure.Cells(
+            np.rint(guess.symbols[:, j]).astype(np.int64),
+            np.where(guess.missing[:, j], np.uint8(State.NULL), np.uint8(State.VALUE)),
+        )
+        for j, name in enumerate(plan.names)
+    }
+    grids = {c.name: c for c in trained.grid.columns}
+    for derived in trained.layout.derived:
+        cells[derived.name] = derived.evaluate(grids, cells.__getitem__, len(codes))
+    arrow = trained.schema.to_arrow()
+    arrays: list[pa.Array] = []
+    for field in arrow:
+        if field.name not in cells:
+            arrays.append(pa.nulls(len(codes), field.type))
+            continue
+        symbols, states = cells[field.name]
+        states = np.where(states == State.ESCAPE, np.uint8(State.NULL), states)
+        arrays.append(grids[field.name].decode(symbols, states, pa.array([], field.type)))
+    nullable = pa.schema([field.with_nullable(True) for field in arrow], arrow.metadata)
+    return pa.Table.from_arrays(arrays, schema=nullable)
+
+
+def _encode(trained: TrainedModel, symbols: npt.NDArray[np.int64], states: npt.NDArray[np.uint8]) -> Codes8:
+    module, count = trained.module, len(symbols)
+    out = np.zeros((count, trained.layout.plan.latents), np.int8)
+    if not trained.layout.plan.latents:
+        return out
+    with torch.inference_mode():
+        for start in range(0, count, ENCODE_ROWS):
+            part = slice(start, min(start + ENCODE_ROWS, count))
+            view = row_view(trained.layout, symbols[part], states[part])
+            size = part.stop - start
+            padded = {
+                k: np.concatenate([v, np.repeat(v[-1:], ENCODE_ROWS - size, axis=0)]) for k, v in view.items()
+            }
+            out[part] = module.encode({k: torch.from_numpy(v) for k, v in padded.items()}).numpy()[:size]
+    return out
+
+
+def _fit_or_none(
+    table: pa.Table,
+    bounds: Mapping[str, float] | None,
+    codes: Codes,
+    effort: Effort,
+    seed: int,
+    on_progress: Progress | None,
+) -> TrainedModel | None:
+    """A model for this very table, trained on all rows; None where nothing can be modelled."""
+    if table.num_rows == 0:
+        return None
+    try:
+        return fit(
+            table,
+            Schema.from_arrow(table.schema),
+            bounds=bounds,
+            model=ModelSettings(codes=codes),
+            training=TrainSettings(effort=effort, seed=seed),
+            on_progress=on_progress,
+        )
+    except NothingToModelError:
+        return None
+
+
+def _cells(
+    grid: TableGrid, coded: Mapping[str, Coded], rows: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """symbols and states of all columns of the table, opaque ones as zeros."""
+    symbols = np.zeros((rows, len(grid.columns)), np.int64)
+    states = np.zeros((rows, len(grid.columns)), np.uint8)
+    for j, column in enumerate(grid.columns):
+        if column.name in coded:
+            symbols[:, j], states[:, j] = coded[column.name].symbols, coded[column.name].state
+    return symbols, states
+
+
+def _batches(
+    arrays: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
+) -> Sequence[dict[str, torch.Tensor]]:
+    parts = [rows[k : k + ENCODE_ROWS] for k in range(0, len(rows), ENCODE_ROWS)]
+    return [{name: torch.from_numpy(array[part]) for name, array in arrays.items()} for part in parts]
+
+
+def _escapes(coded: Coded, rows: npt.NDArray[np.int64]) -> pa.Array:
+    """The escapes of a column that lie on these rows."""
+    where = np.flatnonzero(coded.state == State.ESCAPE)
+    return coded.escapes.filter(pa.array(np.isin(where, rows)))
+
+
+def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
+    return Coded(coded.symbols[rows], coded.state[rows], coded.escapes)
+
+
+def _sample_rows(rows: int) -> npt.NDArray[np.int64] | None:
+    """Evenly spread runs of RUN_ROWS rows, MAX_TRAIN_ROWS in all; None if that is every row."""
+    if rows <= MAX_TRAIN_ROWS:
+        return None
+    runs = np.linspace(0, rows - RUN_ROWS, MAX_TRAIN_ROWS // RUN_ROWS).astype(np.int64)
+    return np.unique((runs[:, None] + np.arange(RUN_ROWS)).ravel())
