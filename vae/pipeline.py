@@ -22,7 +22,7 @@ from vae.codec.integer import IntegerModel
 from vae.features import blank_model, block, make_layout, row_view, training_arrays
 from vae.model import SparseVAE, latents_of
 from vae.planning import make_plan
-from vae.settings import Codes, Effort, ModelSettings, TrainSettings
+from vae.settings import ModelSettings, TrainSettings
 from vae.store import TrainedModel, save
 
 Progress = Callable[[dict[str, Any]], None]
@@ -179,22 +179,21 @@ def compress(
     *,
     bounds: Mapping[str, float] | None = None,
     model: TrainedModel | None = None,
-    codes: Codes | str = Codes.balanced,
-    effort: Effort | str = Effort.standard,
-    seed: int = 0,
+    settings: ModelSettings | None = None,
+    training: TrainSettings | None = None,
     rivals: bool = False,
     embed_model: bool = True,
     facts: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
 ) -> archive.ArchiveReport:
-    """Write the verified archive of a table; without `model`, train one for this very table.
+    """Write the verified archive of a table; without `model`, train one for this very table by `settings` and `training`.
 
     `bounds` are absolute widths by column, 0 or absent is exact. `facts` (source_bytes, stored_bytes) enter the report.
     The model is left out where the archive is smaller without it.
     """
     began = time.perf_counter()
     if model is None:
-        model = _fit_or_none(table, bounds, Codes(codes), Effort(effort), seed, on_progress)
+        model = _fit_or_none(table, bounds, settings, training, on_progress)
     else:
         check_table(model, table, bounds)
     trained = time.perf_counter() - began
@@ -302,23 +301,16 @@ def _encode(trained: TrainedModel, symbols: npt.NDArray[np.int64], states: npt.N
 def _fit_or_none(
     table: pa.Table,
     bounds: Mapping[str, float] | None,
-    codes: Codes,
-    effort: Effort,
-    seed: int,
+    settings: ModelSettings | None,
+    training: TrainSettings | None,
     on_progress: Progress | None,
 ) -> TrainedModel | None:
     """A model for this very table, trained on all rows; None where nothing can be modelled."""
     if table.num_rows == 0:
         return None
+    schema = Schema.from_arrow(table.schema)
     try:
-        return fit(
-            table,
-            Schema.from_arrow(table.schema),
-            bounds=bounds,
-            model=ModelSettings(codes=codes),
-            training=TrainSettings(effort=effort, seed=seed),
-            on_progress=on_progress,
-        )
+        return fit(table, schema, bounds=bounds, model=settings, training=training, on_progress=on_progress)
     except NothingToModelError:
         return None
 
