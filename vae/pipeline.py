@@ -186,7 +186,7 @@ def compress(
     facts: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
 ) -> archive.ArchiveReport:
-    """Write the verified archive of a table; without `model`, train one for this very table by `settings` and `training`.
+    """Write the verified archive of a table; without `model`, train one for this very table.
 
     `bounds` are absolute widths by column, 0 or absent is exact. `facts` (source_bytes, stored_bytes) enter the report.
     The model is left out where the archive is smaller without it.
