@@ -66,8 +66,7 @@ def prepare(table: pa.Table, bounds: Mapping[str, float] | None = None) -> Prepa
     """Grids of all columns, the columns that follow from others, and the rest: those that the model codes."""
     grid = TableGrid.fit(table, bounds)
     coded = code_columns(grid, table)
-    symbols, states = _cells(grid, coded, table.num_rows)
-    derived = tuple(structure.find(grid, symbols, states))
+    derived = tuple(structure.find(grid, coded))
     follow = {d.name for d in derived}
     return Prepared(grid, coded, derived, [name for name in coded if name not in follow])
 
@@ -313,18 +312,6 @@ def _fit_or_none(
         return fit(table, schema, bounds=bounds, model=settings, training=training, on_progress=on_progress)
     except NothingToModelError:
         return None
-
-
-def _cells(
-    grid: TableGrid, coded: Mapping[str, Coded], rows: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """symbols and states of all columns of the table, opaque ones as zeros."""
-    symbols = np.zeros((rows, len(grid.columns)), np.int64)
-    states = np.zeros((rows, len(grid.columns)), np.uint8)
-    for j, column in enumerate(grid.columns):
-        if column.name in coded:
-            symbols[:, j], states[:, j] = coded[column.name].symbols, coded[column.name].state
-    return symbols, states
 
 
 def _batches(
