@@ -1,0 +1,242 @@
+"""Rows to sparse codes and back: what the code alone says of a row, and codes as a Parquet file.
+
+A code is a row of small integers, most of them exactly zero; of the `gaussian` family, the posterior's mean in steps of
+half a standard deviation of the prior.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as _pc
+import pyarrow.parquet as _pq
+import torch
+from numpy.typing import NDArray
+
+from data.atomic import atomic_path
+from data.errors import ModelError, SchemaError, SourceError
+from data.grid import Coded, State
+from vae.codec.integer import IntegerModel
+from vae.codec.structure import Cells
+from vae.features import row_view
+from vae.store import TrainedModel
+
+pc, pq = cast(Any, _pc), cast(Any, _pq)
+
+ENCODE_ROWS = 1_024
+"""Rows of the one shape in which rows are encoded, padded if there are fewer: how a matrix product adds up depends on
+its shape, and a row's code must not depend on its neighbours."""
+DECODE_ROWS = 16_384
+MOST_LATENTS = 256
+MODEL_KEY, LATENTS_KEY, FAMILY_KEY = b"svae.model", b"svae.latents", b"svae.family"
+
+Codes = NDArray[np.int8]
+
+
+class CodesFile(NamedTuple):
+    """What a file of codes holds."""
+
+    codes: Codes
+    """[rows, latents]"""
+    model: str
+    """Digest of the model that made them."""
+
+
+def encode_rows(trained: TrainedModel, table: pa.Table) -> Codes:
+    """The sparse codes of a table's rows, [rows, latents], each a function of its own row alone.
+
+    Raises:
+        SchemaError: A column that the model reads is missing or of another type.
+    """
+    coded = coded_columns(trained, table)
+    names = trained.layout.plan.names
+    symbols = np.stack([coded[name].symbols for name in names], 1)
+    states = np.stack([coded[name].state for name in names], 1)
+    return encode_symbols(trained, symbols, states)
+
+
+def coded_columns(trained: TrainedModel, table: pa.Table) -> dict[str, Coded]:
+    """The columns that the model reads, on the model's grid."""
+    return {
+        name: trained.grid[name].encode(_column(trained, table, name)) for name in trained.layout.plan.names
+    }
+
+
+def encode_symbols(trained: TrainedModel, symbols: NDArray[np.int64], states: NDArray[np.uint8]) -> Codes:
+    """The codes of rows on the model's grid; symbols and states are [rows, columns of the plan]."""
+    rows, latents = len(symbols), trained.layout.plan.latents
+    codes = np.zeros((rows, latents), np.int8)
+    if not latents:
+        return codes
+    view = row_view(trained.layout, symbols, states)
+    for start in range(0, rows, ENCODE_ROWS):
+        part = slice(start, min(rows, start + ENCODE_ROWS))
+        codes[part] = _encode_part(trained, {name: array[part] for name, array in view.items()})
+    return codes
+
+
+def rows_from_codes(trained: TrainedModel, codes: Codes) -> pa.Table:
+    """The most probable row for each code: the modelled columns and those that follow from them, in schema order.
+
+    Raises:
+        ModelError: The model has no codes, or codes of another width.
+    """
+    plan = trained.layout.plan
+    _check_width(trained, codes)
+    cells = {item.name: _no_cells(len(codes)) for item in plan.columns}
+    for start in range(0, len(codes), DECODE_ROWS):
+        part = slice(start, start + DECODE_ROWS)
+        guess = trained.module.codes_only.guess(torch.from_numpy(codes[part].astype(np.float32)))
+        for j, item in enumerate(plan.columns):
+            symbols = np.rint(guess.symbols[:, j]).astype(np.int64)
+            absent = next((state for state in (State.NULL, State.NAN) if state in item.states), State.VALUE)
+            states = np.where(guess.missing[:, j], absent, State.VALUE)
+            cells[item.name].symbols[part] = np.where(states == State.VALUE, symbols, 0)
+            cells[item.name].states[part] = states
+    grids = {grid.name: grid for grid in trained.grid.columns}
+    for derived in trained.derived:
+        if all(source in cells for source in derived.sources):
+            cells[derived.name] = derived.evaluate(grids, lambda name: cells[name], len(codes))
+    return _table(trained, cells)
+
+
+def sparse_table(codes: Codes, first_row: int = 0) -> pa.Table:
+    """Codes as a table: `row`, and the `indices` and `values` of what is not zero.
+
+    >>> sparse_table(np.array([[0, 2, 0], [0, 0, 0]], np.int8)).to_pylist()
+    [{'row': 0, 'indices': [1], 'values': [2.0]}, {'row': 1, 'indices': [], 'values': []}]
+    """
+    rows, latents = np.nonzero(codes)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(codes)))]).astype(np.int32)
+    indices = pa.array(latents.astype(np.uint16))
+    values = pa.array(codes[rows, latents].astype(np.float32))
+    return pa.table({
+        "row": pa.array(np.arange(first_row, first_row + len(codes), dtype=np.uint64)),
+        "indices": pa.ListArray.from_arrays(pa.array(offsets), indices),
+        "values": pa.ListArray.from_arrays(pa.array(offsets), values),
+    })  # fmt: skip
+
+
+def dense_codes(table: pa.Table, latents: int) -> Codes:
+    """Inverse of `sparse_table`; ValueError where an entry cannot be a code of so many latents."""
+    indices, values = (cast(Any, table[name]).combine_chunks() for name in ("indices", "values"))
+    lengths = pc.list_value_length(indices).to_numpy(zero_copy_only=False)
+    if not np.array_equal(lengths, pc.list_value_length(values).to_numpy(zero_copy_only=False)):
+        raise ValueError("a row has not as many values as indices")
+    places = indices.flatten().to_numpy(zero_copy_only=False)
+    numbers = values.flatten().to_numpy(zero_copy_only=False)
+    if len(places) and (int(places.max()) >= latents or not np.isin(numbers, np.arange(-128, 128)).all()):
+        raise ValueError(f"an index is not below {latents}, or a value is no small integer")
+    codes = np.zeros((table.num_rows, latents), np.int8)
+    codes[np.repeat(np.arange(table.num_rows), lengths), places] = numbers.astype(np.int8)
+    return codes
+
+
+def write_codes(path: str | Path, codes: Codes, trained: TrainedModel) -> Path:
+    """Writes `codes.parquet`, atomically; its metadata names the model."""
+    metadata = {
+        MODEL_KEY: trained.digest.encode(),
+        LATENTS_KEY: str(codes.shape[1]).encode(),
+        FAMILY_KEY: trained.model.family.value.encode(),
+    }
+    table = sparse_table(codes).replace_schema_metadata(metadata)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    return Path(path)
+
+
+def read_codes(path: str | Path, trained: TrainedModel | None = None) -> CodesFile:
+    """Reads a file of codes; with a model, refuses codes that another model made.
+
+    Raises:
+        SourceError: The file is missing, damaged or holds no codes.
+        ModelError: The codes are of another model.
+    """
+    if not Path(path).is_file():
+        raise SourceError(f"{path}: there is no such file; make it with `svae codes`")
+    try:
+        table = pq.read_table(path, columns=["row", "indices", "values"], page_checksum_verification=True)
+        metadata = table.schema.metadata or {}
+        latents = int(metadata[LATENTS_KEY])
+        if not 0 <= latents <= MOST_LATENTS:
+            raise ValueError(f"{latents} latents")
+        found = CodesFile(dense_codes(table, latents), metadata[MODEL_KEY].decode())
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"{path}: not a file of sparse codes ({reason}); make it again with `svae codes`"
+        ) from error
+    if trained is not None and found.model != trained.digest:
+        raise ModelError(
+            f"{path}: its codes are of model {found.model[:12]}, not of {trained.digest[:12]}; "
+            "give the model that made them"
+        )
+    return found
+
+
+def coded_bytes(model: IntegerModel, codes: Codes, block_rows: int) -> int:
+    """Bytes of the codes as an archive writes them: entropy-coded under the model's prior, in blocks."""
+    total = 0
+    columns = len(model.columns)
+    for start in range(0, len(codes), block_rows):
+        part = np.ascontiguousarray(codes[start : start + block_rows])
+        # codes are coded without a look at the columns, so any symbols will do
+        symbols = np.tile(np.array([item.low for item in model.plan.columns], np.int64), (len(part), 1))
+        total += len(model.encode_block(symbols, np.zeros((len(part), columns), np.uint8), part)[0])
+    return total
+
+
+def _encode_part(trained: TrainedModel, view: dict[str, NDArray[Any]]) -> Codes:
+    rows = len(view["value"])
+    padded = {
+        name: np.concatenate([array, np.zeros((ENCODE_ROWS - rows, *array.shape[1:]), array.dtype)])
+        for name, array in view.items()
+    }
+    batch = {name: torch.from_numpy(array) for name, array in padded.items()}
+    return trained.module.encode(batch)[:rows].numpy()
+
+
+def _column(trained: TrainedModel, table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise SchemaError(
+            f"column {name!r} is missing; the model reads {', '.join(trained.layout.plan.names)}"
+        )
+    column, kind = table[name], trained.schema.column(name).type
+    if column.type == kind:
+        return column
+    try:
+        return cast(Any, column).cast(kind)
+    except pa.ArrowException as error:
+        raise SchemaError(
+            f"column {name!r} is {column.type}, the model was trained on {kind}; convert it"
+        ) from error
+
+
+def _check_width(trained: TrainedModel, codes: Codes) -> None:
+    latents = trained.layout.plan.latents
+    if not latents:
+        raise ModelError(
+            "the model has no sparse codes (it was trained with codes: none); train one with codes: balanced"
+        )
+    if codes.shape[1:] != (latents,):
+        raise ModelError(
+            f"codes of {codes.shape[1]} latents for a model of {latents}; give the model that made them"
+        )
+
+
+def _no_cells(rows: int) -> Cells:
+    return Cells(np.zeros(rows, np.int64), np.zeros(rows, np.uint8))
+
+
+def _table(trained: TrainedModel, cells: dict[str, Cells]) -> pa.Table:
+    arrays: dict[str, Any] = {}
+    for column in trained.schema.columns:
+        if column.name in cells:
+            found = cells[column.name]
+            escapes = pa.array([], column.type)
+            states = np.where(found.states == State.ESCAPE, np.uint8(State.NULL), found.states)
+            arrays[column.name] = trained.grid[column.name].decode(found.symbols, states, escapes)
+    return pa.table(arrays)
