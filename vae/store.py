@@ -107,12 +107,7 @@ def save(model: TrainedModel, folder: str | Path) -> Path:
     content = _content(model, hashlib.sha256(weights).hexdigest())
     document = _canonical({**content, "digest": _digest(content)})
     if target.is_dir():
-        with atomic_path(target / _weights_name(weights)) as path:
-            path.write_bytes(weights)
-        with atomic_path(target / JSON_NAME) as path:
-            path.write_bytes(document)
-        for old in set(target.glob("weights-*.safetensors")) - {target / _weights_name(weights)}:
-            old.unlink(missing_ok=True)
+        _replace(target, weights, document)
         return target
     with writing(target), made_parents(target):
         work = temporary_name(target)
@@ -127,6 +122,24 @@ def save(model: TrainedModel, folder: str | Path) -> Path:
             remove_tree(work)
         sync_folder(target.parent)
     return target
+
+
+def _replace(target: Path, weights: bytes, document: bytes) -> None:
+    """Puts a model in the place of another; `model.json` decides which of the two it is."""
+    path = target / _weights_name(weights)
+    others = set(target.glob("weights-*.safetensors")) - {path}
+    is_new = not path.exists()
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(weights)
+        with atomic_path(target / JSON_NAME) as temporary:
+            temporary.write_bytes(document)
+    except BaseException:
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise
+    for other in others:
+        other.unlink(missing_ok=True)
 
 
 def load(folder: str | Path) -> TrainedModel:

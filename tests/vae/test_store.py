@@ -103,6 +103,7 @@ def test_a_failed_save_leaves_the_former_model(
         with pytest.raises(DataError, match="no space left on the device"):
             save(gaussian, target)
     assert load(folder).digest == trained.digest
+    assert len(list(folder.iterdir())) == 2
     assert list(folder.parent.iterdir()) == [folder]
 
 
