@@ -6,21 +6,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
+import signal
+import socket
 import statistics
 import subprocess
 import time
+import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
-FIXTURES = Path(__file__).parent / "fixtures"
+ROOT = Path(__file__).parent.parent
+FIXTURES = ROOT / "tests" / "fixtures"
 WRITERS = ["run", "ingest", "train", "codes", "decode", "compress"]
 READERS = ["decompress", "inspect", "verify", "models", "serve"]
 COMMANDS = [[name] for name in (*WRITERS, *READERS)]
@@ -64,15 +71,20 @@ def foreign(tmp_path: Path) -> Path:
     return tmp_path / "elsewhere"
 
 
+def clean(venv: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a fresh shell in which `venv` is active; what the caller's say about Python is left out."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}
+    variables["PATH"] = f"{venv / 'bin'}{os.pathsep}{variables['PATH']}"
+    return {**variables, **(extra or {})}
+
+
 def svae(
     venv: Path, *arguments: str | Path, cwd: Path, extra: Mapping[str, str] | None = None, status: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """`svae` of an environment, called from `cwd`, the variables about Python left out."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}
-    variables["PATH"] = f"{venv / 'bin'}{os.pathsep}{variables['PATH']}"
+    """`svae` of an environment, called from `cwd`."""
     command = [str(venv / "bin" / "svae"), *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=cwd, env={**variables, **(extra or {})}, capture_output=True, text=True, timeout=600
+        command, cwd=cwd, env=clean(venv, extra), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == status, f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -181,3 +193,63 @@ def test_pipeline_works_from_a_folder_with_packages_of_the_same_names(wheel: Pat
     (foreign / "table.csv").write_text("id,week,letter\n" + rows)
     svae(wheel, "run", "--dataset", "table.csv", "--effort", "fast", "--out", "out", cwd=foreign)
     assert "champion" in svae(wheel, "models", "list", cwd=foreign).stdout
+
+
+def call(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One request to Prefect's API: POST with a body, else GET."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def eventually(attempt: Callable[[], dict[str, Any] | None], seconds: float) -> dict[str, Any]:
+    """What `attempt` returns once it returns something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            found = attempt()
+            if found:
+                return found
+        time.sleep(0.5)
+    raise TimeoutError(f"nothing after {seconds} s")
+
+
+@contextlib.contextmanager
+def serving(venv: Path, cwd: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """A `svae serve` runs in `cwd` while the block does; yields what asks its API, by path and body."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(venv / "bin" / "svae"), "serve", "--port", str(port)]
+    with (cwd / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=cwd, env=clean(venv), stdout=log, stderr=subprocess.STDOUT)
+
+        def ask(path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+            assert process.poll() is None, (cwd / "serve.log").read_text()
+            return call(f"http://127.0.0.1:{port}/api/{path}", body)
+
+        try:
+            yield ask
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def test_served_runs_work_from_a_folder_with_packages_of_the_same_names(wheel: Path, foreign: Path) -> None:
+    """Runs are processes that Prefect starts with our folder first on their path. This one finds no model to swap."""
+    for name in ("mlflow.yml", "prefect.yaml"):
+        shutil.copy(ROOT / name, foreign)
+
+    def ended() -> dict[str, Any] | None:
+        found = ask(f"flow_runs/{run}")
+        return found if found["state"]["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
+
+    with serving(wheel, foreign) as ask:
+        served = eventually(lambda: ask("deployments/name/rollback/rollback"), 180)["id"]
+        run = ask(f"deployments/{served}/create_flow_run", {"parameters": {"name": "nothing"}})["id"]
+        state = eventually(ended, 180)["state"]
+    log = (foreign / "serve.log").read_text()
+    assert "was imported" not in log
+    assert state["type"] == "FAILED"
+    assert "nothing" in state["message"], state
