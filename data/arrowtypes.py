@@ -34,7 +34,9 @@ def parse_type(text: str, column: str) -> pa.DataType:
     try:
         return pa.type_for_alias(text)
     except ValueError:
-        raise SchemaError(f"column {column!r}: {text!r} is not an Arrow type; use one such as int64, double, string") from None
+        raise SchemaError(
+            f"column {column!r}: {text!r} is not an Arrow type; use one such as int64, double, string"
+        ) from None
 
 
 def encode_field(field: pa.Field) -> str | None:

@@ -10,7 +10,9 @@ BATCH_ROWS = 65_536
 """Rows of a batch unless asked otherwise; ingestion works in these, whatever the source's own pieces."""
 
 
-def rebatch(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+def rebatch(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
     """The same rows in batches of exactly `rows`, the last one shorter; never copies more than one batch."""
     pending: list[pa.RecordBatch] = []
     count = 0

@@ -6,12 +6,14 @@ stays text: `00123`, `1.10` among `1.5`, a real `NA` among words. All work is on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute
 
+from data.distinct import DistinctValues, text_kind
 from data.errors import SchemaError
 from data.formats import (
     INF_SPELLINGS,
@@ -23,7 +25,7 @@ from data.formats import (
     guess_formats,
     surviving_formats,
 )
-from data.schema import CATEGORY_CAP, Column, CsvDialect, Kind, Schema, kind_of
+from data.schema import Column, CsvDialect, Kind, Schema, kind_of
 
 pc: Any = pyarrow.compute
 
@@ -46,34 +48,14 @@ NULL_SPELLINGS = (
 )
 """What may stand for a missing number, boolean or timestamp; in a column of words only the empty cell is null."""
 _SPECIALS = (*NAN_SPELLINGS, *INF_SPELLINGS, *(f"-{word}" for word in INF_SPELLINGS))
-_KINDS = {
-    Kind.numeric: pa.types.is_floating,
-    Kind.integer: pa.types.is_integer,
-    Kind.boolean: pa.types.is_boolean,
-    Kind.timestamp: pa.types.is_timestamp,
+_KINDS = (Kind.numeric, Kind.integer, Kind.boolean, Kind.timestamp)
+_DEFAULT_FORMATS = {
+    Kind.numeric: "shortest",
+    Kind.integer: "int",
+    Kind.boolean: "bool:true/false",
+    Kind.timestamp: "%Y-%m-%dT%H:%M:%S",
 }
-
-
-class DistinctValues:
-    """The distinct values of a column, exact up to `CATEGORY_CAP`; nulls are not counted."""
-
-    def __init__(self) -> None:
-        self.values: pa.Array | None = None
-        self._full = False
-
-    def add(self, values: pa.Array) -> None:
-        """Count more values (distinct among themselves or not)."""
-        if self._full:
-            return
-        new = pc.drop_null(pc.unique(values))
-        merged = new if self.values is None else pc.unique(pa.concat_arrays([self.values, new]))
-        self._full = len(merged) > CATEGORY_CAP
-        self.values = None if self._full else merged
-
-    @property
-    def count(self) -> int | None:
-        """How many; None above the cap."""
-        return None if self._full else 0 if self.values is None else len(self.values)
+"""How a column of these kinds prints of which no value has been seen."""
 
 
 class ColumnTyper:
@@ -82,9 +64,18 @@ class ColumnTyper:
     Args:
         name: The column's name.
         wanted: What a given schema says of the column; its kind, null spelling and format are then binding.
+        nulls: Texts that may stand for null; empty where nulls are told apart by other means.
+        kinds: What the column may become, beside text.
     """
 
-    def __init__(self, name: str, wanted: Column | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        wanted: Column | None = None,
+        *,
+        nulls: tuple[str, ...] = NULL_SPELLINGS,
+        kinds: Collection[Kind] = _KINDS,
+    ) -> None:
         self.name = name
         self.wanted = wanted
         self.distinct = DistinctValues()
@@ -94,7 +85,8 @@ class ColumnTyper:
         self._specials: list[str] = []
         self._cells = 0
         self._misfit: str | None = None
-        self._nulls = NULL_SPELLINGS if wanted is None or wanted.null_text is None else (wanted.null_text,)
+        self._nulls = nulls if wanted is None or wanted.null_text is None else (wanted.null_text,)
+        self._kinds = kinds
 
     def feed(self, texts: pa.Array) -> None:
         """Take note of more cells."""
@@ -116,24 +108,25 @@ class ColumnTyper:
         """The column as all of its cells allow.
 
         Raises:
-            SchemaError: The cells do not come back from the type that the given schema asks for.
+            SchemaError: The cells are not what the given schema asks for.
         """
         form = None if self._stays_text else self._typed_form()
         if form is not None:
+            null_text = self._typed_null(form)
             column = Column(
                 name=self.name,
                 kind=kind_of(form.type),
                 arrow=str(form.type),
-                null_text=self._null_text(form),
+                nullable=null_text is not None,
+                null_text=null_text,
                 text_format=form.spec,
             )
-        elif self.wanted is not None and not self._stays_text:
-            shown = "several spellings of null" if self._misfit is None else repr(self._misfit)[:80]
-            raise SchemaError(
-                f"column {self.name!r}: {shown} does not come back from {self.wanted.arrow}; make the kind text"
-            )
-        else:
+        elif self.wanted is None or self._stays_text:
             column = self._text_column()
+        else:
+            raise SchemaError(
+                f"column {self.name!r}: {self._complaint()}; mend the data, or make the kind text"
+            )
         return column if self.wanted is None else _with_wishes(column, self.wanted)
 
     @property
@@ -151,50 +144,58 @@ class ColumnTyper:
 
     def _candidates(self, text: str) -> list[TextFormat]:
         wanted = self.wanted
-        if wanted is None:
-            return guess_formats(text)
-        if wanted.text_format is not None:
+        if wanted is not None and wanted.text_format is not None:
             return [find_format(wanted.text_format, wanted.type, self.name)]
-        forms = [form for form in guess_formats(text) if _KINDS.get(wanted.kind, lambda _: False)(form.type)]
-        specs = list(dict.fromkeys(form.spec for form in forms))
+        forms = [form for form in guess_formats(text) if kind_of(form.type) in self._kinds]
+        if wanted is None:
+            return forms
         if wanted.kind is Kind.timestamp:
-            return [form for form in forms if form.type == wanted.type]
+            return [form for form in forms if pa.types.is_timestamp(form.type)]
+        # A narrower type than the usual one has the same formats.
+        specs = dict.fromkeys(form.spec for form in forms if kind_of(form.type) is wanted.kind)
         return [find_format(spec, wanted.type, self.name) for spec in specs]
 
     def _typed_form(self) -> TextFormat | None:
         """The best format that all cells obey, specials and nulls included; None if there is none."""
-        forms = (
-            self._forms if self._forms is not None else [FloatFormat("shortest")] if self._specials else []
-        )
+        forms = self._default_forms() if self._forms is None else self._forms
         nans = [word for word in self._specials if word in NAN_SPELLINGS]
         infs = {word.removeprefix("-") for word in self._specials if word not in NAN_SPELLINGS}
         for form in forms:
             if isinstance(form, FloatFormat):
                 if len(nans) <= 1 and len(infs) <= 1 and len(self._spellings) <= 1:
-                    return FloatFormat(
-                        form.style, nans[0] if nans else "nan", infs.pop() if infs else "inf", form.type
-                    )
+                    return replace(form, nan=next(iter(nans), form.nan), inf=next(iter(infs), form.inf))
             elif not infs and len(nans) + len(self._spellings) <= 1:
                 return form
         return None
 
-    def _null_text(self, form: TextFormat) -> str | None:
-        if isinstance(form, FloatFormat):
-            return next(iter(self._spellings), None)
-        return next(iter(self._spellings + self._specials), None)
+    def _default_forms(self) -> list[TextFormat]:
+        """Formats of a column that holds nothing but nulls, NaN and inf."""
+        if self.wanted is not None and self.wanted.kind in _DEFAULT_FORMATS:
+            spec = self.wanted.text_format or _DEFAULT_FORMATS[self.wanted.kind]
+            return [find_format(spec, self.wanted.type, self.name)]
+        return [FloatFormat("shortest")] if self._specials and Kind.numeric in self._kinds else []
+
+    def _typed_null(self, form: TextFormat) -> str | None:
+        """The one spelling of null; in a column that is not of floats NaN is one, too."""
+        spellings = self._spellings if isinstance(form, FloatFormat) else [*self._spellings, *self._specials]
+        return next(iter(spellings), None)
 
     def _text_column(self) -> Column:
-        only_nulls = self._forms is None and not self._specials and len(self._spellings) == 1
+        only_null = self._forms is None and not self._specials and len(self._spellings) == 1
         if self.wanted is not None and self.wanted.null_text is not None:
             null_text = self.wanted.null_text
-        elif only_nulls and self.wanted is None:
+        elif only_null:
             null_text = self._spellings[0]
         else:
             null_text = "" if "" in self._spellings else None
-        count = self.distinct.count
-        few = count is not None and (count * 2 < self._cells or only_nulls)
-        kind = Kind.categorical if few else Kind.text
-        return Column(name=self.name, kind=kind, arrow="string", null_text=null_text)
+        kind = Kind.categorical if only_null else text_kind(self.distinct.count, self._cells)
+        nullable = null_text in self._spellings
+        return Column(name=self.name, kind=kind, arrow="string", nullable=nullable, null_text=null_text)
+
+    def _complaint(self) -> str:
+        if self._misfit is not None:
+            return f"{self._misfit[:80]!r} does not come back from {self.wanted.arrow if self.wanted else 'its type'}"
+        return f"spells null in several ways ({', '.join(map(repr, [*self._spellings, *self._specials]))})"
 
 
 def parse_column(texts: pa.Array, column: Column) -> pa.Array:
@@ -310,5 +311,7 @@ def _fits(forms: list[TextFormat], text: str) -> bool:
 
 def _with_wishes(column: Column, wanted: Column) -> Column:
     """What the given schema says beyond type and spelling."""
+    if column.nullable and not wanted.nullable:
+        raise SchemaError(f"column {column.name!r}: holds nulls, its schema allows none (nullable: false)")
     kind = wanted.kind if wanted.kind in (Kind.text, Kind.categorical) else column.kind
     return column.model_copy(update={"kind": kind, "bound": wanted.bound, "nullable": wanted.nullable})

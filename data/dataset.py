@@ -94,7 +94,9 @@ class Dataset:
         for batch in self.batches():
             digest.add(batch)
         if digest.hexdigest() != self.manifest.digest:
-            raise SourceError(f"{self.path}: its content is not what its manifest says; ingest the source again")
+            raise SourceError(
+                f"{self.path}: its content is not what its manifest says; ingest the source again"
+            )
 
     def _arrow(self, columns: list[str] | None) -> pa.Schema:
         return (self.schema if columns is None else self.schema.select(columns)).to_arrow()

@@ -44,6 +44,8 @@ class DataFile:
     """Stored bytes."""
     changed: int | None
     """Time of the last change in nanoseconds, where the file system keeps it."""
+    root: str = ""
+    """The folder that was named, if the file was found below one."""
 
     @property
     def compression(self) -> str:
@@ -118,10 +120,16 @@ def explained(place: str) -> Generator[None]:
         yield
     except FileNotFoundError as error:
         raise SourceError(f"{place}: there is no such file") from error
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise SourceError(f"{place}: damaged or cut short: {one_line(error)}; fetch it again") from error
     except OSError as error:
-        raise SourceError(f"{place}: cannot be read: {error.strerror or one_line(error)}") from error
+        if error.errno is not None:
+            raise SourceError(f"{place}: cannot be read: {error.strerror or one_line(error)}") from error
+        raise SourceError(_damaged(place, error)) from error
+    except (pa.ArrowException, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise SourceError(_damaged(place, error)) from error
+
+
+def _damaged(place: str, error: Exception) -> str:
+    return f"{place}: damaged or cut short: {one_line(error)}; fetch it again"
 
 
 def one_line(error: BaseException) -> str:
@@ -137,8 +145,8 @@ def find_files(uri: str) -> list[DataFile]:
     """
     system, path, is_remote = _file_system(uri)
     with explained(uri):
-        infos = _list(system, path, is_remote)
-    files = [_data_file(system, info) for info in infos]
+        infos, root = _list(system, path, is_remote)
+    files = [_data_file(system, info, root) for info in infos]
     if len(infos) == 1 and files[0] is None:
         known = ", ".join(FORMATS)
         raise SourceError(
@@ -157,6 +165,13 @@ def find_files(uri: str) -> list[DataFile]:
     return known_files
 
 
+def local_file(path: Path, form: str) -> DataFile:
+    """One local file whose format its name does not tell; SourceError if it is not there."""
+    with explained(str(path)):
+        info = path.stat()
+    return DataFile(str(path), fs.LocalFileSystem(), form, info.st_size, info.st_mtime_ns)
+
+
 def joint_digest(files: Iterable[DataFile]) -> str:
     """SHA-256 of the files' bytes in their order, hex; independent of names and times."""
     digests = [file.digest() for file in files]
@@ -173,20 +188,20 @@ def _file_system(uri: str) -> tuple[Any, str, bool]:
     return system, path, not isinstance(system, fs.LocalFileSystem)
 
 
-def _list(system: Any, path: str, is_remote: bool) -> list[Any]:
-    """File infos of a file, of all files below a folder, or of a glob's matches."""
+def _list(system: Any, path: str, is_remote: bool) -> tuple[list[Any], str]:
+    """File infos of a file, of all files below a folder (which is told, too), or of a glob's matches."""
     info = system.get_file_info(path)
     if info.type == fs.FileType.File:
-        return [info]
+        return [info], ""
     if info.type == fs.FileType.Directory:
         below = system.get_file_info(fs.FileSelector(path, recursive=True))
         base = len(path.rstrip("/")) + 1
-        return sorted((item for item in below if _is_visible(item, base)), key=lambda item: item.path)
+        return sorted((item for item in below if _is_visible(item, base)), key=lambda item: item.path), path
     if not is_remote and glob.has_magic(path):
-        matches = sorted(match for match in glob.glob(path, recursive=True) if Path(match).is_file())
+        matches = sorted(match for match in glob.glob(path, recursive=True) if Path(match).is_file())  # noqa: PTH207
         if not matches:
             raise SourceError(f"{path}: no file matches")
-        return [system.get_file_info(match) for match in matches]
+        return [system.get_file_info(match) for match in matches], ""
     raise FileNotFoundError(path)
 
 
@@ -195,11 +210,11 @@ def _is_visible(info: Any, base: int) -> bool:
     return info.type == fs.FileType.File and not hidden
 
 
-def _data_file(system: Any, info: Any) -> DataFile | None:
+def _data_file(system: Any, info: Any, root: str) -> DataFile | None:
     suffixes = PurePosixPath(info.path.lower()).suffixes
     packed = suffixes[-1:] in ([".gz"], [".zip"])
     ending = (suffixes[-2:-1] if packed else suffixes[-1:]) or [""]
     form = FORMATS.get(ending[0])
     if form is None or (packed and form not in ("csv", "jsonl")):
         return None
-    return DataFile(info.path, system, form, info.size, info.mtime_ns)
+    return DataFile(info.path, system, form, info.size, info.mtime_ns, root)

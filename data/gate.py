@@ -51,7 +51,9 @@ def check(new: Manifest, reference: Manifest | Schema | None, settings: DataGate
             None where there is no model yet.
         settings: The limits.
     """
-    findings = [Finding("", "rows", f"{new.rows:,}", f"at least {settings.min_rows:,}", new.rows >= settings.min_rows)]
+    findings = [
+        Finding("", "rows", f"{new.rows:,}", f"at least {settings.min_rows:,}", new.rows >= settings.min_rows)
+    ]
     if reference is None:
         return findings
     schema = reference.schema if isinstance(reference, Manifest) else reference
@@ -71,8 +73,12 @@ def require(findings: Sequence[Finding]) -> None:
     """
     failed = [finding for finding in findings if not finding.passed]
     if failed:
-        told = "; ".join(f"{f.column or 'table'}: {f.check} is {f.value}, allowed is {f.limit}" for f in failed)
-        raise GateError(f"the data did not pass its gate: {told}; mend the data, or widen the gate's settings if this is right")
+        told = "; ".join(
+            f"{f.column or 'table'}: {f.check} is {f.value}, allowed is {f.limit}" for f in failed
+        )
+        raise GateError(
+            f"the data did not pass its gate: {told}; mend the data, or widen the gate's settings if this is right"
+        )
 
 
 def _check_schema(new: Schema, known: Schema, settings: DataGate) -> list[Finding]:
@@ -96,11 +102,15 @@ def _check_values(column: Column, new: Manifest, known: Manifest, settings: Data
     now, then = new.columns[column.name], known.columns[column.name]
     limit = then.nulls / known.rows + settings.max_null_rise
     share = now.nulls / new.rows
-    findings = [Finding(column.name, "null share", f"{share:.2%}", f"at most {min(limit, 1.0):.2%}", share <= limit)]
+    findings = [
+        Finding(column.name, "null share", f"{share:.2%}", f"at most {min(limit, 1.0):.2%}", share <= limit)
+    ]
     if column.kind in (Kind.numeric, Kind.integer):
         findings += _check_range(column.name, now, then, settings.range_slack)
     if now.categories is not None and then.categories is not None:
-        findings.append(_check_categories(column.name, now.categories, then.categories, settings.max_new_categories))
+        findings.append(
+            _check_categories(column.name, now.categories, then.categories, settings.max_new_categories)
+        )
     return findings
 
 
@@ -119,5 +129,9 @@ def _check_range(name: str, now: ColumnStats, then: ColumnStats, slack: float) -
 def _check_categories(name: str, now: tuple[str, ...], then: tuple[str, ...], limit: float) -> Finding:
     fresh = sorted(set(now) - set(then))
     share = len(fresh) / max(len(now), 1)
-    named = f" ({', '.join(repr(value) for value in fresh[:3])}{', ...' if len(fresh) > 3 else ''})" if fresh else ""
+    named = (
+        f" ({', '.join(repr(value) for value in fresh[:3])}{', ...' if len(fresh) > 3 else ''})"
+        if fresh
+        else ""
+    )
     return Finding(name, "new categories", f"{share:.1%}{named}", f"at most {limit:.1%}", share <= limit)

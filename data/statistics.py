@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from data.csvtext import DistinctValues
+from data.distinct import DistinctValues
 from data.schema import ColumnStats, Kind, Schema
 
 pc: Any = pyarrow.compute
@@ -186,7 +186,9 @@ class _Streams:
             for index, child in enumerate(values.flatten()):
                 self.add(f"{path}/{index}", child)
         elif types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
-            self._feed(f"{path}/length", _numbers(pc.fill_null(pc.list_value_length(values), 0).cast(pa.int64())))
+            self._feed(
+                f"{path}/length", _numbers(pc.fill_null(pc.list_value_length(values), 0).cast(pa.int64()))
+            )
             self.add(f"{path}/item", pc.list_flatten(values))
         elif types.is_large_binary(type_):
             self._add_bytes(path, pc.fill_null(values, b""))

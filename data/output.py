@@ -1,0 +1,71 @@
+"""Tables as files: Parquet, CSV, NumPy arrays or lines of JSON, by the ending of the name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from data.atomic import atomic_path
+from data.errors import UsageError
+from data.schema import Schema
+
+pq: Any = pyarrow.parquet
+
+ENDINGS = (".parquet", ".csv", ".npy", ".npz", ".jsonl")
+"""What `write_table` writes."""
+
+
+def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path: str | Path) -> None:
+    """Write rows to `path`; it appears whole or not at all.
+
+    Args:
+        rows: A table or batches, with the columns of `schema`. Parquet, CSV and JSON are written as batches come.
+        schema: Names, types and text formats; a CSV source's fields get their own text back.
+        path: Ends in `.parquet`, `.csv`, `.npy`, `.npz` or `.jsonl`.
+
+    Raises:
+        UsageError: Another ending.
+        DataError: The path cannot be written to, or an array cannot hold the values.
+    """
+    target = Path(path)
+    ending = check_ending(target)
+    batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        if ending == ".parquet":
+            _write_parquet(batches, schema, file)
+        elif ending == ".csv":
+            from data.csvtext import write_csv
+
+            write_csv(batches, schema, file)
+        elif ending == ".jsonl":
+            from data.jsonl import write_jsonl
+
+            write_jsonl(batches, schema, file)
+        else:
+            from data.arrays import write_arrays
+
+            write_arrays(pa.Table.from_batches(batches, schema=schema.to_arrow()), schema, target, file)
+
+
+def check_ending(path: Path) -> str:
+    """The ending, if it is one that is written; UsageError before any work is done in vain."""
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise UsageError(f"{path}: the name must end in one of {', '.join(ENDINGS)}")
+    return ending
+
+
+def _write_parquet(batches: Iterable[pa.RecordBatch], schema: Schema, file: Any) -> None:
+    arrow = schema.to_arrow()
+    with pq.ParquetWriter(file, arrow, compression="zstd", write_page_checksum=True) as writer:
+        for batch in _cast(batches, arrow):
+            writer.write_batch(batch)
+
+
+def _cast(batches: Iterable[pa.RecordBatch], arrow: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield pa.RecordBatch.from_arrays(batch.columns, schema=arrow)

@@ -1,0 +1,71 @@
+"""Parquet files, one or many, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+
+from data.distinct import with_categories
+from data.errors import SourceError
+from data.files import DataFile, explained
+from data.schema import Kind, Schema
+
+ds: Any = pyarrow.dataset
+
+
+class ParquetFiles:
+    """Parquet files of one schema; folders named `year=2013` below the source's own become columns.
+
+    Args:
+        files: The files, in order.
+        wanted: A given schema, whose kinds and bounds are taken over.
+    """
+
+    def __init__(self, files: list[DataFile], wanted: Schema | None = None) -> None:
+        first = files[0]
+        for file in files:
+            if file.size == 0:
+                raise SourceError(f"{file.path}: is empty")
+        with explained(first.path):
+            self._dataset = ds.dataset(
+                [file.path for file in files],
+                filesystem=first.system,
+                format=ds.ParquetFileFormat(
+                    default_fragment_scan_options=ds.ParquetFragmentScanOptions(
+                        page_checksum_verification=True
+                    )
+                ),
+                partitioning="hive" if first.root else None,
+                partition_base_dir=first.root or None,
+            )
+        self.rows = self._count(first.path)
+        if not self.rows or not self._dataset.schema.names:
+            raise SourceError(f"{first.root or first.path}: has no rows")
+        found = Schema.from_arrow(self._dataset.schema)
+        texts = [column.name for column in found.columns if column.kind is Kind.text]
+        schema = with_categories(found, self._scan(texts)) if texts else found
+        self.schema = schema if wanted is None else schema.with_wishes(wanted, first.path)
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """The rows, in batches as the row groups give them."""
+        return self._scan(self.schema.names)
+
+    def _count(self, place: str) -> int:
+        """Rows of all files, after making sure that their columns agree."""
+        known: pa.Schema | None = None
+        rows = 0
+        for fragment in self._dataset.get_fragments():
+            with explained(fragment.path):
+                schema = fragment.physical_schema
+                rows += fragment.count_rows()
+            known = schema if known is None else known
+            if not schema.equals(known):
+                raise SourceError(f"{fragment.path}: its columns are not those of {place}; ingest them apart")
+        return rows
+
+    def _scan(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        with explained(self._dataset.files[0]):
+            yield from self._dataset.to_batches(columns=columns, batch_readahead=2, fragment_readahead=1)
