@@ -37,8 +37,8 @@ class CodesOnly(nn.Module):
         self.network = dense(layout.plan.latents, width, depth, sum(self.sizes), activation)
 
     def heads(self, code: Tensor) -> tuple[Tensor, ...]:
-        """Each column's outputs: a number's mean, log scale and logit of missing; a category's logits."""
-        return self.network(code).split(self.sizes, -1)
+        """Each column's (outputs, batch): a number's mean, log scale and logit of missing; a category's logits."""
+        return self.network(code).T.contiguous().split(self.sizes)
 
     def nats(self, batch: dict[str, Tensor], code: Tensor) -> Tensor:
         """-log p of each cell given the code alone, nats (of standardised units for numbers), (batch, columns)."""
@@ -48,9 +48,9 @@ class CodesOnly(nn.Module):
                 costs.append(categorical_nats(out, batch["entry"][:, j]))
                 continue
             absent = (batch["state"][:, j] != 0).to(out.dtype)
-            mean, scale = out[:, 0], out[:, 1].clamp(LOG_SCALE_LOW, LOG_SCALE_HIGH)
+            mean, scale = out[0], out[1].clamp(LOG_SCALE_LOW, LOG_SCALE_HIGH)
             known = logistic_nats(mean, scale, batch["value"][:, j].clamp(-6, 6))
-            state = nn.functional.binary_cross_entropy_with_logits(out[:, 2], absent, reduction="none")
+            state = nn.functional.binary_cross_entropy_with_logits(out[2], absent, reduction="none")
             costs.append(state + (1 - absent) * known)
         return torch.stack(costs, 1)
 
@@ -61,11 +61,11 @@ class CodesOnly(nn.Module):
         for j, (view, out) in enumerate(zip(self.layout.views, self.heads(code), strict=True)):
             if view.ordered:
                 item = self.layout.plan.columns[j]
-                value = out[:, 0].double().numpy() * view.scale + view.mean
+                value = out[0].double().numpy() * view.scale + view.mean
                 symbols.append(np.clip(value, item.low, item.high))
-                missing.append((out[:, 2] > 0).numpy())
+                missing.append((out[2] > 0).numpy())
             else:
-                entry = out.argmax(1).numpy()
+                entry = out.argmax(0).numpy()
                 symbols.append(_names(view)[entry].astype(np.float64))
                 missing.append(entry == view.entries - 1)
         return Guess(np.stack(symbols, 1), np.stack(missing, 1))

@@ -1,6 +1,8 @@
 """What a decoder says of one column, and what its symbols then cost, in nats.
 
-The same likelihoods as the codec's integer loop (`vae.codec.kernel`), in floats and differentiable.
+The same likelihoods as the codec's integer loop (`vae.codec.kernel`), in floats and differentiable. Classes and
+components come first and the batch last, so that every sum over classes runs along contiguous rows: many times
+quicker on a CPU for the few classes that columns have.
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ LOG2_SCALE_LOW, LOG2_SCALE_HIGH = -5.0, 20.0
 
 
 def categorical_nats(logits: Tensor, target: Tensor) -> Tensor:
-    """-log softmax(logits)[target]; logits (batch, classes), target (batch,) -> (batch,)."""
-    return F.cross_entropy(logits, target.long(), reduction="none")
+    """-log softmax(logits)[target]; logits (classes, batch), target (batch,) int -> (batch,)."""
+    return -F.log_softmax(logits, 0).gather(0, target.long().unsqueeze(0)).squeeze(0)
 
 
 def state_nats(logits: Tensor, state: Tensor, states: tuple[int, ...]) -> Tensor:
-    """Cost of a cell's state: VALUE has logit 0, the others `logits` (batch, states); a state of none costs nothing."""
+    """Cost of a cell's state: VALUE has logit 0, the others `logits` (states, batch); a state of none costs nothing."""
     if not states:
         return torch.zeros_like(state, dtype=logits.dtype)
-    full = torch.cat([torch.zeros_like(logits[:, :1]), logits], 1)
+    full = torch.cat([torch.zeros_like(logits[:1]), logits])
     target = torch.zeros_like(state, dtype=torch.long)
     for k, code in enumerate(states):
         target = torch.where(state == code, k + 1, target)
@@ -35,20 +37,20 @@ def state_nats(logits: Tensor, state: Tensor, states: tuple[int, ...]) -> Tensor
 def mixture_nats(outputs: Tensor, symbol: Tensor, bases: Tensor, unit: int, low: int, high: int) -> Tensor:
     """A mixture of discretised logistics (Salimans et al. 2017, eq. 2), each centred on a base plus an offset.
 
-    outputs (batch, 3 * components): logits, offsets in units of 2**unit symbols, log2 scales; symbol (batch,) int;
-    bases (batch, components) int -> (batch,) nats. The first and the last symbol take the tails.
+    outputs (3 * components, batch): logits, offsets in units of 2**unit symbols, log2 scales; symbol (batch,) int;
+    bases (components, batch) int -> (batch,) nats. The first and the last symbol take the tails.
     """
-    logits, offsets, scales = outputs.chunk(3, -1)
-    from_base = (symbol.unsqueeze(-1) - bases).to(outputs.dtype) - offsets * 2.0**unit
+    logits, offsets, scales = outputs.chunk(3)
+    from_base = (symbol - bases).to(outputs.dtype) - offsets * 2.0**unit
     log_scale = scales.clamp(LOG2_SCALE_LOW, LOG2_SCALE_HIGH) * math.log(2)
     inverse = (-log_scale).exp()
     below, above = (from_base - 0.5) * inverse, (from_base + 0.5) * inverse
-    is_low, is_high = (symbol == low).unsqueeze(-1), (symbol == high).unsqueeze(-1)
+    is_low, is_high = symbol == low, symbol == high
     # log(σ(b) - σ(a)) = log σ(b) + log σ(-a) + log(1 - exp(a - b)), stable in both tails
-    left = torch.where(is_high, torch.zeros_like(above), F.logsigmoid(above))
-    right = torch.where(is_low, torch.zeros_like(below), F.logsigmoid(-below))
-    width = torch.where(is_low | is_high, torch.zeros_like(inverse), log1mexp(inverse))
-    mass = torch.logsumexp(F.log_softmax(logits, -1) + left + right + width, -1)
+    left = F.logsigmoid(above).masked_fill(is_high, 0.0)
+    right = F.logsigmoid(-below).masked_fill(is_low, 0.0)
+    width = log1mexp(inverse).masked_fill(is_low | is_high, 0.0)
+    mass = torch.logsumexp(F.log_softmax(logits, 0) + left + right + width, 0)
     return -torch.logaddexp(mass, torch.full_like(mass, FLOOR))
 
 
@@ -61,11 +63,11 @@ def log1mexp(x: Tensor) -> Tensor:
 def memory_nats(logits: Tensor, classes: Tensor, member_bits: Tensor) -> Tensor:
     """Which context codes an identifier, among those that know anything, then its member by counts.
 
-    logits (batch, contexts + 1); classes (batch, contexts + 2): target, then 1 for each open class; member_bits (batch,).
+    logits (contexts + 1, batch); classes (contexts + 2, batch): target, then 1 for each open
+    class; member_bits (batch,).
     """
-    open_ = classes[:, 1 : 1 + logits.shape[1]] > 0
-    masked = logits.masked_fill(~open_, -1e4)
-    return categorical_nats(masked, classes[:, 0]) + member_bits * math.log(2)
+    masked = logits.masked_fill(classes[1:] <= 0, -1e4)
+    return categorical_nats(masked, classes[0]) + member_bits * math.log(2)
 
 
 def logistic_nats(mean: Tensor, log_scale: Tensor, value: Tensor) -> Tensor:

@@ -117,14 +117,14 @@ def gaussian_log_density(z: Tensor, mean: Tensor | float = 0.0, log_variance: Te
 def interpolated_rate(nats: Tensor, soft: Tensor, reach: int) -> Tensor:
     """Expected cost of rounding `soft` up or down at random, from the cost of each integer.
 
-    nats (..., 2 * reach + 1): -log p of -reach .. reach; soft (...). Differentiable in both.
+    nats (latents, 2 * reach + 1, batch): -log p of -reach .. reach; soft (batch, latents) -> (batch, latents).
+    Differentiable in both.
     """
-    place = (soft + reach).clamp(0, 2 * reach)
+    place = (soft.T + reach).clamp(0, 2 * reach).unsqueeze(1)
     below = place.detach().floor().clamp(0, 2 * reach - 1)
-    share = place - below
-    index = below.long().unsqueeze(-1)
-    low, high = nats.gather(-1, index).squeeze(-1), nats.gather(-1, index + 1).squeeze(-1)
-    return low + share * (high - low)
+    index = below.long()
+    low, high = nats.gather(1, index), nats.gather(1, index + 1)
+    return (low + (place - below) * (high - low)).squeeze(1).T
 
 
 def free_bits(cost: Tensor, nats: float) -> Tensor:

@@ -70,7 +70,9 @@ class SparseVAE(nn.Module):
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
         alone = self.codes_only.nats(batch, draw.code).sum(1).mean()
         presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
-        loss = (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone + PRESENCE * presence
+        loss = (
+            (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone + PRESENCE * presence
+        )
         terms = {"code": rate.mean(0).sum(), "columns": columns, "codes_only": alone}
         if draw.kl is not None:
             # the archive's prior over rounded codes learns beside the KL, and teaches the encoder nothing
@@ -152,7 +154,7 @@ class SparseVAE(nn.Module):
 
     def _hard_rate(self, weights: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         nats = self.stencil.prior_nats(weights, code, self._above(batch))
-        return nats.gather(-1, (code + self.layout.plan.reach).long().unsqueeze(-1)).squeeze(-1)
+        return nats.gather(1, (code + self.layout.plan.reach).long().T.unsqueeze(1)).squeeze(1).T
 
     @torch.no_grad()
     def _above(self, batch: Tensors) -> Tensor:

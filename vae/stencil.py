@@ -21,6 +21,8 @@ from vae.heads import categorical_nats, memory_nats, mixture_nats, state_nats
 
 ACTIVATION_TOP = 8.0
 """Activations are held within 0 .. 8, in floats as in integers."""
+UNSEEN_NATS = 8.0
+"""Cost of a null or an escape in a column that had none in training: the codec's fixed logit."""
 Tensors = dict[str, Tensor]
 
 
@@ -79,52 +81,50 @@ class Stencil(nn.Module):
         return {name: p + ((p / step).round() * step - p).detach() for name, p in found.items()}
 
     def prior_nats(self, w: Tensors, code: Tensor, above: Tensor) -> Tensor:
-        """-log P of every value of every latent: (batch, latents) twice -> (batch, latents, 2 * reach + 1)."""
-        after = torch.einsum("bdf,dfv->bdv", _code_features(code), w["prior_after"])
-        before = (above * (16 / FEATURE_ONE)).unsqueeze(-1) * w["prior_before"].squeeze(1)
-        total = (before + F.pad(after, (0, 0, 1, -1))).cumsum(1)
-        hidden = (total + w["prior_bias"]).clamp(0, ACTIVATION_TOP)
-        logits = torch.einsum("bdv,dkv->bdk", hidden, w["prior_head"]) + w["prior_head_bias"]
-        return -F.log_softmax(logits, -1)
+        """-log P of every value of every latent: (batch, latents) twice -> (latents, 2 * reach + 1, batch)."""
+        after = torch.bmm(_code_features(code).permute(1, 0, 2), w["prior_after"])
+        before = (above.T * (16 / FEATURE_ONE)).unsqueeze(-1) * w["prior_before"]
+        total = _running(before, after)
+        hidden = (total + w["prior_bias"].unsqueeze(1)).clamp(0, ACTIVATION_TOP)
+        logits = torch.baddbmm(w["prior_head_bias"].unsqueeze(-1), w["prior_head"], hidden.mT)
+        return -F.log_softmax(logits, 1)
 
     def outputs(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
-        """The network's outputs for all columns: (columns, batch, outputs)."""
-        plan = self.layout.plan
+        """The network's outputs for all columns: (columns, outputs, batch)."""
         before = torch.bmm(_by_column(batch["before"]), w["before"])
         after = torch.bmm(_by_column(batch["after"]), w["after"])
-        places = batch["places"].long()
+        places = batch["places"].permute(2, 1, 0)
         places = torch.where(places < 0, len(w["embedding"]) - 1, places)
         table = torch.cat([w["embedding"][:-1], torch.zeros_like(w["embedding"][-1:])])
-        embedded = F.embedding(places, table).permute(1, 2, 0, 3)
-        before, after = before + embedded[:, 0], after + embedded[:, 1]
-        total = (before + F.pad(after, (0, 0, 0, 0, 1, -1))).cumsum(0)
-        if plan.latents:
-            features = _code_features(code).flatten(1)
-            total = total + features @ w["code_after"].flatten(0, 1)
+        # index_select and not embedding: its gradient is several times quicker
+        embedded = table.index_select(0, places.reshape(-1)).view(*places.shape, -1)
+        total = _running(before + embedded[0], after + embedded[1])
+        if self.layout.plan.latents:
+            total = total + _code_features(code).flatten(1) @ w["code_after"].flatten(0, 1)
         hidden = (total + w["bias"].unsqueeze(1)).clamp(0, ACTIVATION_TOP)
         second = torch.baddbmm(w["hidden_bias"].unsqueeze(1), hidden, w["hidden"].mT).clamp(0, ACTIVATION_TOP)
-        return torch.baddbmm(w["head_bias"].unsqueeze(1), second, w["head"].mT)
+        return torch.baddbmm(w["head_bias"].unsqueeze(-1), w["head"], second.mT)
 
     def column_nats(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         """-log p of each cell, (batch, columns), given the code, the columns before it and the rows above."""
         out = self.outputs(w, batch, code)
+        states, symbols, members = (batch[name].T.contiguous() for name in ("state", "symbol", "member"))
+        bases, classes = (batch[name].permute(1, 2, 0).contiguous() for name in ("bases", "classes"))
         nats: list[Tensor] = []
         for j, item in enumerate(self.layout.plan.columns):
-            mine = out[j, :, : item.outputs]
-            state, symbol = batch["state"][:, j], batch["symbol"][:, j]
-            split = len(item.states)
-            cost = state_nats(mine[:, :split], state, item.states)
-            head = mine[:, split:]
+            state, symbol, split = states[j], symbols[j], len(item.states)
+            cost = state_nats(out[j, :split], state, item.states)
+            head = out[j, split : item.outputs]
             if item.head == Head.softmax:
                 value = categorical_nats(head, (symbol - item.low).clamp(0, item.span - 1))
             elif item.head == Head.mixture:
-                bases = batch["bases"][:, j][:, list(item.components)]
-                value = mixture_nats(head, symbol, bases, item.unit, item.low, item.high)
+                value = mixture_nats(
+                    head, symbol, bases[j, list(item.components)], item.unit, item.low, item.high
+                )
             else:
-                classes = batch["classes"][:, j, : len(item.contexts) + 2]
-                value = memory_nats(head, classes, batch["member"][:, j])
-            nats.append(cost + torch.where(state == 0, value, torch.zeros_like(value)))
-        return torch.stack(nats, 1) if nats else code.new_zeros(len(code), 0)
+                value = memory_nats(head, classes[j, : len(item.contexts) + 2], members[j])
+            nats.append(cost + value.masked_fill(state != 0, 0.0 if item.states else UNSEEN_NATS))
+        return torch.stack(nats).T if nats else code.new_zeros(len(code), 0)
 
     def integers(self) -> dict[str, npt.NDArray[np.int16]]:
         """The weights on the codec's grid, by the names of `Plan.shapes`."""
@@ -171,6 +171,14 @@ class Stencil(nn.Module):
 def _by_column(features: Tensor) -> Tensor:
     """(batch, columns, features) integers -> (columns, batch, features) floats."""
     return features.transpose(0, 1).to(torch.float32) * (1 / FEATURE_ONE)
+
+
+def _running(before: Tensor, after: Tensor) -> Tensor:
+    """Σ before[0..j] + Σ after[0..j-1] for each item j: (items, batch, width) twice; as products, not a scan."""
+    items = len(before)
+    upto = torch.ones(items, items, dtype=before.dtype, device=before.device).tril()
+    sums = upto @ before.flatten(1) + upto.tril(-1) @ after.flatten(1)
+    return sums.view_as(before)
 
 
 def _code_features(code: Tensor) -> Tensor:
