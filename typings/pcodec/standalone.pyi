@@ -1,0 +1,9 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pcodec import ChunkConfig
+
+def simple_compress(src: NDArray[Any], config: ChunkConfig) -> Any: ...
+def simple_decompress(src: bytes) -> Any: ...
+def simple_decompress_into(src: bytes, dst: NDArray[Any]) -> Any: ...
