@@ -79,7 +79,9 @@ def encode_symbols(trained: TrainedModel, symbols: NDArray[np.int64], states: ND
 
 
 def rows_from_codes(trained: TrainedModel, codes: Codes) -> pa.Table:
-    """The most probable row for each code: the modelled columns and those that follow from them, in schema order.
+    """The most probable row for each code: modelled columns guessed, those that follow from them computed.
+
+    A column that the codes know nothing of, kept by other coders in an archive, is null; see `known_columns`.
 
     Raises:
         ModelError: The model has no codes, or codes of another width.
@@ -97,10 +99,19 @@ def rows_from_codes(trained: TrainedModel, codes: Codes) -> pa.Table:
             cells[item.name].symbols[part] = np.where(states == State.VALUE, symbols, 0)
             cells[item.name].states[part] = states
     grids = {grid.name: grid for grid in trained.grid.columns}
-    for derived in trained.derived:
+    for derived in trained.layout.derived:
         if all(source in cells for source in derived.sources):
-            cells[derived.name] = derived.evaluate(grids, lambda name: cells[name], len(codes))
-    return _table(trained, cells)
+            cells[derived.name] = derived.evaluate(grids, cells.__getitem__, len(codes))
+    return _table(trained, cells, len(codes))
+
+
+def known_columns(trained: TrainedModel) -> list[str]:
+    """The columns that codes tell of: those that are modelled and those that follow from them, in schema order."""
+    known = set(trained.layout.plan.names)
+    for derived in trained.layout.derived:
+        if known.issuperset(derived.sources):
+            known.add(derived.name)
+    return [name for name in trained.schema.names if name in known]
 
 
 def sparse_table(codes: Codes, first_row: int = 0) -> pa.Table:
@@ -140,7 +151,7 @@ def write_codes(path: str | Path, codes: Codes, trained: TrainedModel) -> Path:
     metadata = {
         MODEL_KEY: trained.digest.encode(),
         LATENTS_KEY: str(codes.shape[1]).encode(),
-        FAMILY_KEY: trained.model.family.value.encode(),
+        FAMILY_KEY: trained.settings.family.value.encode(),
     }
     table = sparse_table(codes).replace_schema_metadata(metadata)
     with atomic_path(path) as temporary:
@@ -231,12 +242,15 @@ def _no_cells(rows: int) -> Cells:
     return Cells(np.zeros(rows, np.int64), np.zeros(rows, np.uint8))
 
 
-def _table(trained: TrainedModel, cells: dict[str, Cells]) -> pa.Table:
-    arrays: dict[str, Any] = {}
-    for column in trained.schema.columns:
-        if column.name in cells:
-            found = cells[column.name]
-            escapes = pa.array([], column.type)
-            states = np.where(found.states == State.ESCAPE, np.uint8(State.NULL), found.states)
-            arrays[column.name] = trained.grid[column.name].decode(found.symbols, states, escapes)
-    return pa.table(arrays)
+def _table(trained: TrainedModel, cells: dict[str, Cells], rows: int) -> pa.Table:
+    schema = trained.schema.to_arrow()
+    arrays: list[pa.Array] = []
+    for field in schema:
+        if field.name not in cells:
+            arrays.append(pa.nulls(rows, field.type))
+            continue
+        symbols, states = cells[field.name]
+        states = np.where(states == State.ESCAPE, np.uint8(State.NULL), states)
+        arrays.append(trained.grid[field.name].decode(symbols, states, pa.array([], field.type)))
+    nullable = pa.schema([field.with_nullable(True) for field in schema], schema.metadata)
+    return pa.Table.from_arrays(arrays, schema=nullable)

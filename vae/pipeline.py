@@ -19,7 +19,8 @@ from data.schema import Schema
 from vae import train
 from vae.codec import archive, columns, structure
 from vae.codec.integer import IntegerModel
-from vae.features import blank_model, block, make_layout, row_view, training_arrays
+from vae.codes import encode_rows, encode_symbols, rows_from_codes
+from vae.features import blank_model, block, make_layout, training_arrays
 from vae.model import SparseVAE, latents_of
 from vae.planning import make_plan
 from vae.settings import ModelSettings, TrainSettings
@@ -27,13 +28,12 @@ from vae.store import TrainedModel, save
 
 Progress = Callable[[dict[str, Any]], None]
 Split = npt.NDArray[np.uint8]
-Codes8 = npt.NDArray[np.int8]
 
 MAX_TRAIN_ROWS = 1_000_000
 """Rows that training reads; of a larger table, evenly spread runs."""
 RUN_ROWS = 4_096
-ENCODE_ROWS = 4_096
-"""Rows are encoded in batches of exactly this many, the last one padded: the same code whatever the company."""
+SCORE_ROWS = 4_096
+"""Rows that are scored at once."""
 TEST = 2
 
 
@@ -166,12 +166,6 @@ def check_table(trained: TrainedModel, table: pa.Table, bounds: Mapping[str, flo
                 )
 
 
-def encode(trained: TrainedModel, table: pa.Table) -> Codes8:
-    """Sparse codes of a table's rows, int8 (rows, latents)."""
-    check_table(trained, table)
-    return _encode(trained, *block(code_columns(trained.grid, table), trained.layout.plan.names))
-
-
 def compress(
     table: pa.Table,
     path: str | Path,
@@ -200,7 +194,7 @@ def compress(
         return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
     coded = code_columns(model.grid, table)
     began = time.perf_counter()
-    found = _encode(model, *block(coded, model.layout.plan.names))
+    found = encode_symbols(model, *block(coded, model.layout.plan.names))
     return archive.write(
         table,
         path,
@@ -242,59 +236,9 @@ def score(trained: TrainedModel, table: pa.Table, split: Split) -> Score:
         len(columns.pack(held[n])) for n in table.column_names if n not in names and n not in follow
     )
     bits += 8 * sum(len(columns.pack(_escapes(coded[name], rows))) for name in names)
-    alone = rows_from_codes(trained, encode(trained, held))
+    alone = rows_from_codes(trained, encode_rows(trained, held))
     quality = table_quality(held.select(names), alone.select(names))
     return Score(len(integer.to_bytes()), bits / len(rows), code_score(quality), len(rows))
-
-
-def rows_from_codes(trained: TrainedModel, codes: Codes8) -> pa.Table:
-    """The table that the codes alone tell of: modelled columns guessed, columns that follow from them computed.
-
-    A column that the code knows nothing of (kept by other coders) is null.
-    """
-    plan = trained.layout.plan
-    if codes.shape[1] != plan.latents or not plan.latents:
-        raise ModelError(f"codes of {codes.shape[1]} latents for a model of {plan.latents}")
-    with torch.inference_mode():
-        guess = trained.module.codes_only.guess(torch.from_numpy(codes.astype(np.float32)))
-    cells = {
-        name: structure.Cells(
-            np.rint(guess.symbols[:, j]).astype(np.int64),
-            np.where(guess.missing[:, j], np.uint8(State.NULL), np.uint8(State.VALUE)),
-        )
-        for j, name in enumerate(plan.names)
-    }
-    grids = {c.name: c for c in trained.grid.columns}
-    for derived in trained.layout.derived:
-        cells[derived.name] = derived.evaluate(grids, cells.__getitem__, len(codes))
-    arrow = trained.schema.to_arrow()
-    arrays: list[pa.Array] = []
-    for field in arrow:
-        if field.name not in cells:
-            arrays.append(pa.nulls(len(codes), field.type))
-            continue
-        symbols, states = cells[field.name]
-        states = np.where(states == State.ESCAPE, np.uint8(State.NULL), states)
-        arrays.append(grids[field.name].decode(symbols, states, pa.array([], field.type)))
-    nullable = pa.schema([field.with_nullable(True) for field in arrow], arrow.metadata)
-    return pa.Table.from_arrays(arrays, schema=nullable)
-
-
-def _encode(trained: TrainedModel, symbols: npt.NDArray[np.int64], states: npt.NDArray[np.uint8]) -> Codes8:
-    module, count = trained.module, len(symbols)
-    out = np.zeros((count, trained.layout.plan.latents), np.int8)
-    if not trained.layout.plan.latents:
-        return out
-    with torch.inference_mode():
-        for start in range(0, count, ENCODE_ROWS):
-            part = slice(start, min(start + ENCODE_ROWS, count))
-            view = row_view(trained.layout, symbols[part], states[part])
-            size = part.stop - start
-            padded = {
-                k: np.concatenate([v, np.repeat(v[-1:], ENCODE_ROWS - size, axis=0)]) for k, v in view.items()
-            }
-            out[part] = module.encode({k: torch.from_numpy(v) for k, v in padded.items()}).numpy()[:size]
-    return out
 
 
 def _fit_or_none(
@@ -317,7 +261,7 @@ def _fit_or_none(
 def _batches(
     arrays: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
 ) -> Sequence[dict[str, torch.Tensor]]:
-    parts = [rows[k : k + ENCODE_ROWS] for k in range(0, len(rows), ENCODE_ROWS)]
+    parts = [rows[k : k + SCORE_ROWS] for k in range(0, len(rows), SCORE_ROWS)]
     return [{name: torch.from_numpy(array[part]) for name, array in arrays.items()} for part in parts]
 
 

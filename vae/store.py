@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +38,6 @@ from data.atomic import (
 from data.errors import ModelError
 from data.grid import TableGrid
 from data.schema import Schema
-from vae.codec.structure import Derived
 from vae.features import Layout
 from vae.model import SparseVAE
 from vae.settings import ModelSettings, TrainSettings
@@ -55,45 +54,26 @@ class TrainedModel:
     """A trained model and what it takes to use it on a table."""
 
     module: SparseVAE
-    layout: Layout
     grid: TableGrid
-    derived: tuple[Derived, ...]
-    """Columns that follow from others and are not modelled."""
     schema: Schema
-    bounds: dict[str, float]
-    """Absolute error bounds of the columns that are not exact."""
-    model: ModelSettings
-    train: TrainSettings
+    training: TrainSettings
     record: dict[str, Any]
-    """What the training left behind: steps, rows, data digest, `history` with one entry a validation."""
-    digest: str
-    """SHA-256 of all of the above, in hex: the model's name."""
+    """What the training left behind: steps, rows, data digest, bounds, `history` with one entry a validation."""
 
-    @classmethod
-    def make(
-        cls,
-        *,
-        module: SparseVAE,
-        layout: Layout,
-        grid: TableGrid,
-        derived: Iterable[Derived],
-        schema: Schema,
-        bounds: Mapping[str, float],
-        model: ModelSettings,
-        train: TrainSettings,
-        record: Mapping[str, Any],
-    ) -> TrainedModel:
-        """A model fresh from training, named by its content."""
-        nameless = cls(
-            module.eval(), layout, grid, tuple(derived), schema, dict(bounds), model, train, dict(record), ""
-        )
-        content = _content(nameless, hashlib.sha256(_weights(module)).hexdigest())
-        return replace(nameless, digest=_digest(content))
+    @property
+    def layout(self) -> Layout:
+        """The shape of the model."""
+        return self.module.layout
 
     @property
     def settings(self) -> ModelSettings:
-        """The model's settings."""
-        return self.model
+        """The settings of the model."""
+        return self.module.settings
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of weights, settings, layout, grid, schema and record, in hex: the model's name."""
+        return _digest(_content(self, hashlib.sha256(_weights(self.module)).hexdigest()))
 
 
 def save(model: TrainedModel, folder: str | Path) -> Path:
@@ -161,15 +141,10 @@ def load(folder: str | Path) -> TrainedModel:
         layout = Layout.model_validate(document["layout"])
         model = TrainedModel(
             module=_module(layout, settings, load_tensors(weights), weights_path),
-            layout=layout,
             grid=TableGrid.from_json(document["grid"]),
-            derived=tuple(Derived.model_validate(item) for item in document["derived"]),
             schema=Schema.from_json(json.dumps(document["schema"])),
-            bounds={str(name): float(width) for name, width in document["bounds"].items()},
-            model=settings,
-            train=TrainSettings.model_validate(document["train"]),
+            training=TrainSettings.model_validate(document["training"]),
             record=dict(document["record"]),
-            digest=document["digest"],
         )
     except (ValidationError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(
@@ -193,13 +168,11 @@ def _content(model: TrainedModel, weights: str) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "weights": weights,
-        "model": model.model.model_dump(mode="json"),
-        "train": model.train.model_dump(mode="json"),
+        "model": model.settings.model_dump(mode="json"),
+        "training": model.training.model_dump(mode="json"),
         "layout": model.layout.model_dump(mode="json", exclude_defaults=True),
         "grid": model.grid.to_json(),
-        "derived": [item.model_dump(mode="json") for item in model.derived],
         "schema": json.loads(model.schema.to_json()),
-        "bounds": model.bounds,
         "record": model.record,
     }
 

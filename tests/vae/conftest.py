@@ -9,6 +9,7 @@ import torch
 
 from data.grid import TableGrid
 from data.schema import Schema
+from vae.codec.structure import Derived
 from vae.features import blank_model, block, make_layout, training_arrays
 from vae.loop import Rows
 from vae.model import SparseVAE, latents_of
@@ -42,16 +43,14 @@ def train_on(table: pa.Table, settings: ModelSettings, steps: int = 240) -> Trai
     names = [c.name for c in grid.columns if c.kind != "opaque" and c.name != "always"]
     coded = {name: grid[name].encode(table[name]) for name in names}
     plan = make_plan(grid, coded, latents=latents_of(settings), width=settings.width)
-    layout = make_layout(plan, coded)
+    always = Derived(name="always", table=(7,))
+    layout = make_layout(plan, coded).model_copy(update={"derived": (always,)})
     arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), 65_536)
     order = np.arange(len(table))
     train = TrainSettings(steps=steps, batch_rows=256, threads=1)
     rows = Rows(arrays, order[: len(table) * 5 // 6], order[len(table) * 5 // 6 :])
     module, record = fit(lambda: SparseVAE(layout, settings), rows, train, columns=len(names))
-    return TrainedModel.make(
-        module=module, layout=layout, grid=grid, derived=(), schema=Schema.from_arrow(table.schema),
-        bounds={}, model=settings, train=train, record=record,
-    )  # fmt: skip
+    return TrainedModel(module, grid, Schema.from_arrow(table.schema), train, record)
 
 
 SMALL = ModelSettings(latents=6, width=8, encoder_width=32, encoder_depth=1, codes=Codes.rich)

@@ -14,7 +14,7 @@ import torch
 from data.errors import ModelError, SchemaError, SourceError
 from vae import codes, metrics
 from vae.codec.integer import IntegerModel
-from vae.codec.structure import Derived
+from vae.features import block, training_arrays
 from vae.settings import Codes
 from vae.store import TrainedModel
 
@@ -72,11 +72,11 @@ def test_missing_and_unfit_columns_are_named(trained: TrainedModel, table: pa.Ta
 
 def test_rows_come_back_from_codes_alone(trained: TrainedModel, table: pa.Table, found: codes.Codes) -> None:
     restored = codes.rows_from_codes(trained, found)
-    assert restored.column_names == ["size", "weight", "color", "large"]
+    assert restored.column_names == table.column_names
     assert all(
         restored.schema.field(name).type == table.schema.field(name).type for name in restored.column_names
     )
-    quality = metrics.table_quality(table, restored)
+    quality = metrics.table_quality(table, restored.select(trained.layout.plan.names))
     assert quality["large"]["accuracy"] is not None
     assert quality["large"]["accuracy"] > 0.95
     assert metrics.code_score(quality) > 0.7
@@ -84,16 +84,10 @@ def test_rows_come_back_from_codes_alone(trained: TrainedModel, table: pa.Table,
 
 
 def test_columns_that_follow_from_others_come_back_too(trained: TrainedModel, found: codes.Codes) -> None:
-    always = Derived(name="always", table=(7,))
-    lost = Derived(name="id", keys=("always",), follows="nowhere")
-    parts = {
-        name: getattr(trained, name)
-        for name in ("module", "layout", "grid", "schema", "bounds", "model", "train")
-    }
-    model = TrainedModel.make(**parts, record={}, derived=(always, lost))
-    restored = codes.rows_from_codes(model, found)
-    assert restored.column_names == ["size", "weight", "color", "large", "always"]
+    assert codes.known_columns(trained) == ["size", "weight", "color", "large", "always"]
+    restored = codes.rows_from_codes(trained, found)
     assert set(restored["always"].to_pylist()) == {7}
+    assert restored["id"].null_count == len(found)
 
 
 def test_a_model_without_codes_says_so(trained: TrainedModel, found: codes.Codes) -> None:
@@ -106,7 +100,8 @@ def test_a_model_without_codes_says_so(trained: TrainedModel, found: codes.Codes
 def test_a_gaussian_model_has_codes_as_well(gaussian: TrainedModel, table: pa.Table) -> None:
     found = codes.encode_rows(gaussian, table)
     assert found.dtype == np.int8
-    assert metrics.code_score(metrics.table_quality(table, codes.rows_from_codes(gaussian, found))) > 0.5
+    restored = codes.rows_from_codes(gaussian, found).select(gaussian.layout.plan.names)
+    assert metrics.code_score(metrics.table_quality(table, restored)) > 0.5
 
 
 def test_files_of_codes_come_back(trained: TrainedModel, found: codes.Codes, tmp_path: Path) -> None:
@@ -166,16 +161,15 @@ def test_a_missing_file_of_codes_is_named(tmp_path: Path) -> None:
         codes.read_codes(tmp_path / "none.parquet")
 
 
-def test_coded_bytes_are_near_the_rate_of_the_prior(trained: TrainedModel, found: codes.Codes) -> None:
+def test_coded_bytes_are_near_the_rate_of_the_prior(
+    trained: TrainedModel, found: codes.Codes, table: pa.Table
+) -> None:
     model = IntegerModel(trained.layout.plan, trained.module.stencil.integers())
     written = 8 * codes.coded_bytes(model, found, 65_536)
-    above = torch.from_numpy(np.concatenate([np.zeros((1, 6)), found[:-1]]).astype(np.float32))
-    dense = torch.from_numpy(found.astype(np.float32))
-    with torch.no_grad():
-        nats = trained.module.stencil.prior_nats(trained.module.stencil.weights(quantised=True), dense, above)
-        rate = nats.gather(
-            -1, (dense + trained.layout.plan.reach).long().unsqueeze(-1)
-        ).sum().item() / np.log(2)
+    coded = codes.coded_columns(trained, table)
+    arrays = training_arrays(trained.layout, model, *block(coded, trained.layout.plan.names), 65_536)
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    rate = trained.module.validation_bits(batch)["code_bits"].sum().item()
     assert written == pytest.approx(rate, rel=0.01, abs=80)
 
 
