@@ -1,1 +1,21 @@
-"""The sparse VAE and what it makes: sparse codes, verified archives, models on disk."""
+"""The sparse VAE and what it makes: sparse codes, verified archives, models on disk.
+
+`vae.compress` trains and writes (it needs the extra `pipeline`); `vae.codec.archive.open` reads on the core alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vae.pipeline import compress as compress
+
+__all__ = ["compress"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compress":
+        from vae.pipeline import compress
+
+        return compress
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
