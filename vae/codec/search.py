@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from data.grid import ColumnGrid, State, TableGrid
+from data.grid import Coded, ColumnGrid, State, TableGrid
 from vae.codec.structure import Candidate, Cells, Derived, Ints, Mask, States, Term, key_places, key_size
 
 SAMPLE = 4096
@@ -39,56 +39,55 @@ class _Idea(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """The usable columns of a table."""
+    """The columns that take part."""
 
     grids: list[ColumnGrid]
-    symbols: Ints
-    states: States
+    cells: list[Cells]
     low: Ints
     """Smallest symbol of each column."""
     distinct: Ints
     bits: npt.NDArray[np.float64]
     """Bits a row of each column by itself, coded by value or by step, whichever is less."""
 
-    def cells(self, column: int) -> Cells:
-        """One column."""
-        return Cells(self.symbols[:, column], self.states[:, column])
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.cells[0].symbols)
 
 
 def candidates(
-    grid: TableGrid, symbols: Ints, states: States, keep: Collection[str], widest_key: int
+    grid: TableGrid, coded: Mapping[str, Coded], keep: Collection[str], widest_key: int
 ) -> tuple[list[Candidate], dict[str, float]]:
     """Functions that hold on all rows but a few, and for each column the bytes of coding it by itself."""
-    usable = [i for i, g in enumerate(grid.columns) if g.kind != "opaque"]
-    table = _survey([grid.columns[i] for i in usable], symbols[:, usable], states[:, usable])
-    rows = len(symbols)
-    # a column that must be coded costs more than its bits: the code is never as good as what it is a model of
-    cost = rows / 8 * (table.bits + np.minimum(2.0, 4.0 * table.bits))
+    grids = [g for g in grid.columns if g.name in coded]
+    table = _survey(grids, [Cells(coded[g.name].symbols, coded[g.name].state) for g in grids])
+    # a column that must be coded costs more than its bits: no model of it is perfect
+    cost = table.rows / 8 * (table.bits + np.minimum(2.0, 4.0 * table.bits))
     found: list[Candidate] = []
-    kept = {i for i, g in enumerate(table.grids) if g.name in keep}
     for idea in _ideas(table, widest_key):
-        candidate = None if idea.target in kept else _prove(table, idea, cost)
+        candidate = None if grids[idea.target].name in keep else _prove(table, idea, cost)
         if candidate is not None:
             found.append(candidate)
-    return found, {g.name: float(c) + TABLE_BYTES for g, c in zip(table.grids, cost, strict=True)}
+    return found, {g.name: float(c) + TABLE_BYTES for g, c in zip(grids, cost, strict=True)}
 
 
-def _survey(grids: list[ColumnGrid], symbols: Ints, states: States) -> _Table:
-    rows, columns = symbols.shape
+def _survey(grids: list[ColumnGrid], cells: list[Cells]) -> _Table:
+    rows, columns = len(cells[0].symbols), len(grids)
     low, distinct, bits = np.zeros(columns, np.int64), np.zeros(columns, np.int64), np.zeros(columns)
     # whole runs of rows, so that steps from row to row are seen
     parts = [slice(0, rows)]
     if rows > 1 << 19:
         parts = [slice(start, start + (1 << 14)) for start in range(0, rows - (1 << 14), rows // 16)]
     for i, grid in enumerate(grids):
-        places = key_places(grid, Cells(symbols[:, i], states[:, i]))
-        present = symbols[:, i][states[:, i] == State.VALUE]
+        places = key_places(grid, cells[i])
+        present = cells[i].symbols[cells[i].states == State.VALUE]
         low[i] = int(present.min()) if len(present) else 0
-        counts = np.bincount(places, minlength=1)
+        counts = np.bincount(places)
         distinct[i] = np.count_nonzero(counts)
         steps = np.concatenate([np.diff(places[part]) for part in parts])
-        bits[i] = min(_entropy(counts), _entropy(np.bincount(steps - steps.min())) if len(steps) else np.inf)
-    return _Table(grids, symbols, states, low, distinct, bits)
+        by_step = _entropy(np.bincount(steps - steps.min())) if len(steps) else np.inf
+        bits[i] = min(_entropy(counts), by_step)
+    return _Table(grids, cells, low, distinct, bits)
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:
@@ -101,11 +100,12 @@ def _entropy(counts: npt.NDArray[np.int64]) -> float:
 
 def _ideas(table: _Table, widest_key: int) -> list[_Idea]:
     """Functions that hold on a sample, the simplest first, a few for each column."""
-    rows = len(table.symbols)
+    rows = table.rows
     chosen = np.unique(np.random.default_rng(0).integers(0, rows, min(rows, SAMPLE) * 2))
     chosen = chosen if rows > SAMPLE else np.arange(rows)
     chosen = chosen[np.sort(np.random.default_rng(1).permutation(len(chosen))[:SAMPLE])]
-    symbols, states = table.symbols[chosen], table.states[chosen]
+    symbols = np.stack([cells.symbols[chosen] for cells in table.cells], axis=1)
+    states = np.stack([cells.states[chosen] for cells in table.cells], axis=1)
     ideas = [_Idea(i) for i in range(len(table.grids)) if table.distinct[i] == 1]
     varied = [i for i in range(len(table.grids)) if table.distinct[i] > 1]
     if rows >= 64:
@@ -181,7 +181,7 @@ def _lookups(
                 singles.add((place, u))
                 yield idea._replace(keys=(u,))
     pairs = [(key_size(table.grids[u]) * key_size(table.grids[v]), u, v) for u, v in combinations(keys, 2)]
-    most = min(1 << 18, max(256, len(table.symbols) // 4))
+    most = min(1 << 18, max(256, table.rows // 4))
     for _, u, v in sorted(p for p in pairs if p[0] <= most)[:MAX_PAIRS]:
         width = int(ids[v].max()) + 1
         for place in _determined(ids[u] * width + ids[v], (int(ids[u].max()) + 1) * width, targets):
@@ -233,7 +233,7 @@ def _determined(key: Ints, size: int, targets: Ints) -> npt.NDArray[np.intp]:
 
 def _prove(table: _Table, idea: _Idea, cost: npt.NDArray[np.float64]) -> Candidate | None:
     """The function with its table, if it is right on all rows but a few and pays."""
-    rows, x = len(table.symbols), idea.target
+    rows, x = table.rows, idea.target
     derived = _with_table(table, idea)
     wrong = _wrong(table, derived, x)
     if wrong.any():
@@ -248,19 +248,19 @@ def _prove(table: _Table, idea: _Idea, cost: npt.NDArray[np.float64]) -> Candida
 
 
 def _with_table(table: _Table, idea: _Idea) -> Derived:
-    x, grids = idea.target, table.grids
-    place = np.zeros(len(table.symbols), np.int64)
+    x, grids, cells = idea.target, table.grids, table.cells
+    place = np.zeros(table.rows, np.int64)
     size = 1
     for key in idea.keys:
-        place = place * key_size(grids[key]) + key_places(grids[key], table.cells(key))
+        place = place * key_size(grids[key]) + key_places(grids[key], cells[key])
         size *= key_size(grids[key])
-    rest = table.symbols[:, x] - sum(f * table.symbols[:, u] for u, f in idea.terms)
+    rest = cells[x].symbols - sum(f * cells[u].symbols for u, f in idea.terms)
     if idea.modulus:
         rest = rest % idea.modulus
-    valued = np.ones(len(rest), bool)
+    valued = np.ones(table.rows, bool)
     for u, _ in idea.terms:
-        valued &= table.states[:, u] == State.VALUE
-    state = table.states[:, x]
+        valued &= cells[u].states == State.VALUE
+    state = cells[x].states
     entry, entry_state = _majority(place[valued], size, rest[valued], state[valued])
     return Derived(
         name=grids[x].name,
@@ -294,23 +294,22 @@ def _majority(place: Ints, size: int, values: Ints, states: States) -> tuple[Int
 
 def _wrong(table: _Table, derived: Derived, target: int) -> Mask:
     """Rows that the function gets wrong."""
-    names = {g.name: i for i, g in enumerate(table.grids)}
-    result = derived.evaluate({g.name: g for g in table.grids}, lambda name: table.cells(names[name]), len(table.symbols))
-    actual = table.cells(target)
-    return (result.states != actual.states) | (
-        (actual.states == State.VALUE) & (result.symbols != actual.symbols)
-    )
+    by_name = {g.name: cells for g, cells in zip(table.grids, table.cells, strict=True)}
+    result = derived.evaluate({g.name: g for g in table.grids}, by_name.__getitem__, table.rows)
+    actual = table.cells[target]
+    differ = (actual.states == State.VALUE) & (result.symbols != actual.symbols)
+    return differ | (result.states != actual.states)
 
 
 def _with_follows(table: _Table, derived: Derived, idea: _Idea, wrong: Mask) -> tuple[Derived, Mask]:
     """The function that takes its further nulls from another column, if one has them."""
-    nulls = table.states[:, idea.target] == State.NULL
+    nulls = table.cells[idea.target].states == State.NULL
     if (wrong & nulls).sum() < 8:
         return derived, wrong
     best = (derived, wrong)
     missed = np.flatnonzero(wrong & nulls)
     for i, grid in enumerate(table.grids):
-        if i == idea.target or (table.states[missed, i] == State.NULL).mean() < 0.5:
+        if i == idea.target or (table.cells[i].states[missed] == State.NULL).mean() < 0.5:
             continue
         other = derived.model_copy(update={"follows": grid.name})
         other_wrong = _wrong(table, other, idea.target)

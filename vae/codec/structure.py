@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from data.errors import DamagedError
-from data.grid import ColumnGrid, State, TableGrid
+from data.grid import Coded, ColumnGrid, State, TableGrid
 from vae.codec.container import Frozen
 
 Ints = npt.NDArray[np.int64]
@@ -26,6 +26,10 @@ MAX_TABLE = 1 << 20
 """Most entries of a table."""
 SPECIALS = 3
 """Entries of a key for null, NaN and escape, after those for its symbols."""
+
+
+MAX_MOVES = 64
+"""Most steps of the choice among functions."""
 
 
 class Cells(NamedTuple):
@@ -81,7 +85,7 @@ class Derived(Frozen):
         return tuple(dict.fromkeys(names))
 
     def evaluate(self, grids: Mapping[str, ColumnGrid], get: Callable[[str], Cells], rows: int) -> Cells:
-        """The function's results for `rows` rows; a result outside the column's grid is a null.
+        """The function's results for `rows` rows; an escape, or a result outside the column's grid, is a null.
 
         Raises:
             DamagedError: The table is not as long as its keys ask.
@@ -106,7 +110,8 @@ class Derived(Frozen):
         if self.follows is not None:
             states = np.where(get(self.follows).states == State.NULL, np.uint8(State.NULL), states)
         own = grids[self.name]
-        states = np.where((states == State.VALUE) & ((total < own.low) | (total > own.high)), State.NULL, states)
+        outside = (states == State.VALUE) & ((total < own.low) | (total > own.high))
+        states = np.where(outside | (states == State.ESCAPE), np.uint8(State.NULL), states)
         return Cells(np.where(states == State.VALUE, total, 0), states.astype(np.uint8))
 
 
@@ -122,23 +127,22 @@ def key_places(grid: ColumnGrid, cells: Cells) -> Ints:
 
 
 def find(
-    grid: TableGrid, symbols: Ints, states: States, *, keep: Collection[str] = (), widest_key: int = 2048
+    grid: TableGrid, coded: Mapping[str, Coded], *, keep: Collection[str] = (), widest_key: int = 2048
 ) -> list[Derived]:
     """Columns that are best stored as functions of others, each after those that it is a function of.
 
     Args:
-        grid: The grids of the table's columns; opaque ones are left out.
-        symbols: Rows by columns of the table.
-        states: Likewise.
+        grid: The grids of the table's columns.
+        coded: The columns that may take part, on their grids.
         keep: Columns that are not to be derived.
         widest_key: Symbols of the widest column that may be a key: identifiers are cheaper to code when what they
             determine is known already than the other way round.
     """
     from vae.codec.search import candidates
 
-    if len(symbols) == 0:
+    if not coded or not len(next(iter(coded.values())).symbols):
         return []
-    found, cost = candidates(grid, symbols, states, keep, widest_key)
+    found, cost = candidates(grid, coded, keep, widest_key)
     return order(_select(found, cost))
 
 
@@ -167,29 +171,40 @@ class Candidate(NamedTuple):
 def _select(found: Sequence[Candidate], cost: Mapping[str, float]) -> list[Derived]:
     """The acyclic choice, at most one a column, that leaves least to code: local search from nothing.
 
-    A move takes up one function and drops those that would close a circle with it.
+    A move takes up one function, drops those that would close a circle with it, and takes up what still pays.
     """
-    chosen: dict[str, Candidate] = {}
+
+    def gain(candidate: Candidate) -> float:
+        return cost[candidate.derived.name] - candidate.size
 
     def saved(choice: Mapping[str, Candidate]) -> float:
-        return sum(cost[name] - c.size for name, c in choice.items())
+        return sum(gain(c) for c in choice.values())
 
-    while True:
-        moves = [_with(chosen, candidate) for candidate in found if chosen.get(candidate.derived.name) != candidate]
+    chosen: dict[str, Candidate] = {}
+    ranked = sorted(found, key=gain, reverse=True)
+    for _ in range(MAX_MOVES):
+        moves = (_move(chosen, c, ranked) for c in ranked if chosen.get(c.derived.name) != c)
         best = max(moves, key=saved, default=chosen)
         if saved(best) <= saved(chosen) + 1e-9:
-            return [c.derived for c in chosen.values()]
+            break
         chosen = best
+    return [c.derived for c in chosen.values()]
 
 
-def _with(chosen: Mapping[str, Candidate], new: Candidate) -> dict[str, Candidate]:
+def _move(
+    chosen: Mapping[str, Candidate], new: Candidate, ranked: Sequence[Candidate]
+) -> dict[str, Candidate]:
     out = {**chosen, new.derived.name: new}
-    while True:
-        circle = _circle(out, new.derived.name)
-        if not circle:
-            return out
+    while circle := _circle(out, new.derived.name):
         # what stands last before the circle closes gives way
         del out[circle[-1]]
+    for candidate in ranked:
+        name = candidate.derived.name
+        if name not in out:
+            out[name] = candidate
+            if _circle(out, name):
+                del out[name]
+    return out
 
 
 def _circle(chosen: Mapping[str, Candidate], start: str) -> list[str]:

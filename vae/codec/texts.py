@@ -33,22 +33,27 @@ def is_bytes(kind: pa.DataType) -> bool:
     return any(getattr(types, f"is_{name}")(kind) for name in names)
 
 
-def pack_texts(array: pa.Array) -> bytes:
-    """The smaller of both packings of an array without nulls."""
-    plain = _pack_plain(array)
-    if len(plain) < 32 or types.is_interval(array.type):
-        return plain
+def pack_texts(array: pa.Array, *, quick: bool = False) -> bytes:
+    """The smaller of both packings of an array without nulls, judged by the first rows of a long one."""
+    if len(array) < 4 or types.is_interval(array.type):
+        return _pack_plain(array, quick)
     sample = array.slice(0, _SAMPLE_ROWS)
     if len(pc.unique(sample)) > len(sample) // 2:
-        return plain
+        return _pack_plain(array, quick)
+    short = len(sample) == len(array)
+    trials = {how: how(sample, quick or not short) for how in (_pack_plain, _pack_distinct)}
+    best = min(trials, key=lambda how: len(trials[how]))
+    return trials[best] if short else best(array, quick)
+
+
+def _pack_distinct(array: pa.Array, quick: bool) -> bytes:
     encoded = cast(Any, array).dictionary_encode()
     order = pc.array_sort_indices(encoded.dictionary).to_numpy()
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
-    distinct = _pack_plain(encoded.dictionary.take(pa.array(order)))
-    indices = pack_numbers(ranks[encoded.indices.to_numpy()])
-    by_index = b"\1" + put_varint(len(order)) + put_varint(len(distinct)) + distinct + indices
-    return min(plain, by_index, key=len)
+    distinct = _pack_plain(encoded.dictionary.take(pa.array(order)), quick)
+    indices = pack_numbers(ranks[encoded.indices.to_numpy()], quick=quick)
+    return b"\1" + put_varint(len(order)) + put_varint(len(distinct)) + distinct + indices
 
 
 def unpack_texts(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) -> pa.Array:
@@ -67,10 +72,10 @@ def unpack_texts(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) 
     return cast(Any, distinct).take(pa.array(indices))
 
 
-def _pack_plain(array: pa.Array) -> bytes:
+def _pack_plain(array: pa.Array, quick: bool) -> bytes:
     lengths, body = _split(array)
-    packed = pack_numbers(lengths)
-    return b"\0" + put_varint(len(packed)) + packed + _squeeze(body)
+    packed = pack_numbers(lengths, quick=quick)
+    return b"\0" + put_varint(len(packed)) + packed + _squeeze(body, quick)
 
 
 def _unpack_plain(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) -> tuple[pa.Array, Numbers]:
@@ -131,7 +136,9 @@ def _fixed_width(kind: pa.DataType) -> int | None:
     return cast(Any, kind).byte_width if types.is_fixed_size_binary(kind) else None
 
 
-def _squeeze(body: bytes) -> bytes:
+def _squeeze(body: bytes, quick: bool) -> bytes:
+    if quick:
+        return squeeze(body, (1,))
     if len(body) <= _SAMPLE_BYTES:
         return squeeze(body)
     middle = (len(body) - _SAMPLE_BYTES) // 2

@@ -1,0 +1,27 @@
+"""Archives: `write` makes one of an Arrow table, `open` reads it, on the core alone.
+
+>>> import pyarrow as pa, tempfile
+>>> path = tempfile.mkdtemp() + "/t.svae"
+>>> report = write(pa.table({"x": [1, 2, None], "y": ["a", "", None]}), path)
+>>> with open(path) as archive:
+...     archive.read(["y"], (1, 3)).to_pylist()
+[{'y': ''}, {'y': None}]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vae.codec.blocks import BlockModel
+from vae.codec.reader import Archive, Rows
+from vae.codec.summary import ArchiveReport
+from vae.codec.writer import write
+
+__all__ = ["Archive", "ArchiveReport", "Rows", "open", "write"]
+
+
+def open(
+    path: str | Path, model: BlockModel | None = None, *, inspect: bool = False, threads: int | None = None
+) -> Archive:
+    """The archive at `path`; see `Archive`."""
+    return Archive(path, model, inspect=inspect, threads=threads)

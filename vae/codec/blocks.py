@@ -1,0 +1,282 @@
+"""What the streams of a group hold, and the tables that all groups share.
+
+::
+
+    cells       piece: packed states (uint8), piece: packed symbols (int64) of the rows that hold values, the node of
+                the escapes, in row order; nothing if there is none
+    rival       the cells of the group's rows if the column has a grid, else the node of its values
+    exceptions  of a derived column: varint count, piece: packed gaps (int64) from row to row, the first from row -1,
+                the cells of these rows; every escape is an exception
+    escapes     of a neural column: a varint for each block, their number, then the node of all of them
+    tables      for each column whose grid has values: varint count, piece: their node (strings or float64);
+                then for each derived column, in the table's order: varint count, piece: packed entries (int64),
+                piece: packed states (uint8), empty if all are values;
+                then for each column with a grid that is a dictionary array: varint count, piece: its node
+
+A *piece*, *node* and *packed* are those of `vae.codec.columns`. An empty stream has no exceptions or escapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as _pc
+
+from data.errors import DamagedError
+from data.grid import Coded, ColumnGrid, State
+from vae.codec.columns import pack, unpack
+from vae.codec.container import ColumnCoding, Cursor, put_varint
+from vae.codec.numbers import Budget, pack_numbers, unpack_numbers
+from vae.codec.structure import Cells, Derived, Ints, States
+
+pc = cast(Any, _pc)
+Codes = npt.NDArray[np.int8]
+_LONG = np.dtype("i8")
+_BYTE = np.dtype("u1")
+BOOLEANS = (False, True)
+"""The one set of values that stays in the header."""
+
+
+class BlockModel(Protocol):
+    """What an archive asks of a model; `vae.codec.integer.IntegerModel` is one."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Coded columns, in coding order."""
+        ...
+
+    @property
+    def latents(self) -> int:
+        """Latents of a row's code."""
+        ...
+
+    def to_bytes(self) -> bytes:
+        """The model as stored."""
+        ...
+
+    def encode_block(self, symbols: Ints, states: States, codes: Codes) -> list[bytes]:
+        """The streams of a block: the codes', then one a column."""
+        ...
+
+    def decode_block(
+        self, streams: list[bytes], rows: int, upto: int | None = None
+    ) -> tuple[Ints, States, Codes]:
+        """The inverse, for the first `upto` columns."""
+        ...
+
+
+def _piece(data: bytes) -> bytes:
+    return put_varint(len(data)) + data
+
+
+def pack_cells(coded: Coded, *, quick: bool = False) -> bytes:
+    """The cells of a column; without the slowest coders if `quick`."""
+    values = coded.symbols[coded.state == State.VALUE]
+    cells = _piece(pack_numbers(coded.state, quick=quick)) + _piece(pack_numbers(values, quick=quick))
+    return cells + (pack(coded.escapes, quick=quick) if len(coded.escapes) else b"")
+
+
+def unpack_cells(data: bytes | memoryview, grid: ColumnGrid, kind: pa.DataType, count: int) -> Coded:
+    """The inverse of `pack_cells`; DamagedError if a symbol is not on the grid."""
+    cursor = Cursor(data)
+    budget = Budget(len(cursor.data))
+    states = unpack_numbers(cursor.take(cursor.varint()), count, _BYTE, budget)
+    valued = states == State.VALUE
+    symbols = np.zeros(count, np.int64)
+    symbols[valued] = unpack_numbers(cursor.take(cursor.varint()), int(valued.sum()), _LONG, budget)
+    check_cells(grid, Cells(symbols, states))
+    number = int((states == State.ESCAPE).sum())
+    if not number and cursor.left:
+        raise DamagedError("bytes are left over")
+    escapes = unpack(cursor.rest(), kind, number) if number else no_values(kind)
+    return Coded(symbols, states, escapes)
+
+
+def no_values(kind: pa.DataType) -> pa.Array:
+    """An empty array."""
+    return cast(pa.Array, pa.array([], kind))
+
+
+def check_cells(grid: ColumnGrid, cells: Cells) -> None:
+    """DamagedError if a state is unknown or a symbol is outside the grid."""
+    if len(cells.states) and int(cells.states.max()) > State.ESCAPE:
+        raise DamagedError("a state is unknown")
+    outside = (cells.symbols < grid.low) | (cells.symbols > grid.high)
+    if (outside & (cells.states == State.VALUE)).any():
+        raise DamagedError("a symbol is outside its grid")
+
+
+def decode_cells(grid: ColumnGrid, coded: Coded, kind: pa.DataType) -> pa.Array:
+    """The values of a column; DamagedError if its grid is not one of its type."""
+    try:
+        array = grid.decode(coded.symbols, coded.state, coded.escapes)
+        array = cast(Any, array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
+    except (pa.ArrowException, ValueError, TypeError, IndexError, OverflowError, KeyError) as error:
+        raise DamagedError(f"its grid does not fit it: {' '.join(str(error).split())[:200]}") from error
+    if array.type != kind or len(array) != len(coded.symbols):
+        raise DamagedError("its grid does not fit its type")
+    return array
+
+
+def undress(array: pa.Array) -> pa.Array:
+    """What a grid codes of a column: of a dictionary array its values."""
+    return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
+
+
+def dress(plain: pa.Array, kind: pa.DataType, dictionary: pa.Array | None) -> pa.Array:
+    """The inverse of `undress`."""
+    if dictionary is None or not isinstance(kind, pa.DictionaryType):
+        return plain
+    indices = pc.index_in(plain, value_set=dictionary, skip_nulls=dictionary.null_count == 0)
+    if indices.null_count > plain.null_count:
+        raise DamagedError("a value is not in its dictionary")
+    return pa.DictionaryArray.from_arrays(indices.cast(kind.index_type), dictionary, ordered=kind.ordered)
+
+
+def pack_exceptions(actual: Coded, predicted: Cells) -> bytes:
+    """Where a function is wrong, and what is there instead."""
+    wrong = (actual.state != predicted.states) | (actual.state == State.ESCAPE)
+    wrong |= (actual.state == State.VALUE) & (actual.symbols != predicted.symbols)
+    rows = np.flatnonzero(wrong)
+    if not len(rows):
+        return b""
+    gaps = np.diff(rows, prepend=-1)
+    cells = Coded(actual.symbols[rows], actual.state[rows], actual.escapes)
+    return put_varint(len(rows)) + _piece(pack_numbers(gaps.astype(np.int64))) + pack_cells(cells)
+
+
+def unpack_exceptions(data: bytes, grid: ColumnGrid, kind: pa.DataType, count: int) -> tuple[Ints, Coded]:
+    """Rows and cells of the exceptions among `count` rows."""
+    if not data:
+        return np.zeros(0, np.int64), Coded(np.zeros(0, np.int64), np.zeros(0, np.uint8), no_values(kind))
+    cursor = Cursor(data)
+    number = cursor.varint()
+    if number > count:
+        raise DamagedError(f"{number} exceptions among {count} rows")
+    gaps = unpack_numbers(cursor.take(cursor.varint()), number, _LONG, Budget(len(data)))
+    if number and not 1 <= int(gaps.min()) <= int(gaps.max()) <= count:
+        raise DamagedError("the rows of exceptions do not rise")
+    rows = np.cumsum(gaps) - 1
+    if number and int(rows[-1]) >= count:
+        raise DamagedError("an exception is outside its group")
+    return rows, unpack_cells(cursor.rest(), grid, kind, number)
+
+
+def pack_escapes(counts: Sequence[int], escapes: pa.Array) -> bytes:
+    """The escapes of a neural column, with their number a block."""
+    if not len(escapes):
+        return b""
+    return b"".join(put_varint(count) for count in counts) + pack(escapes)
+
+
+def unpack_escapes(data: bytes, kind: pa.DataType, blocks: int) -> tuple[Ints, pa.Array]:
+    """Numbers a block, and all escapes of a group."""
+    if not data:
+        return np.zeros(blocks, np.int64), no_values(kind)
+    cursor = Cursor(data)
+    counts = [cursor.varint() for _ in range(blocks)]
+    if sum(counts) > len(data) << 20:
+        raise DamagedError("more escapes than its length justifies")
+    return np.array(counts, np.int64), unpack(cursor.rest(), kind, sum(counts))
+
+
+def window(coded: Coded, start: int, stop: int) -> Coded:
+    """Rows `start` to `stop` of a column."""
+    before = int((coded.state[:start] == State.ESCAPE).sum())
+    inside = int((coded.state[start:stop] == State.ESCAPE).sum())
+    escapes = coded.escapes.slice(before, inside)
+    return Coded(coded.symbols[start:stop], coded.state[start:stop], escapes)
+
+
+# -------------------------------------------------------------------------------------------------------- tables
+
+
+def has_table(grid: ColumnGrid | None) -> bool:
+    """Whether the values of a grid are in the tables."""
+    return grid is not None and bool(grid.values) and grid.values != BOOLEANS
+
+
+def pack_tables(
+    grids: Sequence[ColumnGrid | None], derived: Sequence[Derived | None], dictionaries: Sequence[pa.Array | None]
+) -> tuple[bytes, list[int]]:
+    """The tables of all columns, and the bytes of each column's."""
+    parts, sizes = list[bytes](), [0] * len(grids)
+
+    def add(place: int, count: int, *pieces: bytes) -> None:
+        parts.append(put_varint(count) + b"".join(_piece(piece) for piece in pieces))
+        sizes[place] += len(parts[-1])
+
+    for place, grid in enumerate(grids):
+        if grid is not None and has_table(grid):
+            kind = pa.string() if grid.kind == "category" else pa.float64()
+            add(place, len(grid.values), pack(pa.array(grid.values, kind)))
+    for place, function in enumerate(derived):
+        if function is not None:
+            states = pack_numbers(np.array(function.states, np.uint8))
+            add(place, len(function.table), pack_numbers(np.array(function.table, np.int64)), states)
+    for place, dictionary in enumerate(dictionaries):
+        if dictionary is not None:
+            add(place, len(dictionary), pack(dictionary))
+    return b"".join(parts), sizes
+
+
+class Filled(NamedTuple):
+    """What the header and the tables say of each column."""
+
+    grids: list[ColumnGrid | None]
+    derived: list[Derived | None]
+    dictionaries: list[pa.Array | None]
+
+
+def unpack_tables(data: bytes, columns: Sequence[ColumnCoding], kinds: Sequence[pa.DataType]) -> Filled:
+    """Grids, functions and dictionaries, whole again; ValueError or DamagedError if they cannot be."""
+    cursor = Cursor(data)
+    grids = [None if column.grid is None else _fill_grid(cursor, column.grid) for column in columns]
+    derived = [None if column.derived is None else _fill_derived(cursor, column.derived) for column in columns]
+    dictionaries: list[pa.Array | None] = [None] * len(columns)
+    for place, kind in enumerate(kinds):
+        if grids[place] is not None and isinstance(kind, pa.DictionaryType):
+            count = cursor.varint()
+            dictionaries[place] = unpack(cursor.take(cursor.varint()), kind.value_type, count)
+    if cursor.left:
+        raise DamagedError("bytes are left over")
+    return Filled(grids, derived, dictionaries)
+
+
+def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
+    if plain.get("values") == []:
+        count = cursor.varint()
+        kind = pa.string() if plain.get("kind") == "category" else pa.float64()
+        values = unpack(cursor.take(cursor.varint()), kind, count).to_pylist()
+        plain = {**plain, "values": values}
+    grid = ColumnGrid.model_validate(plain)
+    listed = grid.scale in ("names", "ranks")
+    if grid.kind == "opaque" or grid.scale == "none" or listed != bool(grid.values):
+        raise ValueError(f"column {grid.name!r} has no grid")
+    if not 0 <= grid.high - grid.low < 1 << 21 or (listed and (grid.low, grid.high) != (0, len(grid.values) - 1)):
+        raise ValueError(f"column {grid.name!r}: a grid from {grid.low} to {grid.high}")
+    return grid
+
+
+def _fill_derived(cursor: Cursor, plain: dict[str, Any]) -> Derived:
+    count = cursor.varint()
+    budget = Budget(cursor.left)
+    entries = unpack_numbers(cursor.take(cursor.varint()), count, _LONG, budget)
+    packed = cursor.take(cursor.varint())
+    states = unpack_numbers(packed, count, _BYTE, budget) if len(packed) else np.zeros(0, np.uint8)
+    return Derived.model_validate({**plain, "table": entries.tolist(), "states": states.tolist()})
+
+
+def strip_grid(grid: ColumnGrid) -> dict[str, Any]:
+    """A grid as the header holds it: its values are in the tables."""
+    plain = grid.model_dump(mode="json", exclude_defaults=True)
+    return {**plain, "values": []} if has_table(grid) else plain
+
+
+def strip_derived(function: Derived) -> dict[str, Any]:
+    """A function as the header holds it: its table is in the tables."""
+    return function.model_dump(mode="json", exclude_defaults=True, exclude={"table", "states"})

@@ -1,0 +1,249 @@
+"""What an archive says of itself, and what general tools make of the same table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as _pc
+import pyarrow.csv as _csv
+import pyarrow.parquet as _parquet
+from pydantic import BaseModel, ConfigDict, Field
+
+from data.grid import ColumnGrid, State
+from vae.codec.blocks import undress
+from vae.codec.columns import number_type, pack
+
+pc = cast(Any, _pc)
+csv = cast(Any, _csv)
+parquet = cast(Any, _parquet)
+
+
+class Record(BaseModel):
+    """Base of the parts of a report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ByteShares(Record):
+    """Bytes of an archive by what they are for."""
+
+    model: int = 0
+    """The integer model, if it is embedded."""
+    codes: int = 0
+    """The sparse codes."""
+    columns: int = 0
+    """The columns: their streams, categories and tables."""
+    container: int = 0
+    """Header, index and checksums."""
+
+
+class Rivals(Record):
+    """Bytes of the same table by general tools; None where a tool cannot hold it."""
+
+    csv: int | None = None
+    """As CSV text, uncompressed, as Arrow writes it."""
+    parquet_zstd19: int | None = None
+    """As Parquet with zstd at level 19."""
+    parquet_brotli11: int | None = None
+    """As Parquet with brotli at level 11."""
+    pcodec: int | None = None
+    """Numbers and dictionary indices by pcodec at level 12, the rest by zstd at level 19."""
+
+    @property
+    def best(self) -> int | None:
+        """The fewest bytes of a compressor."""
+        sizes = [size for size in (self.parquet_zstd19, self.parquet_brotli11, self.pcodec) if size is not None]
+        return min(sizes, default=None)
+
+
+class ColumnReport(Record):
+    """One column of an archive."""
+
+    name: str
+    """Name."""
+    kind: str
+    """Kind, as in `data.schema.Kind`."""
+    coder: str
+    """neural, derived or rival."""
+    bound: float = 0.0
+    """Largest error asked for, in the column's unit; 0 is exact."""
+    max_error: float = 0.0
+    """Largest error there is."""
+    bytes: int = 0
+    """Bytes of its streams and tables."""
+    bits_per_value: float = 0.0
+    """The same, a row, in bits."""
+    rival_bytes: int | None = None
+    """Of a neural column: what the rival coders need for it, estimated from a block."""
+
+
+class CodesSummary(Record):
+    """The sparse codes of an archive."""
+
+    family: str = "none"
+    """Latent family."""
+    latents: int = 0
+    """Latents of a row."""
+    mean_nonzero: float = 0.0
+    """Non-zero latents of a row, on average."""
+    bits_per_row: float = 0.0
+    """Bits of a row's code, as written."""
+
+
+class Seconds(Record):
+    """How long it took, in seconds."""
+
+    train: float = 0.0
+    """Training of the model; 0 if it was there before."""
+    encode: float = 0.0
+    """Encoding and writing."""
+    verify: float = 0.0
+    """Decoding and comparing."""
+
+
+class ArchiveReport(Record):
+    """What `svae compress` and `svae inspect` print; see `model_dump(mode="json")`."""
+
+    rows: int
+    """Rows of the table."""
+    columns: int
+    """Columns of the table."""
+    source_bytes: int
+    """Bytes of the source as handed over, decompressed."""
+    stored_bytes: int
+    """Bytes of the source on disk."""
+    archive_bytes: int
+    """Bytes of the archive."""
+    ratio: float
+    """source_bytes / archive_bytes."""
+    bytes: ByteShares
+    """Bytes by what they are for."""
+    rivals: Rivals | None = None
+    """What general tools make of the table, if it was measured."""
+    per_column: tuple[ColumnReport, ...]
+    """Each column, in the table's order."""
+    codes_summary: CodesSummary
+    """The sparse codes."""
+    model_sha256: str | None = None
+    """Digest of the model that reads the archive."""
+    seconds: Seconds
+    """How long it took."""
+
+
+class StoredColumn(Record):
+    """What is stored of a column's report; sizes are counted anew."""
+
+    kind: str = "other"
+    """Kind."""
+    bound: float = Field(default=0.0, ge=0)
+    """Largest error asked for."""
+    max_error: float = Field(default=0.0, ge=0)
+    """Largest error there is."""
+    rival_bytes: int | None = None
+    """Estimate for a neural column."""
+
+
+class StoredReport(Record):
+    """What is stored of a report."""
+
+    source_bytes: int = 0
+    """Bytes of the source."""
+    stored_bytes: int = 0
+    """Bytes on disk."""
+    rivals: Rivals | None = None
+    """Measured rivals."""
+    per_column: tuple[StoredColumn, ...] = ()
+    """In the table's order."""
+    family: str = "none"
+    """Latent family."""
+    mean_nonzero: float = 0.0
+    """Non-zero latents of a row."""
+    seconds: Seconds = Seconds()
+    """How long it took."""
+
+
+# -------------------------------------------------------------------------------------------------------- rivals
+
+
+def measure_rivals(table: pa.Table, grids: Mapping[str, ColumnGrid] | None = None) -> Rivals:
+    """What general tools make of `table`; columns with a bound above 0 in `grids` are given to them as grid symbols."""
+    bounded = {name: grid for name, grid in (grids or {}).items() if grid.bound > 0}
+    return Rivals(
+        csv=_csv_size(table),
+        parquet_zstd19=_parquet_size(on_grid(table, bounded), "zstd", 19),
+        parquet_brotli11=_parquet_size(on_grid(table, bounded), "brotli", 11),
+        pcodec=_pcodec_size(on_grid(table, bounded)),
+    )
+
+
+def on_grid(table: pa.Table, grids: Mapping[str, ColumnGrid]) -> pa.Table:
+    """The table with the columns of `grids` as symbols (whatever is not on the grid as null: rivals get that free)."""
+    for name, grid in grids.items():
+        coded = grid.encode(undress(cast(pa.Array, table[name].combine_chunks())))
+        symbols = pa.array(coded.symbols, mask=coded.state != State.VALUE)
+        table = table.set_column(table.schema.get_field_index(name), name, symbols)
+    return table
+
+
+class _Count(io.RawIOBase):
+    """A file that only counts."""
+
+    size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        length = memoryview(data).nbytes
+        self.size += length
+        return length
+
+
+def _csv_size(table: pa.Table) -> int | None:
+    sink = _Count()
+    try:
+        csv.write_csv(table, sink)
+    except pa.ArrowException:
+        return None
+    return sink.size
+
+
+def _parquet_size(table: pa.Table, codec: str, level: int) -> int | None:
+    sink = _Count()
+    try:
+        parquet.write_table(table, sink, compression=codec, compression_level=level)
+    except (pa.ArrowException, NotImplementedError):
+        return None
+    return sink.size
+
+
+def _pcodec_size(table: pa.Table) -> int:
+    return sum(_pcodec_column(cast(pa.Array, column.combine_chunks())) for column in table.columns)
+
+
+def _pcodec_column(array: Any) -> int:
+    from pcodec import ChunkConfig, standalone
+
+    zstd = cast(Any, pa.Codec("zstd", compression_level=19))
+    config = ChunkConfig(compression_level=12)
+    size = 0
+    if array.null_count:
+        size += len(zstd.compress(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes()))
+        array = array.drop_null()
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        array = array.dictionary_encode()
+    if isinstance(array, pa.DictionaryArray):
+        size += len(zstd.compress("\n".join(map(str, array.dictionary.to_pylist())).encode()))
+        array = array.indices
+    dtype = number_type(array.type)
+    if dtype is None:
+        return size + len(pack(array))
+    if len(array) == 0:
+        return size
+    numbers = np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
+    numbers = numbers.astype("i2") if dtype.itemsize == 1 else np.ascontiguousarray(numbers)
+    return size + len(cast(bytes, standalone.simple_compress(numbers, config)))
