@@ -85,5 +85,7 @@ def _broken_floors(score: Score, settings: GateSettings) -> list[str]:
     if score.code_score < settings.min_code_score:
         broken.append(f"code score {score.code_score:.3f} is below the floor of {settings.min_code_score}")
     if score.dead_latents > settings.max_dead_latents:
-        broken.append(f"{score.dead_latents:.0%} of latents are dead, above the ceiling of {settings.max_dead_latents:.0%}")
+        broken.append(
+            f"{score.dead_latents:.0%} of latents are dead, above the ceiling of {settings.max_dead_latents:.0%}"
+        )
     return broken

@@ -6,7 +6,18 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-NAMED = ("sparse-vae", "torch", "lightning", "numpy", "numba", "pandas", "pyarrow", "pcodec", "mlflow", "prefect")
+NAMED = (
+    "sparse-vae",
+    "torch",
+    "lightning",
+    "numpy",
+    "numba",
+    "pandas",
+    "pyarrow",
+    "pcodec",
+    "mlflow",
+    "prefect",
+)
 """Distributions whose versions become tags; the complete list is an artifact of the run."""
 
 

@@ -57,7 +57,9 @@ class Version:
 
     def as_json(self) -> dict[str, Any]:
         """What `svae models` prints."""
-        ours = {key.removeprefix("svae."): value for key, value in self.tags.items() if key.startswith("svae.")}
+        ours = {
+            key.removeprefix("svae."): value for key, value in self.tags.items() if key.startswith("svae.")
+        }
         return {
             "name": self.name,
             "version": self.version,
@@ -81,7 +83,9 @@ class Registry:
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep every other process of this machine from registering and moving aliases."""
         uri = self.store.tracking.registry_uri
-        return file_lock(lock_for_uri(uri, self.store.tracking.state).with_suffix(".registry"), timeout=LOCK_SECONDS)
+        return file_lock(
+            lock_for_uri(uri, self.store.tracking.state).with_suffix(".registry"), timeout=LOCK_SECONDS
+        )
 
     def names(self) -> list[str]:
         """Registered models that this project manages."""
@@ -100,7 +104,9 @@ class Registry:
             return self.store.tracking.settings.model
         names = self.names()
         if not names:
-            raise TrackingError(f"{shown(self.store.tracking.registry_uri)} holds no model; make one with: svae run")
+            raise TrackingError(
+                f"{shown(self.store.tracking.registry_uri)} holds no model; make one with: svae run"
+            )
         if len(names) > 1:
             raise UsageError(f"which model? name one of {', '.join(names)}")
         return names[0]
@@ -130,7 +136,9 @@ class Registry:
             if version.version == number or alias in version.aliases:
                 return version
         known = ", ".join(str(v.version) + "".join(f"@{a}" for a in v.aliases) for v in versions) or "none"
-        raise TrackingError(f"model {name!r} has no {'alias' if alias else 'version'} {alias or number}; it has: {known}")
+        raise TrackingError(
+            f"model {name!r} has no {'alias' if alias else 'version'} {alias or number}; it has: {known}"
+        )
 
     def champion(self, name: str) -> Version | None:
         """The version in use."""
@@ -163,7 +171,9 @@ class Registry:
 
     def _register(self, name: str, run_id: str, folder: Path, tags: Mapping[str, str]) -> Version:
         experiment = self.client.get_run(run_id).info.experiment_id
-        logged = self.client.create_logged_model(experiment, name="model", source_run_id=run_id, model_type="sparse-vae")
+        logged = self.client.create_logged_model(
+            experiment, name="model", source_run_id=run_id, model_type="sparse-vae"
+        )
         self.client.log_model_artifacts(logged.model_id, str(folder))
         self.client.finalize_logged_model(logged.model_id, "READY")
         # MLflow looks `models:/ID` up in the store of its global state, which is right in a server and wrong here.
@@ -182,7 +192,9 @@ class Registry:
 
     # -- moving aliases
 
-    def promote(self, version: Version, reason: str, *, verify: Verify, expected: Version | None | str = "any") -> bool:
+    def promote(
+        self, version: Version, reason: str, *, verify: Verify, expected: Version | str | None = "any"
+    ) -> bool:
         """Make a version the champion, and the champion `previous`; what `verify` raises leaves all as it was.
 
         Args:
@@ -201,7 +213,11 @@ class Registry:
             if expected != "any" and _number(champion) != _number(expected):
                 return False
             tags: dict[str, dict[str, str | None]] = {
-                str(version.version): {ROLLED_BACK: None, VERDICT: f"promoted: {reason}", "svae.promoted_at": _now()}
+                str(version.version): {
+                    ROLLED_BACK: None,
+                    VERDICT: f"promoted: {reason}",
+                    "svae.promoted_at": _now(),
+                }
             }
             if champion and champion.version == version.version:
                 self._write_tags(version.name, tags)
@@ -224,7 +240,9 @@ class Registry:
             self._finish_move(name)
             back, away = self._previous_or_fail(name), self.champion(name)
             if away is None:
-                raise TrackingError(f"model {name!r} has no champion to roll back; promote one: svae models promote {name}/N")
+                raise TrackingError(
+                    f"model {name!r} has no champion to roll back; promote one: svae models promote {name}/N"
+                )
             tags: dict[str, dict[str, str | None]] = {
                 str(away.version): {ROLLED_BACK: f"{_now()} {reason}", VERDICT: f"rolled back: {reason}"},
                 str(back.version): {ROLLED_BACK: None, VERDICT: f"brought back: {reason}"},
@@ -235,7 +253,9 @@ class Registry:
     def _previous_or_fail(self, name: str) -> Version:
         previous = self.previous(name)
         if previous is None:
-            raise TrackingError(f"model {name!r} has no previous version to roll back to; see: svae models list {name}")
+            raise TrackingError(
+                f"model {name!r} has no previous version to roll back to; see: svae models list {name}"
+            )
         return previous
 
     def _move(
@@ -273,8 +293,6 @@ class Registry:
 
     def download(self, uri: str) -> Path:
         """The MLflow model that a `models:/` or `runs:/` URI names, as a folder that lasts, in the state folder."""
-        from mlflow.artifacts import download_artifacts
-
         if uri.startswith("models:/"):
             version = self.find(uri)
             folder = f"{version.name}-{version.version}-{version.digest[:12]}"
@@ -282,18 +300,32 @@ class Registry:
             version, folder = None, uri.replace(":/", "-").replace("/", "-")
         target = self.store.tracking.state / "models" / folder
         with file_lock(target.parent / f".{target.name}.lock", timeout=LOCK_SECONDS):
-            if target.is_dir():
-                return target
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch, self.store.explained():
-                got = download_artifacts(
-                    artifact_uri=self._storage_of(version) if version else self._storage_of_run(uri),
-                    dst_path=scratch,
-                    tracking_uri=self.store.tracking.tracking_uri,
+            if not target.is_dir():
+                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
+                    self.fetch(version or uri, Path(scratch) / "whole").rename(target)
+        return target
+
+    def fetch(self, what: Version | str, target: Path) -> Path:
+        """Copy the MLflow model of a version, or of a `runs:/` URI, from the registry into a new folder."""
+        from mlflow.artifacts import download_artifacts
+
+        with (
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch,
+            self.store.explained(),
+        ):
+            got = download_artifacts(
+                artifact_uri=self._storage_of(what)
+                if isinstance(what, Version)
+                else self._storage_of_run(what),
+                dst_path=scratch,
+                tracking_uri=self.store.tracking.tracking_uri,
+            )
+            if not (Path(got) / "MLmodel").is_file():
+                uri = what.uri if isinstance(what, Version) else what
+                raise ModelError(
+                    f"{uri}: not a model; name a version (models:/NAME/3) or a run's model (runs:/ID/model)"
                 )
-                if not (Path(got) / "MLmodel").is_file():
-                    raise ModelError(f"{uri}: not a model; name a version (models:/NAME/3) or a run's model (runs:/ID/model)")
-                shutil.copytree(got, Path(scratch) / "whole")
-                (Path(scratch) / "whole").rename(target)
+            shutil.copytree(got, target)
         return target
 
     def _storage_of(self, version: Version) -> str:
@@ -339,7 +371,9 @@ class Registry:
     def _alias_map(self, name: str) -> dict[int, tuple[str, ...]]:
         if not self._exists(name):
             known = ", ".join(self.names()) or "none"
-            raise TrackingError(f"{shown(self.store.tracking.registry_uri)} holds no model {name!r}; it has: {known}")
+            raise TrackingError(
+                f"{shown(self.store.tracking.registry_uri)} holds no model {name!r}; it has: {known}"
+            )
         by_version: dict[int, tuple[str, ...]] = {}
         for alias, version in sorted(self.client.get_registered_model(name).aliases.items()):
             by_version[int(version)] = (*by_version.get(int(version), ()), alias)
@@ -362,7 +396,9 @@ def parse_model(text: str) -> tuple[str, str | None, int | None]:
     if not slash:
         return body, None, None
     if not number.isdigit():
-        raise UsageError(f"model {text!r}: expected NAME@ALIAS or NAME/VERSION, such as flights@champion or flights/3")
+        raise UsageError(
+            f"model {text!r}: expected NAME@ALIAS or NAME/VERSION, such as flights@champion or flights/3"
+        )
     return name, None, int(number)
 
 

@@ -87,7 +87,9 @@ class TrackingSettings(Settings):
     @field_validator("tracking_uri", "registry_uri")
     @classmethod
     def _no_file_store(cls, uri: str | None) -> str | None:
-        if uri is not None and (uri.startswith("file:") or "://" not in uri and not uri.startswith("databricks")):
+        if uri is not None and (
+            uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks"))
+        ):
             raise ValueError(
                 f"MLflow no longer keeps runs in folders such as {uri!r}; use sqlite:///mlflow.db or a server's URL"
             )
@@ -184,7 +186,9 @@ def find_config(config: str | Path | None) -> Path | None:
         return _absolute(path)
     if named:
         where = "--config" if config else CONFIG_VARIABLE
-        raise SettingsError(f"{path}: no such settings file ({where} names it); create it or leave {where} out")
+        raise SettingsError(
+            f"{path}: no such settings file ({where} names it); create it or leave {where} out"
+        )
     return None
 
 

@@ -56,7 +56,9 @@ def explained(uri: str) -> Iterator[None]:
     except SvaeError:
         raise
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
         raise TrackingError(f"MLflow at {shown(uri)}: {reason}") from error
 
 
@@ -73,7 +75,9 @@ def preflight(tracking: Tracking) -> None:
         if parts.scheme in {"http", "https"}:
             _knock(uri, key)
         elif parts.scheme == "sqlite" and not (folder := Path(unquote(parts.path)[1:]).parent).is_dir():
-            raise TrackingError(f"MLflow at {shown(uri)}: the folder {folder} does not exist; create it or set {key}")
+            raise TrackingError(
+                f"MLflow at {shown(uri)}: the folder {folder} does not exist; create it or set {key}"
+            )
 
 
 def _knock(uri: str, key: str) -> None:
@@ -114,7 +118,10 @@ class Store:
     def experiment_id(self) -> str:
         """Id of the experiment, made on first use with the artifact location of the settings."""
         name = self.tracking.settings.experiment
-        with self.explained(), file_lock(lock_for_uri(self.tracking.tracking_uri, self.tracking.state), timeout=300):
+        with (
+            self.explained(),
+            file_lock(lock_for_uri(self.tracking.tracking_uri, self.tracking.state), timeout=300),
+        ):
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 return self.client.create_experiment(name, artifact_location=self.tracking.artifact_location)

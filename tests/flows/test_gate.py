@@ -7,7 +7,9 @@ SETTINGS = GateSettings(margin=0.01, code_score_drop=0.01, min_ratio=2.0, min_co
 CHAMPION = Score(model_bytes=20_000, bits_per_row=80.0, code_score=0.5, ratio=8.0)
 
 
-def judge(champion: Score | None = CHAMPION, obstacle: str | None = None, **changes: float) -> tuple[bool, str]:
+def judge(
+    champion: Score | None = CHAMPION, obstacle: str | None = None, **changes: float
+) -> tuple[bool, str]:
     challenger = CHAMPION.model_copy(update=changes)
     verdict = decide(challenger, champion, rows=10_000, settings=SETTINGS, obstacle=obstacle)
     return verdict.promote, verdict.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,9 +37,9 @@ def made_up(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def three(registry: Registry, made_up: Path) -> Iterator[list[Version]]:
+def three(registry: Registry, made_up: Path) -> list[Version]:
     run = registry.store.start_run("made up", params={}, tags={})
-    yield [registry.register("m", run_id=run, folder=made_up, tags={DIGEST: f"d{i}"}) for i in range(3)]
+    return [registry.register("m", run_id=run, folder=made_up, tags={DIGEST: f"d{i}"}) for i in range(3)]
 
 
 def aliases(registry: Registry) -> dict[str, int]:
@@ -65,7 +64,9 @@ def test_promotion_keeps_the_former_champion_as_previous(registry: Registry, thr
 
 def test_rollback_swaps_and_marks(registry: Registry, three: list[Version]) -> None:
     registry.promote(three[0], "first", verify=no_check)
-    with pytest.raises(TrackingError, match="has no previous version to roll back to; see: svae models list m"):
+    with pytest.raises(
+        TrackingError, match="has no previous version to roll back to; see: svae models list m"
+    ):
         registry.rollback("m", "bad", verify=no_check)
     registry.promote(three[1], "smaller", verify=no_check)
     back, away = registry.rollback("m", "bad codes", verify=no_check)
@@ -112,7 +113,8 @@ def test_a_move_that_was_cut_short_is_completed(registry: Registry, three: list[
 
 
 @pytest.mark.parametrize(
-    ("text", "version"), [("m", 2), ("models:/m@champion", 2), ("m@previous", 1), ("m/3", 3), ("models:/m/1", 1)]
+    ("text", "version"),
+    [("m", 2), ("models:/m@champion", 2), ("m@previous", 1), ("m/3", 3), ("models:/m/1", 1)],
 )
 def test_names_of_versions(registry: Registry, three: list[Version], text: str, version: int) -> None:
     registry.promote(three[0], "first", verify=no_check)

@@ -24,7 +24,9 @@ def test_the_shipped_file_states_the_defaults(tmp_path: Path) -> None:
     assert load_tracking(SHIPPED).settings.gate == GateSettings()
 
 
-def test_config_beats_the_variable_beats_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_beats_the_variable_beats_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("cwd", "variable", "option"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mlflow.yml").write_text(f"experiment: {name}\n")
@@ -41,7 +43,8 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: py
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     (tmp_path / "a" / "mlflow.yml").write_text(
-        "tracking_uri: sqlite:///sub/runs.db?timeout=5\nregistry_uri: sqlite:////abs/models.db\nartifact_location: art\n"
+        "tracking_uri: sqlite:///sub/runs.db?timeout=5\n"
+        "registry_uri: sqlite:////abs/models.db\nartifact_location: art\n"
     )
     monkeypatch.chdir(tmp_path / "b")
     tracking = load_tracking("../a/mlflow.yml")
@@ -68,7 +71,10 @@ def test_environment_variables_win(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [
         ("trackin_uri: x", "unknown key 'trackin_uri'; did you mean 'tracking_uri'?"),
         ("gate: {margn: 1}", "unknown key 'gate.margn'; did you mean 'margin'?"),
-        ("gate: {zzz: 1}", "unknown key 'gate.zzz'; known: margin, code_score_drop, min_ratio, min_code_score,"),
+        (
+            "gate: {zzz: 1}",
+            "unknown key 'gate.zzz'; known: margin, code_score_drop, min_ratio, min_code_score,",
+        ),
         ("gate: {margin: -1}", "gate.margin: Input should be greater than or equal to 0 (got -1)"),
         ("tracking_uri: ./mlruns", "tracking_uri: MLflow no longer keeps runs in folders such as './mlruns'"),
         ("tracking_uri: file:///mlruns", "use sqlite:///mlflow.db or a server's URL"),

@@ -1,0 +1,112 @@
+"""The command `svae`.
+
+Importing this module loads typer and rich and nothing of the pipeline: each command imports what it needs when it
+runs, so that archives are read, and every `--help` answers, on the core installation and at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from data.errors import SvaeError, UsageError
+from flows import cli_files, cli_models, cli_pipeline
+from flows.console import errors
+
+DEBUG_VARIABLE = "SVAE_DEBUG"
+EXTRA = ("torch", "lightning", "prefect", "mlflow", "psutil", "matplotlib")
+"""Packages that only the extra `pipeline` brings."""
+
+CallError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+"""What the parser raises of a wrong call; typer carries a copy of click in some versions and not in others."""
+
+app = typer.Typer(
+    name="svae",
+    help="Sparse codes, small verified archives and tracked models from any table.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+cli_pipeline.add_to(app)
+cli_files.add_to(app)
+app.add_typer(cli_models.app, name="models")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; its exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong."""
+    try:
+        status = app(list(arguments), prog_name="svae", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except CallError as error:
+        return _wrong_call(error)
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except SvaeError as error:
+        return _fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRA:
+            raise
+        return _fail(
+            f"{error.name} is not installed; this command needs: pip install 'sparse-vae[pipeline]'", 2
+        )
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        return _unexpected(error)
+
+
+def _wrong_call(error: Any) -> int:
+    message = error.format_message().replace("Value error, ", "")
+    if not message:  # a group called without a command: its help has been printed
+        return 2
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "svae"
+    return _fail(f"{message} (see: {command} --help)", 2)
+
+
+def _unexpected(error: Exception) -> int:
+    """What nobody foresaw, in one line all the same; errors that wrap one of ours show that one."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, SvaeError):
+            return _fail(str(inner), 2 if isinstance(inner, UsageError) else 1)
+        inner = inner.__cause__
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    if isinstance(error, MemoryError):
+        return _fail("not enough memory; use a smaller part of the data", 1)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119
+    text = " ".join(str(error).split())
+    return _fail(
+        f"unexpected {type(error).__name__} at {where}: {text} (with {DEBUG_VARIABLE}=1: the whole story)", 1
+    )
+
+
+def _fail(message: str, status: int) -> int:
+    errors.print(f"svae: {' '.join(message.split())}", markup=False)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""`svae models`: the registry from the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.console import Output, key_values, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.registry import Registry, Version
+
+app = typer.Typer(
+    help="The registry: list, show, promote and roll back models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[
+    str | None, typer.Option(help="Settings of tracking and registry (mlflow.yml), or its folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the version's tags.")]
+
+
+def connect(config: str | None) -> Registry:
+    """The registry that the settings name."""
+    from flows.registry import Registry
+    from flows.settings import load_tracking
+    from flows.tracking import Store
+
+    return Registry(Store(load_tracking(config)))
+
+
+@app.command("list", epilog="Example: svae models list flights")
+def list_(
+    name: Annotated[str | None, typer.Argument(help="Registered model; all by default.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Versions of the registered models, the latest first."""
+    with Output(as_json) as output:
+        registry = connect(config)
+        names = [name] if name else registry.names()
+        versions = [version for each in names for version in registry.versions(each)]
+
+        def readable(console: Console) -> None:
+            if not versions:
+                console.print("no models yet; make one with: svae run")
+                return
+            columns = ["model", "version", "aliases", "created", "ratio", "verdict"]
+            table(console, columns, [_row(version) for version in versions])
+
+        output.show({"models": [version.as_json() for version in versions]}, readable)
+
+
+def _row(version: Version) -> list[Any]:
+    created = version.created.astimezone().strftime("%Y-%m-%d %H:%M")
+    ratio = version.tags.get("svae.ratio", "-")
+    verdict = version.tags.get("svae.verdict", "-")
+    # Versions are names, not quantities: no thousands separators.
+    return [version.name, str(version.version), ", ".join(version.aliases) or "-", created, ratio, verdict]
+
+
+@app.command("show", epilog="Example: svae models show flights@champion")
+def show(
+    model: Annotated[
+        str | None, typer.Argument(help="NAME@ALIAS, NAME/VERSION, or NAME for its champion.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """One version: where it comes from, its scores, and what the gate said."""
+    with Output(as_json) as output:
+        registry = connect(config)
+        version = registry.find(model or registry.only_name())
+        content = {**version.as_json(), "uri": version.uri}
+        output.show(content, lambda console: key_values(console, {k: _plain(v) for k, v in content.items()}))
+
+
+def _plain(value: Any) -> str:
+    return (", ".join(map(str, value)) or "-") if isinstance(value, list) else str(value)
+
+
+@app.command("promote", epilog="Example: svae models promote flights 3 --reason 'schema change agreed'")
+def promote(
+    model: Annotated[str, typer.Argument(help="NAME/VERSION, or NAME followed by the version.")],
+    number: Annotated[
+        int | None, typer.Argument(help="The version, if not part of the name.", metavar="VERSION")
+    ] = None,
+    reason: Reason = "by hand",
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the champion, whatever the gate said; the champion becomes `previous`."""
+    from data.errors import UsageError
+
+    if number is None and "/" not in model and "@" not in model:
+        raise UsageError(f"which version of {model}? say: svae models promote {model} N")
+    with Output(as_json) as output:
+        from flows.reload import verify_reload
+
+        registry = connect(config)
+        version = registry.find(f"{model}/{number}" if number is not None else model)
+        registry.promote(version, reason, verify=lambda v: verify_reload(registry, v))
+        now = registry.find(version.uri)
+        output.show(
+            now.as_json(),
+            lambda console: console.print(f"{now.name} champion: version {now.version} ({reason})"),
+        )
+
+
+@app.command("rollback", epilog="Example: svae models rollback flights --reason 'codes drifted'")
+def rollback(
+    name: Annotated[str | None, typer.Argument(help="Registered model; the only one by default.")] = None,
+    reason: Reason = "by hand",
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Swap champion and previous; the version rolled back is never promoted again by itself."""
+    with Output(as_json) as output:
+        from flows.reload import verify_reload
+
+        registry = connect(config)
+        chosen = name or registry.only_name()
+        back, away = registry.rollback(chosen, reason, verify=lambda v: verify_reload(registry, v))
+        result = {"name": chosen, "champion": back.version, "previous": away.version, "reason": reason}
+        words = f"{chosen} champion: version {back.version}; version {away.version} is rolled back ({reason})"
+        output.show(result, lambda console: console.print(words))

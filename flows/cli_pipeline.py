@@ -1,0 +1,156 @@
+"""`svae run` and `svae serve`: the pipeline and its deployments from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.console import Output, errors, key_values
+from vae.settings import Codes, Effort
+
+if TYPE_CHECKING:
+    from flows.jobs import Job
+    from flows.settings import Tracking
+    from flows.work import Outcome
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Config = Annotated[
+    str | None, typer.Option(help="Settings of tracking and registry (mlflow.yml), or its folder.")
+]
+
+
+def need_pipeline() -> None:
+    """Fail before anything is written if the extra is not installed."""
+    import importlib.util
+
+    from data.errors import UsageError
+
+    for name in ("torch", "prefect", "mlflow"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f"{name} is not installed; this command needs: pip install 'sparse-vae[pipeline]'"
+            )
+
+
+def run(
+    dataset: Annotated[
+        str, typer.Option(help="What to ingest: a sample, file, folder, glob or URI.")
+    ] = "sample:flights",
+    config: Config = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Settings of model, training, bounds and data gate (pipeline.yml).")
+    ] = None,
+    effort: Annotated[Effort | None, typer.Option(help="Optimiser steps: fast, standard or max.")] = None,
+    codes: Annotated[Codes | None, typer.Option(help="How much the code carries.")] = None,
+    bound: Annotated[
+        list[str] | None, typer.Option(help="Error bound, such as 'dep_delay=0.5' or '*=0.5%'.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for what is made; default: svae-runs/NAME.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The whole pipeline: ingest, train, codes, compress, evaluate, register."""
+    need_pipeline()
+    with Output(as_json) as output:
+        from flows.jobs import load_retrain_settings, open_job
+        from flows.settings import load_tracking
+        from flows.tracking import preflight
+
+        tracking = load_tracking(config)
+        changes = {
+            "train.effort": effort and effort.value,
+            "model.codes": codes and codes.value,
+            "bounds": bound or None,
+        }
+        settings = load_retrain_settings(pipeline, tracking.home, changes)
+        job = open_job(dataset, settings, out=out, config=config)
+        preflight(tracking)
+        outcome = run_flow(job, tracking)
+        output.show(_as_result(job, outcome), lambda console: key_values(console, _summary(job, outcome)))
+
+
+def run_flow(job: Job, tracking: Tracking) -> Outcome:
+    """The flow in this process, on the server that is named or on the ephemeral one."""
+    from data.sources import open_source
+    from flows import server
+    from flows.locks import file_lock
+
+    open_source(job.source)  # a source that is not there fails here, before anything is started or made
+    server.use_local_state(tracking)
+    waiting = f"another run works on {job.out}; waiting for it to end"
+    with file_lock(job.lock, on_wait=lambda: errors.print(waiting)):
+        server.ready(tracking)
+        from flows.retrain import retrain
+
+        return retrain(
+            source=job.source,
+            settings=job.settings,
+            out=str(job.out),
+            config=str(tracking.config) if tracking.config else None,
+        )
+
+
+def _as_result(job: Job, outcome: Outcome) -> dict[str, Any]:
+    return {"dataset_name": job.name, **outcome.model_dump(mode="json")}
+
+
+def _summary(job: Job, outcome: Outcome) -> dict[str, Any]:
+    version = outcome.version
+    state = "champion" if version.promoted else "not promoted"
+    return {
+        "dataset": outcome.dataset,
+        "model": outcome.model,
+        "codes": outcome.codes,
+        "archive": f"{outcome.archive} ({outcome.archive_bytes:,} bytes, {outcome.ratio:.2f} to 1)",
+        "figures": outcome.figures,
+        "version": f"models:/{version.name}/{version.version} ({'new, ' if version.is_new else ''}{state})",
+        "gate": "; ".join(version.reasons),
+        "run": f"{outcome.run_id} in {job.tracking().tracking_uri}",
+    }
+
+
+def serve(
+    deployments: Annotated[
+        Path | None, typer.Option(help="The deployments; default: prefect.yaml beside mlflow.yml.")
+    ] = None,
+    config: Config = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the server to start; 0 takes a free one.")
+    ] = 4200,
+    start: Annotated[
+        bool,
+        typer.Option(
+            "--server/--no-server", help="Start a server on loopback if PREFECT_API_URL is not set."
+        ),
+    ] = True,
+) -> None:
+    """The deployments of prefect.yaml, served from this machine until interrupted."""
+    need_pipeline()
+    import os
+
+    from flows import deployments as d
+    from flows import server
+    from flows.settings import CONFIG_NAME, SettingsError, load_tracking
+    from flows.tracking import preflight
+
+    tracking = load_tracking(config)
+    if tracking.config is None:
+        raise SettingsError(
+            f"no {CONFIG_NAME} here; served runs need one to find the same database, name it with --config"
+        )
+    entries = d.read_deployments(deployments or tracking.home / d.DEPLOYMENTS_NAME)
+    preflight(tracking)
+    server.use_local_state(tracking)
+    lasting = bool(os.environ.get(server.URL_VARIABLE))
+    with server.lasting_server(tracking, port=port, start=start) as url:
+        errors.print(f"Prefect: {url.removesuffix('/api')}   state: {tracking.state}", markup=False)
+        d.serve(entries, tracking.config, url, lasting=lasting)
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    app.command(epilog="Example: svae run --dataset sample:flights --effort fast")(run)
+    app.command(epilog="Example: svae serve --port 4200")(serve)

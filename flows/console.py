@@ -1,0 +1,158 @@
+"""What the command line prints: one JSON object or readable lines on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.table import Table
+
+Advance = Callable[[float, str], None]
+"""Takes the share done (0 to 1) and a few words on what is being done."""
+
+PLAIN_SECONDS = 10.0
+
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Output:
+    """Standard output of one command.
+
+    With `--json` nothing else may get there, whatever library prints it: the file descriptor itself is led to standard
+    error for as long as the command runs, and the object goes to the original at the end.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._original: int | None = None
+
+    def __enter__(self) -> Self:
+        if self.as_json:
+            sys.stdout.flush()
+            self._original = os.dup(1)
+            os.dup2(2, 1)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._original is not None:
+            sys.stdout.flush()
+            os.dup2(self._original, 1)
+            os.close(self._original)
+            self._original = None
+
+    def show(self, result: Mapping[str, Any], readable: Callable[[Console], None] | None = None) -> None:
+        """Print a result: the object itself with `--json`, else what `readable` makes of it."""
+        if self._original is not None:
+            sys.stdout.flush()
+            text = json.dumps(result, default=_as_json, allow_nan=False) + "\n"
+            with os.fdopen(os.dup(self._original), "w", encoding="utf-8") as original:
+                original.write(text)
+            return
+        console = Console(soft_wrap=True, highlight=False)
+        if readable:
+            readable(console)
+        else:
+            key_values(console, result)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "item"):  # numpy scalars
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def key_values(console: Console, values: Mapping[str, Any]) -> None:
+    """Names and values in two columns."""
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        console.print(f"{name:<{width}}  {number(value)}", markup=False)
+
+
+def table(console: Console, columns: list[str], rows: list[list[Any]]) -> None:
+    """A plain table; numbers to the right."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        numeric = any(isinstance(row[index], (int, float)) for row in rows)
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(number(cell) for cell in row))
+    console.print(grid)
+
+
+def number(value: Any) -> str:
+    """A cell as a person reads it.
+
+    >>> number(4047716), number(0.123456), number(None)
+    ('4,047,716', '0.123', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    return str(value)
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Advance]:
+    """A bar on a terminal; a line every ten seconds, and at the end of each part, elsewhere."""
+    if errors.is_terminal:
+        with _bar(title) as advance:
+            yield advance
+    else:
+        yield _lines(title)
+
+
+@contextlib.contextmanager
+def _bar(title: str) -> Iterator[Advance]:
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+
+        def advance(share: float, words: str) -> None:
+            bar.update(task, completed=share, description=f"{title}: {words}" if words else title)
+
+        yield advance
+
+
+def _lines(title: str) -> Advance:
+    last = time.monotonic()
+    part = ""
+
+    def advance(share: float, words: str) -> None:
+        nonlocal last, part
+        now = time.monotonic()
+        if now - last >= PLAIN_SECONDS or words.partition(" ")[0] != part:
+            last, part = now, words.partition(" ")[0]
+            errors.print(f"{title}: {share:4.0%} {words}", markup=False)
+
+    return advance

@@ -1,0 +1,112 @@
+"""Archives of single files: what the folder jobs and the commands on one file share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.errors import SourceError
+from data.schema import Schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from data.sources import Source
+    from flows.compress import FileDone, FileJob
+    from flows.settings import Tracking
+    from vae.store import TrainedModel
+
+
+def load_model(uri: str, tracking: Tracking | None, config: str | None = None) -> TrainedModel:
+    """The model that a folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/ID/model` names.
+
+    A registered model is read from its safetensors and JSON; the code that lies beside them is not run.
+    """
+    from vae import store
+
+    return store.load(model_path(uri, tracking, config))
+
+
+def model_path(uri: str, tracking: Tracking | None, config: str | None = None) -> Path:
+    """The folder of a model, fetched from the registry if it is there."""
+    if not uri.startswith(("models:/", "runs:/")):
+        return Path(uri)
+    from flows.registry import Registry
+    from flows.reload import model_folder
+    from flows.settings import load_tracking
+    from flows.tracking import Store
+
+    return model_folder(Registry(Store(tracking or load_tracking(config))).download(uri))
+
+
+def model_for_all(uri: str | None, tracking: Tracking) -> tuple[Path, str] | None:
+    """Folder and digest of the model of a folder job; None where each file gets its own."""
+    if uri is None:
+        return None
+    from vae import store
+
+    path = model_path(uri, tracking)
+    return path, store.load(path).digest
+
+
+def read_source(source: Source) -> tuple[pa.Table, Schema, dict[str, Any]]:
+    """All rows, their schema, and the facts that an archive's report states about the source."""
+    table = source.table()
+    if not table.num_rows:
+        raise SourceError(f"{source.uri}: has no rows")
+    return table, source.schema, {"source_bytes": source.source_bytes, "stored_bytes": source.stored_bytes}
+
+
+def absolute_bounds(specs: list[str] | tuple[str, ...], table: pa.Table, schema: Schema) -> dict[str, float]:
+    """Absolute widths of the columns that may lose precision."""
+    from data.bounds import resolve_bounds
+    from data.statistics import table_stats
+
+    wanted = [column.name for column in schema.columns if column.bound is not None]
+    return resolve_bounds(specs, schema, table_stats(table)) if specs or wanted else {}
+
+
+def compress(job: FileJob) -> FileDone:
+    """One archive of a folder job."""
+    from data.sources import open_source
+    from flows.compress import FileDone
+    from vae import pipeline, store
+
+    table, schema, facts = read_source(open_source(job.source))
+    settings = job.settings
+    bounds = absolute_bounds(settings.bounds, table, schema)
+    report = pipeline.compress(
+        table,
+        job.target,
+        bounds=bounds if bounds or job.model is None else None,
+        model=store.load(job.model) if job.model else None,
+        settings=settings.settings,
+        training=settings.train,
+        rivals=settings.rivals,
+        facts=facts,
+    )
+    return FileDone(
+        source=job.source,
+        target=job.target,
+        rows=report.rows,
+        source_bytes=facts["source_bytes"],
+        bytes=report.archive_bytes,
+    )
+
+
+def decompress(job: FileJob) -> FileDone:
+    """One file of a folder job."""
+    from data.output import write_table
+    from flows.compress import FileDone
+    from vae.codec import archive
+
+    with archive.open(job.source) as opened:
+        write_table(opened.read(), opened.schema, job.target)
+        rows = opened.rows
+    return FileDone(
+        source=job.source,
+        target=job.target,
+        rows=rows,
+        source_bytes=job.source.stat().st_size,
+        bytes=job.target.stat().st_size,
+    )

@@ -1,0 +1,177 @@
+"""What flows are asked to do: the parameters of the deployments, and the files a job works on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from data.errors import UsageError
+from data.gate import DataGate
+from data.schema import parse_bound
+from flows.settings import PIPELINE_NAME, Tracking, load_tracking, read_yaml, validated
+from vae.settings import ModelSettings, Settings, TrainSettings
+
+RUNS = "svae-runs"
+
+
+class RetrainSettings(Settings):
+    """Everything that decides what a retraining makes."""
+
+    model: ModelSettings = ModelSettings()
+    """Shape of the model."""
+    train: TrainSettings = TrainSettings()
+    """How it is trained."""
+    bounds: tuple[str, ...] = Field(default=(), max_length=1000)
+    """Error bounds, `COLUMN=WIDTH` each (`dep_delay=0.5`, `air_time=1%`, `*=0.5%`); later ones win, none is exact."""
+    data_gate: DataGate = DataGate()
+    """What the data must satisfy before training."""
+    allow_schema_change: bool = False
+    """Whether a schema other than the champion's may be trained on; such a version waits for `svae models promote`."""
+
+    @field_validator("bounds")
+    @classmethod
+    def _are_bounds(cls, bounds: tuple[str, ...]) -> tuple[str, ...]:
+        for spec in bounds:
+            parse_bound(spec.rpartition("=")[2])
+        return bounds
+
+
+class FolderSettings(Settings):
+    """How the files of a folder are compressed."""
+
+    model: str | None = Field(default=None, max_length=1000)
+    """Model for all files: a folder, `models:/NAME@champion`, `models:/NAME/3`; null trains one for each file."""
+    settings: ModelSettings = ModelSettings()
+    """Shape of the models, where one is trained for each file."""
+    train: TrainSettings = TrainSettings()
+    """How they are trained."""
+    bounds: tuple[str, ...] = Field(default=(), max_length=1000)
+    """Error bounds, as for a retraining."""
+    rivals: bool = False
+    """Whether each archive also stores what other coders would need."""
+    workers: int = Field(default=2, ge=1, le=64)
+    """Files at a time."""
+
+
+class Job(Settings):
+    """One retraining: what, how, and where everything lies; every path is absolute."""
+
+    source: str
+    """The source, as `svae ingest` takes it."""
+    name: str
+    """Name of the dataset, and of its registered model unless the settings name another."""
+    out: Path
+    """Folder of everything that is made."""
+    settings: RetrainSettings
+    """What decides the outcome."""
+    config: Path | None
+    """The settings file of tracking and registry; None takes defaults in `home`."""
+    home: Path
+    """Folder that relative paths of the tracking settings are relative to."""
+
+    @property
+    def dataset(self) -> Path:
+        """Folder of the ingested dataset."""
+        return self.out / "dataset"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the trained model."""
+        return self.out / "model"
+
+    @property
+    def codes(self) -> Path:
+        """The sparse codes."""
+        return self.out / "codes.parquet"
+
+    @property
+    def archive(self) -> Path:
+        """The archive."""
+        return self.out / f"{self.name}.svae"
+
+    @property
+    def report(self) -> Path:
+        """Folder of numbers and figures."""
+        return self.out / "report"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the job runs: one at a time in a folder."""
+        return self.out.parent / f".{self.out.name}.lock"
+
+    def tracking(self) -> Tracking:
+        """The settings of tracking and registry."""
+        from dataclasses import replace
+
+        loaded = load_tracking(self.config)
+        return loaded if self.config else replace(loaded, home=self.home)
+
+
+def open_job(
+    source: str,
+    settings: RetrainSettings,
+    *,
+    out: str | Path | None,
+    config: str | Path | None,
+    deployed: bool = False,
+) -> Job:
+    """A job with every path absolute.
+
+    Relative paths are relative to the working directory, for a deployed run to the folder of the settings file.
+    """
+    tracking = load_tracking(config, required=deployed)
+    base = tracking.home if deployed else Path.cwd()
+    source = absolute_source(source, base)
+    name = dataset_name(source)
+    folder = (base / out).absolute() if out else (base / RUNS / name).absolute()
+    return Job(
+        source=source, name=name, out=folder, settings=settings, config=tracking.config, home=tracking.home
+    )
+
+
+def absolute_source(source: str, base: Path) -> str:
+    """A source that means the same from every folder."""
+    if source.startswith("sample:") or "://" in source:
+        return source
+    return str(base / source)
+
+
+def dataset_name(source: str) -> str:
+    """Name of a dataset, from its source.
+
+    >>> dataset_name("sample:flights"), dataset_name("/data/2013 sales.csv.gz"), dataset_name("s3://b/parts/*.parquet")
+    ('flights', '2013-sales', 'parts')
+    """
+    path = source.removeprefix("sample:").rstrip("/")
+    last = [part for part in path.split("/") if part and "*" not in part and "?" not in part][-1:] or [
+        "dataset"
+    ]
+    stem = re.sub(r"\.(csv|parquet|npy|npz|jsonl|txt)?(\.(gz|zip))?$", "", last[0], flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "dataset"
+
+
+def load_retrain_settings(
+    path: str | Path | None, home: Path, changes: Mapping[str, Any] | None = None
+) -> RetrainSettings:
+    """The settings of a pipeline file (`pipeline.yml` beside `mlflow.yml` by default), with `changes` on top.
+
+    Raises:
+        SettingsError: a file that is missing or malformed, an unknown key, a value out of bounds.
+    """
+    named = Path(path) if path else home / PIPELINE_NAME
+    content = read_yaml(named) if path or named.is_file() else {}
+    for dotted, value in (changes or {}).items():
+        if value is None:
+            continue
+        parent = content
+        *parts, last = dotted.split(".")
+        for part in parts:
+            parent = parent.setdefault(part, {})
+            if not isinstance(parent, dict):
+                raise UsageError(f"{named}: {part} should hold keys, not {parent!r}")
+        parent[last] = value
+    return validated(RetrainSettings, content, named)

@@ -1,0 +1,47 @@
+"""The main job: ingest -> validate -> train -> codes -> compress -> evaluate -> register."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment
+
+from flows import tasks
+from flows.hooks import ON_RETRAIN_CANCELLATION, ON_RETRAIN_FAILURE
+from flows.jobs import RetrainSettings, open_job
+from flows.locks import file_lock
+from flows.work import Outcome
+
+
+@flow(
+    flow_run_name="retrain-{source}",
+    timeout_seconds=72 * 3600,
+    on_failure=ON_RETRAIN_FAILURE,
+    on_crashed=ON_RETRAIN_FAILURE,
+    on_cancellation=ON_RETRAIN_CANCELLATION,
+)
+def retrain(
+    source: str = "sample:flights",
+    settings: RetrainSettings = RetrainSettings(),  # noqa: B008  (frozen)
+    out: str | None = None,
+    config: str | None = None,
+) -> Outcome:
+    """Make a dataset's codes, archive and evaluation, and a model that is promoted if it is better.
+
+    Args:
+        source: What to ingest: a file, a folder or glob of files, a URI, or `sample:NAME`.
+        settings: Model, training, error bounds and data gate.
+        out: Folder for everything that is made; by default `svae-runs/NAME`.
+        config: Full path of `mlflow.yml`; by default the variable SVAE_CONFIG, or the working directory's.
+    """
+    job = open_job(source, settings, out=out, config=config, deployed=deployment.id is not None)
+    waiting = f"another run works on {job.out}; waiting for it to end"
+    with file_lock(job.lock, on_wait=lambda: get_run_logger().info(waiting)):
+        dataset = tasks.ingest(job)
+        tasks.validate(job, dataset)
+        model = tasks.train(job, dataset)
+        codes = tasks.extract(job, dataset, model)
+        archive = tasks.compress(job, dataset, model)
+        report = tasks.evaluate(job, dataset, model, codes, archive)
+        version = tasks.register(job, dataset, model, report)
+    return Outcome.of(job, dataset, model, codes, archive, report, version)

@@ -1,0 +1,190 @@
+"""Prefect's server: which one a command talks to, and the local ones whose state lasts in the project's folder.
+
+Without `PREFECT_API_URL` (a variable or a profile) there are two: the ephemeral one, which Prefect starts for a single
+run and which schedules nothing, and a real one on loopback, which `svae serve` starts. Each keeps its own database in
+the state folder. Prefect must not be imported before `use_local_state`: it reads its settings then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.errors import SvaeError, UsageError
+from flows.locks import file_lock
+from flows.settings import Tracking
+
+START_SECONDS = 180.0
+STOP_SECONDS = 20.0
+URL_VARIABLE = "PREFECT_API_URL"
+DATABASE_VARIABLE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+HOST = "127.0.0.1"
+
+
+class ServerError(SvaeError):
+    """A Prefect server that does not start or does not answer."""
+
+
+def use_local_state(tracking: Tracking) -> None:
+    """Keep what Prefect's ephemeral server writes in the state folder, unless the user says otherwise."""
+    folder = tracking.state / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL"):  # Prefect's older name for the same
+        os.environ.setdefault(DATABASE_VARIABLE, _database(folder / "ephemeral.db"))
+    # What the server remembers of its database must lie beside it, or it is made anew at each change of project.
+    os.environ.setdefault("PREFECT_SERVER_MEMO_STORE_PATH", str(folder / "memo-ephemeral.toml"))
+    os.environ.setdefault("PREFECT_RESULTS_LOCAL_STORAGE_PATH", str(folder / "results"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "true")
+
+
+def api_url() -> str | None:
+    """The server that variables or Prefect's profile name."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def ready(tracking: Tracking) -> None:
+    """Have a server that answers before a flow starts: the one that is named, or the ephemeral one.
+
+    Processes that migrate a fresh database at once fail, so the ephemeral server starts under a lock.
+
+    Raises:
+        ServerError: names the server and the way out.
+    """
+    url = api_url()
+    if url:
+        if not _answers(url, 5.0):
+            raise ServerError(
+                f"the Prefect server at {url} does not answer; start it, or unset {URL_VARIABLE}"
+            )
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    with file_lock(tracking.state / "locks" / "prefect.lock", timeout=START_SECONDS):
+        try:
+            SubprocessASGIServer().start()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ServerError(
+                f"Prefect's local server did not start: {reason}; on a slow machine raise"
+                " PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+            ) from error
+
+
+@contextlib.contextmanager
+def lasting_server(tracking: Tracking, *, port: int, start: bool) -> Iterator[str]:
+    """The URL of a server that schedules: the one that is named, or one on loopback that ends with this block.
+
+    Raises:
+        UsageError: none is named, and none shall be started.
+        ServerError: it does not start or does not answer.
+    """
+    url = os.environ.get(URL_VARIABLE) or api_url()
+    if url:
+        if not _answers(url, 5.0):
+            raise ServerError(
+                f"the Prefect server at {url} does not answer; start it, or unset {URL_VARIABLE}"
+            )
+        yield url
+        return
+    if not start:
+        raise UsageError(
+            f"schedules need a Prefect server and {URL_VARIABLE} is not set; start one with `prefect server start`,"
+            f" then {URL_VARIABLE}=http://{HOST}:4200/api svae serve (or let svae start one: leave --no-server out)"
+        )
+    with _started(tracking, port) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _started(tracking: Tracking, port: int) -> Iterator[str]:
+    folder = tracking.state / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or _free_port()
+    if not _is_free(port):
+        raise UsageError(
+            f"port {port} is in use; choose another with --port, or set {URL_VARIABLE} to the server there"
+        )
+    url = f"http://{HOST}:{port}/api"
+    lock = file_lock(tracking.state / "locks" / "prefect-server.lock", timeout=1.0)
+    with lock, (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,  # a module path that begins with somebody's folder would find their `data` before ours
+            env={**os.environ, **_server_variables(folder, url)},
+            start_new_session=True,  # Ctrl-C is for us: we stop the runner first, and the server after it
+        )
+        try:
+            _wait_until_up(process, url, folder / "server.log")
+            yield url
+        finally:
+            _stop(process)
+
+
+def _server_variables(folder: Path, url: str) -> dict[str, str]:
+    return {
+        DATABASE_VARIABLE: _database(folder / "server.db"),
+        "PREFECT_SERVER_MEMO_STORE_PATH": str(folder / "memo-server.toml"),
+        "PREFECT_UI_API_URL": url,
+        URL_VARIABLE: url,
+    }
+
+
+def _database(path: Path) -> str:
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServerError(
+                f"the Prefect server ended with status {process.returncode} as it started; see {log}"
+            )
+        if _answers(url, 2.0):
+            return
+        time.sleep(0.3)
+    raise ServerError(f"the Prefect server did not answer within {START_SECONDS:.0f} s; see {log}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str, seconds: float) -> bool:
+    try:
+        with urllib.request.urlopen(url.rstrip("/") + "/health", timeout=seconds) as answer:  # noqa: S310
+            return answer.status == 200
+    except (OSError, ValueError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,169 @@
+"""Thin tasks of the retraining: paths and digests in, paths and digests out.
+
+The work itself is in `vae.pipeline`, `flows.register` and their like; a task adds what Prefect is for: a readable
+name, retries where the outside can fail, a time-out, progress and tables as artifacts, advice on failure. What is
+made already is not made again (see `flows.cache`); such a task ends in the state `Cached`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from data.errors import GateError
+from flows import cache, work
+from flows.hooks import ON_TASK_FAILURE, outside_failed
+from flows.jobs import Job
+from flows.work import Archived, Coded, Evaluated, Ingested, Registered, Trained
+from vae.settings import Settings
+
+HOUR = 3600
+S = TypeVar("S", bound=Settings)
+
+shell: dict[str, Any] = {"cache_policy": NO_CACHE, "on_failure": ON_TASK_FAILURE}
+outside: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": [2, 15, 60],
+    "retry_jitter_factor": 0.3,
+    "retry_condition_fn": outside_failed,
+}
+
+
+def made_once(
+    job: Job, step: str, kind: type[S], inputs: Mapping[str, Any], make: Callable[[], S], *outputs: Path
+) -> Any:
+    """The receipt's result if everything it names is there unchanged, else what `make` returns, with a new receipt."""
+    key = cache.key_of(step, {**inputs, "out": job.out})
+    receipt = cache.find(job.out, step, key)
+    if receipt:
+        get_run_logger().info("%s: made already, with the same inputs, settings and sources", step)
+        return Completed(name="Cached", message="made already", data=kind.model_validate(receipt.result))
+    cache.forget(job.out, step)
+    started = time.perf_counter()
+    result = make()
+    cache.keep(job.out, step, key, outputs, result.model_dump(mode="json"))
+    get_run_logger().info("%s: done in %.1f s", step, time.perf_counter() - started)
+    return result
+
+
+class ProgressArtifact:
+    """A progress bar in Prefect, moved at most once a second: each move is a call to the server."""
+
+    def __init__(self, key: str, description: str) -> None:
+        self._id = create_progress_artifact(0.0, key=key, description=description)
+        self._last = time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if now - self._last >= 1 or share >= 1:
+            self._last = now
+            update_progress_artifact(self._id, progress=round(100 * min(share, 1.0), 1))  # type: ignore[arg-type]
+
+
+@task(task_run_name="ingest-{job.name}", timeout_seconds=6 * HOUR, **outside, **shell)
+def ingest(job: Job) -> Ingested:
+    """The source as typed, digested Parquet."""
+    inputs = {"source": work.source_digest(job)}
+
+    def make() -> Ingested:
+        bar = ProgressArtifact("ingest", f"Rows read from {job.source}")
+        return work.ingest(job, bar)
+
+    dataset = made_once(job, "ingest", Ingested, inputs, make, job.dataset)
+    create_table_artifact(work.column_table(job.dataset), key="columns", description=f"Columns of {job.name}")
+    return dataset
+
+
+@task(task_run_name="validate-{job.name}", timeout_seconds=HOUR, **outside, **shell)
+def validate(job: Job, dataset: Ingested) -> None:
+    """Stop before training if the data is not what the champion's was."""
+    findings = work.findings(job, dataset)
+    if findings:
+        create_table_artifact(findings, key="data-gate", description=f"Checks of {job.name} before training")
+    failed = [f for f in findings if not f["passed"]]
+    if failed:
+        get_run_logger().error("data gate:\n%s", work.as_text(failed))
+        first = failed[0]
+        raise GateError(
+            f"{job.source}: {len(failed)} of {len(findings)} checks failed, the first: column {first['column']!r},"
+            f" {first['check']} is {first['value']}, allowed {first['limit']}; if the data is right, widen"
+            " settings.data_gate"
+        )
+
+
+@task(task_run_name="train-{job.name}", timeout_seconds=48 * HOUR, **shell)
+def train(job: Job, dataset: Ingested) -> Trained:
+    """A model of the training split; a training that was killed goes on where it was."""
+    settings = job.settings
+    inputs = {
+        "data": dataset.digest,
+        "model": settings.model,
+        "train": settings.train,
+        "bounds": settings.bounds,
+    }
+
+    def make() -> Trained:
+        bar = ProgressArtifact("training", f"Training on {job.name}")
+        return work.train(job, dataset, bar, get_run_logger().info)
+
+    return made_once(job, "train", Trained, inputs, make, job.model)
+
+
+@task(task_run_name="codes-{job.name}", timeout_seconds=12 * HOUR, **shell)
+def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
+    """The sparse code of every row."""
+    inputs = {"data": dataset.digest, "model": model.digest}
+    return made_once(job, "codes", Coded, inputs, lambda: work.extract(job, dataset, model), job.codes)
+
+
+@task(task_run_name="compress-{job.name}", timeout_seconds=24 * HOUR, **shell)
+def compress(job: Job, dataset: Ingested, model: Trained) -> Archived:
+    """The verified archive of the dataset."""
+    inputs = {"data": dataset.digest, "model": model.digest, "bounds": job.settings.bounds}
+
+    def make() -> Archived:
+        bar = ProgressArtifact("compression", f"Archive of {job.name}")
+        return work.compress(job, dataset, model, bar)
+
+    archived = made_once(job, "compress", Archived, inputs, make, job.archive)
+    rows = work.archive_table(job.archive)
+    create_table_artifact(
+        rows, key="archive", description=f"{archived.bytes:,} bytes, {archived.ratio:.2f} to 1"
+    )
+    return archived
+
+
+@task(task_run_name="evaluate-{job.name}", timeout_seconds=12 * HOUR, **shell)
+def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive: Archived) -> Evaluated:
+    """Numbers and figures on held-out rows, logged to the model's run."""
+    inputs = {"data": dataset.digest, "model": model.digest, "codes": codes.digest, "archive": archive.digest}
+    evaluated = made_once(
+        job, "evaluate", Evaluated, inputs, lambda: work.evaluate(job, dataset, model, archive), job.report
+    )
+    create_table_artifact(
+        work.summary_table(evaluated), key="evaluation", description=f"Evaluation of {job.name}"
+    )
+    return evaluated
+
+
+@task(task_run_name="register-{job.name}", timeout_seconds=6 * HOUR, **outside, **shell)
+def register(job: Job, dataset: Ingested, model: Trained, report: Evaluated) -> Registered:
+    """A version in the registry, and the gate's word on it."""
+    registered = work.register(job, dataset, model, report, get_run_logger().info)
+    create_markdown_artifact(
+        work.verdict_text(registered), key="registry-gate", description="What the gate said"
+    )
+    return registered

@@ -1,0 +1,342 @@
+"""What the tasks of the retraining call: the work of `vae.pipeline`, with its run in MLflow beside it.
+
+Every result is small, frozen and JSON: paths, digests and numbers. Tables and models stay on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.bounds import resolve_bounds
+from data.dataset import Dataset
+from data.gate import check
+from data.ingest import open_dataset
+from data.manifest import Manifest
+from flows import cache
+from flows.jobs import Job
+from flows.tracking import FLOW_RUN_TAG, Store
+from vae.settings import Settings
+
+Advance = Callable[[float], None]
+Say = Callable[..., None]
+
+
+class Ingested(Settings):
+    """A dataset on disk."""
+
+    path: Path
+    """Its folder."""
+    digest: str
+    """SHA-256 of its content."""
+    rows: int
+    """Its rows."""
+
+
+class Trained(Settings):
+    """A model on disk, and the run it was trained in."""
+
+    path: Path
+    """Its folder."""
+    digest: str
+    """SHA-256 of weights and description."""
+    seconds: float
+    """Time it took to train."""
+
+
+class Coded(Settings):
+    """Sparse codes on disk."""
+
+    path: Path
+    """The Parquet file."""
+    digest: str
+    """SHA-256 of its bytes."""
+
+
+class Archived(Settings):
+    """An archive on disk."""
+
+    path: Path
+    """The file."""
+    digest: str
+    """SHA-256 of its bytes."""
+    bytes: int
+    """Its size."""
+    ratio: float
+    """Source bytes over its size."""
+
+
+class Evaluated(Settings):
+    """Numbers and figures on disk."""
+
+    path: Path
+    """Their folder."""
+    digest: str
+    """SHA-256 of the numbers."""
+    numbers: dict[str, Any]
+    """The numbers, nested by part."""
+    figures: tuple[Path, ...]
+    """PNG files."""
+
+
+class Registered(Settings):
+    """A version in the registry."""
+
+    name: str
+    """Registered model."""
+    version: int
+    """Its number."""
+    promoted: bool
+    """Whether it is the champion now."""
+    reasons: tuple[str, ...]
+    """What the gate said."""
+    is_new: bool
+    """Whether this run made the version."""
+
+
+class Outcome(Settings):
+    """Everything that a retraining made, or found made."""
+
+    dataset: Path
+    """Folder of the ingested dataset."""
+    model: Path
+    """Folder of the model."""
+    codes: Path
+    """The sparse codes."""
+    archive: Path
+    """The archive."""
+    figures: Path
+    """Folder of numbers and figures."""
+    rows: int
+    """Rows of the dataset."""
+    archive_bytes: int
+    """Size of the archive."""
+    ratio: float
+    """Source bytes over archive bytes."""
+    version: Registered
+    """The version in the registry."""
+    run_id: str
+    """The run in MLflow."""
+
+    @classmethod
+    def of(
+        cls,
+        job: Job,
+        dataset: Ingested,
+        model: Trained,
+        codes: Coded,
+        archive: Archived,
+        report: Evaluated,
+        version: Registered,
+    ) -> Outcome:
+        """From the results of the tasks."""
+        return cls(
+            dataset=dataset.path,
+            model=model.path,
+            codes=codes.path,
+            archive=archive.path,
+            figures=report.path,
+            rows=dataset.rows,
+            archive_bytes=archive.bytes,
+            ratio=archive.ratio,
+            version=version,
+            run_id=known_run(job) or "",
+        )
+
+
+# -- ingest and validate
+
+
+def source_digest(job: Job) -> str:
+    """Digest of the source's stored bytes."""
+    from data.sources import open_source
+
+    return open_source(job.source).digest()
+
+
+def ingest(job: Job, advance: Advance) -> Ingested:
+    """The source as a dataset."""
+    from data.ingest import ingest as ingest_source
+
+    def rows_done(rows: int, total: int | None) -> None:
+        if total:
+            advance(rows / total)
+
+    dataset = ingest_source(job.source, job.dataset, progress=rows_done)
+    advance(1.0)
+    return Ingested(path=dataset.path, digest=dataset.manifest.digest, rows=dataset.rows)
+
+
+def findings(job: Job, dataset: Ingested) -> list[dict[str, Any]]:
+    """The checks of the data gate against what the champion was trained on."""
+    from flows.registry import Registry
+    from flows.reload import manifest_of
+
+    registry = Registry(Store(job.tracking()))
+    champion = registry.champion(registry.store.tracking.model_name(job.name))
+    reference = manifest_of(registry.download(champion.uri)) if champion else None
+    found = check(Manifest.read(dataset.path), reference, job.settings.data_gate)
+    rows = [dict(finding._asdict()) for finding in found]
+    if job.settings.allow_schema_change:
+        rows = [{**row, "passed": row["passed"] or row["check"] == "type"} for row in rows]
+    return rows
+
+
+# -- the run in MLflow
+
+RUN_STEP = "run"
+
+
+def known_run(job: Job) -> str | None:
+    """Id of the MLflow run that belongs to the model in the job's folder."""
+    try:
+        content = json.loads((job.out / cache.RECEIPTS / f"{RUN_STEP}.json").read_text(encoding="utf-8"))
+        return content["result"]["run_id"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def run_of(job: Job, store: Store, dataset: Ingested, key: str) -> str:
+    """The MLflow run of the model that `key` stands for: the one there is, or a new one.
+
+    A training that was killed and goes on writes into the run it began in.
+    """
+    from mlflow.exceptions import MlflowException
+
+    receipt = cache.find(job.out, RUN_STEP, key)
+    if receipt:
+        run_id = str(receipt.result["run_id"])
+        try:
+            if store.client.get_run(run_id).info.lifecycle_stage == "active":
+                store.client.set_tag(run_id, FLOW_RUN_TAG, flow_run_id())
+                return run_id
+        except MlflowException:
+            pass  # the store was deleted: the model gets a run in the new one
+    manifest = Manifest.read(dataset.path)
+    run_id = store.start_run(
+        f"{job.name}-{dataset.digest[:8]}",
+        params={**job.settings.model_dump(mode="json"), "source": job.source, "rows": dataset.rows},
+        tags={FLOW_RUN_TAG: flow_run_id(), "svae.sources": cache.source_digest()},
+    )
+    schema = manifest.schema.to_json()
+    store.log_dataset(
+        run_id, name=job.name, digest=dataset.digest, uri=job.source, rows=dataset.rows, schema=schema
+    )
+    with store.explained():
+        store.client.log_text(run_id, schema, "schema.json")
+    store.log_files(run_id, {"": [job.dataset / "manifest.json"]})
+    cache.keep(job.out, RUN_STEP, key, [], {"run_id": run_id})
+    return run_id
+
+
+def run_key(job: Job, dataset: Ingested) -> str:
+    """What a run is of: the dataset and every setting, and where the runs are kept."""
+    return cache.key_of(RUN_STEP, {"data": dataset.digest, "settings": job.settings}, sources="")
+
+
+def flow_run_id() -> str:
+    """Id of Prefect's flow run, `none` outside of one."""
+    from prefect.runtime import flow_run
+
+    return str(flow_run.id or "none")
+
+
+# -- train, code, compress, evaluate
+
+
+def train(job: Job, dataset: Ingested, advance: Advance, say: Say) -> Trained:
+    """A model of the training split, its curves in the run as they grow."""
+    from vae import pipeline
+
+    store = Store(job.tracking())
+    run_id = run_of(job, store, dataset, run_key(job, dataset))
+    say("MLflow run %s in %s", run_id, store.tracking.tracking_uri)
+    data = open_dataset(dataset.path)
+    began = time.perf_counter()
+    with store.recording(run_id) as metrics:
+        phase = ""
+
+        def on_progress(event: Mapping[str, Any]) -> None:
+            nonlocal phase
+            advance(event["step"] / event["steps"])
+            metrics.add(
+                {f"train/{name}": event.get(name) for name in ("loss", "bits", "rows_per_second")},
+                event["step"],
+            )
+            if event["phase"] != phase:
+                phase = event["phase"]
+                say("training, phase %s: step %d of %d", phase, event["step"], event["steps"])
+
+        trained = pipeline.fit(
+            data.table(),
+            data.schema,
+            bounds=bounds_of(job, data),
+            model=job.settings.model,
+            training=job.settings.train,
+            split=split_of(data),
+            out=job.model,
+            on_progress=on_progress,
+        )
+        for entry in trained.record["history"]:
+            numbers = {
+                f"validation/{name}": value for name, value in entry.items() if isinstance(value, float)
+            }
+            metrics.add(numbers, int(entry["step"]))
+        seconds = time.perf_counter() - began
+        metrics.add({"seconds/train": seconds}, int(trained.record["steps"]))
+    return Trained(path=job.model, digest=trained.digest, seconds=seconds)
+
+
+def bounds_of(job: Job, data: Dataset) -> dict[str, float]:
+    """Absolute error bounds, by column."""
+    return resolve_bounds(job.settings.bounds, data.schema, data.stats)
+
+
+def split_of(data: Dataset) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """0 train, 1 validation, 2 test for every row."""
+    return data.split_of(np.arange(data.rows, dtype=np.int64))
+
+
+def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
+    """The sparse code of every row."""
+    from vae import codes, store
+
+    trained = store.load(model.path)
+    codes.write_codes(job.codes, codes.encode_rows(trained, open_dataset(dataset.path).table()), trained)
+    return Coded(path=job.codes, digest=cache.file_digest(job.codes))
+
+
+def compress(job: Job, dataset: Ingested, model: Trained, advance: Advance) -> Archived:
+    """The verified archive."""
+    from vae import pipeline, store
+
+    data = open_dataset(dataset.path)
+    origin = data.manifest.source
+    report = pipeline.compress(
+        data.table(),
+        job.archive,
+        bounds=bounds_of(job, data),
+        model=store.load(model.path),
+        facts={"source_bytes": origin.source_bytes, "stored_bytes": origin.stored_bytes},
+        on_progress=_share_of(advance),
+    )
+    advance(1.0)
+    return Archived(
+        path=job.archive,
+        digest=cache.file_digest(job.archive),
+        bytes=report.archive_bytes,
+        ratio=report.ratio,
+    )
+
+
+def _share_of(advance: Advance) -> Callable[[Mapping[str, Any]], None]:
+    def on_progress(event: Mapping[str, Any]) -> None:
+        if event.get("steps"):
+            advance(event["step"] / event["steps"])
+
+    return on_progress
