@@ -1,0 +1,97 @@
+"""The evaluation: its numbers agree with each other and with what is on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from vae import codes, evaluate
+from vae.codec import archive
+from vae.codec.integer import IntegerModel
+from vae.evaluate import Evaluation
+from vae.features import block
+from vae.store import TrainedModel
+
+
+@pytest.fixture(scope="module")
+def split(table: pa.Table) -> np.ndarray:
+    return np.repeat(np.array([0, 2, 1], np.uint8), len(table) // 3)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def written(trained: TrainedModel, table: pa.Table, place: Path) -> Path:
+    path = place / "t.svae"
+    archive.write(table, path, grid=trained.grid, derived=trained.layout.derived, source_bytes=100_000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(
+    trained: TrainedModel, table: pa.Table, split: np.ndarray, place: Path, written: Path
+) -> Evaluation:
+    return evaluate.evaluate(trained, table, place / "report", split=split, archive_path=written)
+
+
+def test_numbers_and_figures_are_on_disk(found: Evaluation, place: Path) -> None:
+    names = ["bits.png", "codes.png", "evaluation.json", "originals.png", "training.png"]
+    assert sorted(path.name for path in (place / "report").iterdir()) == names
+    assert sorted(path.name for path in found.figures) == [name for name in names if name.endswith(".png")]
+    assert json.loads((place / "report" / "evaluation.json").read_text()) == found.numbers
+
+
+def test_bits_add_up_and_are_those_of_the_likelihood(found: Evaluation) -> None:
+    bits = found.numbers["bits"]
+    assert bits["total"] == pytest.approx(bits["code"] + sum(bits["columns"].values()))
+    assert found.numbers["likelihood"] == {"hard": bits["total"], "elbo": None, "iwae": None}
+    assert found.numbers["rows"] == {"all": 1500, "evaluated": 500, "held_out": 500}
+
+
+def test_bits_of_the_model_are_those_that_the_codec_writes(trained: TrainedModel, table: pa.Table) -> None:
+    coded = codes.coded_columns(trained, table)
+    bits = evaluate.model_bits(trained, coded, np.arange(len(table)))
+    model = IntegerModel(trained.layout.plan, trained.module.stencil.integers())
+    streams = model.encode_block(*block(coded, trained.layout.plan.names), codes.encode_rows(trained, table))
+    sizes = [8 * len(stream) / len(table) for stream in streams]
+    for size, expected in zip(sizes, [bits["code"], *bits["columns"].values()], strict=True):
+        assert size == pytest.approx(expected, rel=0.01, abs=0.06)  # 9 bytes end a stream
+
+
+def test_an_archive_gives_back_what_it_was_given(found: Evaluation, table: pa.Table) -> None:
+    restored = found.numbers["restored"]["columns"]
+    assert list(restored) == table.column_names
+    assert restored["size"]["max_error"] == 0
+    assert restored["id"]["accuracy"] == 1
+    size = found.numbers["size"]
+    assert size["ratio_to_source"] == 100_000 / size["archive"]
+    assert size["ratio_to_csv_without_model"] == size["csv"] / (size["archive"] - size["model"])
+
+
+def test_codes_only_quality_covers_what_codes_tell_of(found: Evaluation, trained: TrainedModel) -> None:
+    alone = found.numbers["codes_only"]
+    assert list(alone["columns"]) == ["size", "weight", "color", "large", "always"]
+    assert 0.5 < alone["score"] < 1
+    assert 0 < found.numbers["sparsity"]["mean_nonzero"] < 6
+
+
+def test_stochastic_posteriors_have_bounds(gaussian: TrainedModel, table: pa.Table, place: Path) -> None:
+    numbers = evaluate.evaluate(gaussian, table.slice(0, 300), place / "gaussian").numbers
+    likelihood = numbers["likelihood"]
+    assert numbers["rows"] == {"all": 300, "evaluated": 300, "held_out": 0}
+    assert 0 < likelihood["iwae"] < likelihood["elbo"]
+    assert not np.isnan(likelihood["hard"])
+
+
+def test_numbers_flatten_to_metrics(found: Evaluation) -> None:
+    metrics = evaluate.flat(found.numbers)
+    assert metrics["bits/code"] == found.numbers["bits"]["code"]
+    assert "likelihood/elbo" not in metrics
+    assert all(isinstance(value, float) for value in metrics.values())
