@@ -18,6 +18,7 @@ from data.grid import Coded, State, TableGrid
 from data.schema import Schema
 from vae import train
 from vae.codec import archive, columns, structure
+from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
 from vae.codes import encode_rows, encode_symbols, rows_from_codes
 from vae.features import blank_model, block, make_layout, training_arrays
@@ -111,7 +112,7 @@ def fit(
     plan = make_plan(prepared.grid, seen, latents=latents_of(model), width=model.width)
     layout = make_layout(plan, seen).model_copy(update={"derived": prepared.derived})
     arrays = training_arrays(
-        layout, blank_model(plan), *block(prepared.coded, plan.names), archive.BLOCK_ROWS
+        layout, blank_model(plan), *block(prepared.coded, plan.names), DEFAULT_BLOCK_ROWS
     )
     module, record = train.fit(
         lambda: SparseVAE(layout, model),
@@ -181,20 +182,29 @@ def compress(
 ) -> archive.ArchiveReport:
     """Write the verified archive of a table; without `model`, train one for this very table.
 
-    `bounds` are absolute widths by column, 0 or absent is exact. `facts` (source_bytes, stored_bytes) enter the report.
-    The model is left out where the archive is smaller without it.
+    `bounds` are absolute widths by column, 0 or absent is exact; with a model, its own. `facts` are further arguments of
+    `archive.write` (source_bytes, stored_bytes). The model is left out where the archive is smaller without it.
+
+    Raises:
+        ModelError: The model is for another schema.
+        BoundError: The model is for other bounds.
     """
     began = time.perf_counter()
     if model is None:
         model = _fit_or_none(table, bounds, settings, training, on_progress)
+        given: dict[str, Any] = {"train_seconds": time.perf_counter() - began, **(facts or {})}
     else:
         check_table(model, table, bounds)
-    trained = time.perf_counter() - began
+        given = dict(facts or {})
+
+    def tell(stage: str, share: float) -> None:
+        if on_progress is not None:
+            on_progress({"phase": stage, "step": round(100 * share), "steps": 100})
+
+    given |= {"rivals": rivals, "progress": tell}
     if model is None:
-        return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
+        return archive.write(table, path, bounds=bounds, **given)
     coded = code_columns(model.grid, table)
-    began = time.perf_counter()
-    found = encode_symbols(model, *block(coded, model.layout.plan.names))
     return archive.write(
         table,
         path,
@@ -202,12 +212,10 @@ def compress(
         grid=model.grid,
         derived=model.layout.derived,
         model=integer_model(model),
-        codes=found,
+        codes=encode_symbols(model, *block(coded, model.layout.plan.names)),
         family=model.settings.family.value,
         embed_model=embed_model,
-        rivals=rivals,
-        facts={**(facts or {}), "train_seconds": trained, "codes_seconds": time.perf_counter() - began},
-        progress=on_progress,
+        **given,
     )
 
 
@@ -222,7 +230,7 @@ def score(trained: TrainedModel, table: pa.Table, split: Split) -> Score:
     integer = integer_model(trained)
     coded = code_columns(trained.grid, table)
     names = trained.layout.plan.names
-    arrays = training_arrays(trained.layout, integer, *block(coded, names), archive.BLOCK_ROWS)
+    arrays = training_arrays(trained.layout, integer, *block(coded, names), DEFAULT_BLOCK_ROWS)
     bits = 0.0
     with torch.inference_mode():
         for part in _batches(arrays, rows):
