@@ -7,10 +7,11 @@ in the schema's metadata, so that the same arrays can be written again.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -109,7 +110,9 @@ class ArrayFile:
             )
         empty = [layout.to_arrow(np.empty((0, *layout.shape), layout.dtype)) for layout in self.layouts]
         names = [name for layout in self.layouts for name in layout.columns]
-        fields = [pa.field(name, array.type) for name, array in zip(names, sum(empty, []), strict=True)]
+        fields = [
+            pa.field(name, array.type) for name, array in zip(names, itertools.chain(*empty), strict=True)
+        ]
         metadata = {LAYOUT_KEY: json.dumps([layout.to_json() for layout in self.layouts])}
         found = Schema.from_arrow(pa.schema(fields, cast(Any, metadata)))
         self.schema = found
@@ -226,7 +229,7 @@ class _ArrayStream:
 
 
 @contextmanager
-def _open_arrays(file: DataFile) -> Iterator[dict[str, _ArrayStream]]:
+def _open_arrays(file: DataFile) -> Generator[dict[str, _ArrayStream]]:
     """The file's arrays by name, each at its first row."""
     with ExitStack() as stack:
         stack.enter_context(explained(file.path))
@@ -255,7 +258,7 @@ def _check(path: str, name: str, stream: _ArrayStream, first: _ArrayStream) -> N
         else [stream.dtype[field] for field in stream.dtype.names]
     )
     if any(
-        part.kind not in _KINDS or part.subdtype is not None or part.itemsize > 8 and part.kind == "f"
+        part.kind not in _KINDS or part.subdtype is not None or (part.itemsize > 8 and part.kind == "f")
         for part in parts
     ):
         raise SourceError(f"{place}: values of type {stream.dtype} are not read; save numbers, text or times")

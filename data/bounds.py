@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from data.errors import BoundError
-from data.kinds import Frozen, Kind
+from data.kinds import Frozen, Kind, listed
 
 if TYPE_CHECKING:
     from data.schema import Column, ColumnStats, Schema
@@ -79,9 +79,7 @@ def resolve_bounds(
         elif name in schema.names:
             wanted[name] = bound
         else:
-            raise BoundError(
-                f"bound {spec!r}: there is no column {name!r}; the columns are {', '.join(schema.names)}"
-            )
+            raise BoundError(f"bound {spec!r}: there is no column {name!r}; {listed(schema.names)}")
     widths = {name: _absolute(schema.column(name), bound, stats[name]) for name, bound in wanted.items()}
     return {name: width for name, width in widths.items() if width > 0}
 

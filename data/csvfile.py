@@ -13,8 +13,8 @@ import pyarrow.csv
 
 from data.csvtext import ColumnTyper, parse_column
 from data.errors import SchemaError, SourceError
-from data.files import DataFile, explained, one_line
-from data.schema import Column, CsvDialect, Schema
+from data.files import DataFile, one_line
+from data.schema import Column, CsvDialect, Schema, listed
 
 pc: Any = pyarrow.compute
 pcsv: Any = pyarrow.csv
@@ -161,14 +161,14 @@ class CsvFiles:
             raise SourceError(f"{file.path}: is empty")
         for position, name in enumerate(names):
             if name in names[:position]:
-                first = names.index(name) + 1
+                both = f"columns {names.index(name) + 1} and {position + 1}"
                 raise SourceError(
-                    f"{file.path}, line 1: column name {name!r} occurs twice (columns {first} and {position + 1}); rename one"
+                    f"{file.path}, line 1: column name {name!r} occurs twice ({both}); rename one"
                 )
         missing = [name for name in (self.wanted.names if self.wanted else []) if name not in names]
         if missing:
             raise SchemaError(
-                f"{file.path}: has no column {missing[0]!r}, which the schema asks for; its columns are {', '.join(names)}"
+                f"{file.path}: has no column {missing[0]!r}, which the schema asks for; {listed(names)}"
             )
         return names
 
@@ -196,9 +196,8 @@ class CsvFiles:
             try:
                 for line, fields in self._records(stream, file.path):
                     if fields and len(fields) != len(self.names):
-                        return SourceError(
-                            f"{file.path}, line {line}: has {len(fields)} fields, the header has {len(self.names)}; mend the line"
-                        )
+                        told = f"has {len(fields)} fields, the header has {len(self.names)}"
+                        return SourceError(f"{file.path}, line {line}: {told}; mend the line")
             except (SourceError, csv.Error) as found:
                 return (
                     found
@@ -303,18 +302,15 @@ class _Watched(io.RawIOBase):
 
 def _decoded_lines(stream: BinaryIO, place: str, dialect: CsvDialect) -> Iterator[str]:
     """Lines as text, ends kept."""
-    number = 0
-    buffered = io.BufferedReader(_Watched(stream))  # type: ignore[arg-type]
-    for raw in buffered:
-        number += 1
+    for number, raw in enumerate(io.BufferedReader(_Watched(stream)), 1):
         line = raw.removeprefix(_BOM) if number == 1 else raw
         try:
             yield line.decode()
         except UnicodeDecodeError as error:
             column = line[: error.start].count(dialect.delimiter[0].encode()) + 1
-            byte = line[error.start]
+            told = f"byte 0x{line[error.start]:02x} is not UTF-8"
             raise SourceError(
-                f"{place}, line {number}, column {column}: byte 0x{byte:02x} is not UTF-8; convert the file (iconv -t UTF-8)"
+                f"{place}, line {number}, column {column}: {told}; convert the file (iconv -t UTF-8)"
             ) from error
 
 
@@ -324,6 +320,3 @@ class _NotPaddedError(Exception):
 
 class _RowTooLongError(Exception):
     """A record is longer than a block."""
-
-
-__all__ = ["CsvFiles", "explained", "sniff_dialect"]

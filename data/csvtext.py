@@ -6,6 +6,7 @@ stays text: `00123`, `1.10` among `1.5`, a real `NA` among words. All work is on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO
@@ -48,6 +49,9 @@ NULL_SPELLINGS = (
 )
 """What may stand for a missing number, boolean or timestamp; in a column of words only the empty cell is null."""
 _SPECIALS = (*NAN_SPELLINGS, *INF_SPELLINGS, *(f"-{word}" for word in INF_SPELLINGS))
+_BOM = b"\xef\xbb\xbf"
+_PIECE_ROWS = 16_384
+_PIECE_BYTES = 1 << 24
 _KINDS = (Kind.numeric, Kind.integer, Kind.boolean, Kind.timestamp)
 _DEFAULT_FORMATS = {
     Kind.numeric: "shortest",
@@ -219,72 +223,80 @@ def render_column(values: pa.Array, column: Column) -> pa.Array:
 def write_csv(batches: Iterable[pa.RecordBatch], schema: Schema, file: BinaryIO) -> None:
     """Write rows as CSV: for a schema that came from CSV every field has its original text.
 
-    Without a dialect in the schema: commas, a header, `\\n`, and `""` for an empty text beside an empty null.
+    Without a dialect in the schema: commas, a header, newlines, and an empty text in quotes to tell it from a null.
     """
     dialect = schema.csv or CsvDialect()
+    end = dialect.line_end.encode()
+    pending: Any = None
     if dialect.bom:
-        file.write(b"\xef\xbb\xbf")
-    end = dialect.line_end
-    pending = (
-        dialect.delimiter.join(_quote_name(name, dialect) for name in schema.names)
-        if dialect.header
-        else None
-    )
+        file.write(_BOM)
+    if dialect.header:
+        pending = dialect.delimiter.join(
+            _quoted_name(name, schema, dialect) for name in schema.names
+        ).encode()
     for batch in batches:
         for lines in _lines(batch, schema, dialect):
             if pending is not None:
-                file.write(pending.encode() + end.encode())
-            pending = None
-            # The line end goes between records here, so that the last can do without.
-            joined = pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), end)[0].as_py()
-            pending = joined
+                file.write(pending)
+                file.write(end)
+            # The last line is kept back: it may have to do without its end.
+            pending = pc.binary_join(pa.LargeListArray.from_arrays([0, len(lines)], lines), end.decode())[
+                0
+            ].as_buffer()
     if pending is not None:
-        file.write(pending.encode() + (end.encode() if dialect.final_line_end else b""))
+        file.write(pending)
+        file.write(end if dialect.final_line_end else b"")
 
 
-def _lines(
-    batch: pa.RecordBatch, schema: Schema, dialect: CsvDialect, rows: int = 16_384
-) -> Iterator[pa.Array]:
+def _lines(batch: pa.RecordBatch, schema: Schema, dialect: CsvDialect) -> Iterator[pa.Array]:
     """The records of a batch as texts without line ends, in pieces of bounded size."""
-    for start in range(0, batch.num_rows, rows):
-        piece = batch.slice(start, rows)
+    step = max(1, min(_PIECE_ROWS, _PIECE_BYTES * batch.num_rows // max(batch.nbytes, 1)))
+    for start in range(0, batch.num_rows, step):
+        piece = batch.slice(start, step)
         cells = [
-            _quote(render_column(values, column), values, column, schema)
+            _quoted(render_column(values, column), values, column, schema).cast(pa.large_string())
             for values, column in zip(piece.columns, schema.columns, strict=True)
         ]
         yield cells[0] if len(cells) == 1 else pc.binary_join_element_wise(*cells, dialect.delimiter)
 
 
-def _quote(texts: pa.Array, values: pa.Array, column: Column, schema: Schema) -> pa.Array:
+def _quoted(texts: pa.Array, values: pa.Array, column: Column, schema: Schema) -> pa.Array:
     """Fields as they stand in the file."""
     dialect = schema.csv or CsvDialect()
-    texts = texts.cast(pa.string())
     if dialect.quoting == "all" or (dialect.quoting == "text" and _is_word(column)):
-        needed = pa.array([True] * len(texts), pa.bool_())
-    elif column.text_format is not None:
+        return _in_quotes(texts)
+    if _never_needs_quotes(column, dialect):
         return texts
-    else:
-        needed = pc.match_substring_regex(texts, '[\r\n"' + f"\\{dialect.delimiter[0]}]")
-        if schema.csv is None:
-            # Only so can a reader tell an empty text from a null, or an empty line from a row.
-            empty = (
-                pc.equal(texts, "")
-                if len(schema.columns) == 1
-                else pc.and_(pc.equal(texts, ""), values.is_valid())
-            )
-            needed = pc.or_(needed, empty)
+    needed = pc.match_substring_regex(texts, f'[\r\n"{re.escape(dialect.delimiter[0])}]')
+    if schema.csv is None:
+        # Only so can a reader tell an empty text from a null, or an empty line from a row.
+        empty = pc.equal(texts, "")
+        needed = pc.or_(needed, empty if len(schema.columns) == 1 else pc.and_(empty, values.is_valid()))
     if not pc.any(needed, min_count=0).as_py():
         return texts
-    quoted = pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")
-    return pc.if_else(needed, quoted, texts)
+    return pc.if_else(needed, _in_quotes(texts), texts)
+
+
+def _never_needs_quotes(column: Column, dialect: CsvDialect) -> bool:
+    """Whether numbers and times, spelled as the column spells them, cannot hold the delimiter."""
+    mark = dialect.delimiter[0]
+    spelled = (column.text_format or "") + (column.null_text or "")
+    return column.text_format is not None and mark in ",;\t|" and mark not in spelled and '"' not in spelled
+
+
+def _in_quotes(texts: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")
 
 
 def _is_word(column: Column) -> bool:
     return column.kind in (Kind.text, Kind.categorical)
 
 
-def _quote_name(name: str, dialect: CsvDialect) -> str:
-    if dialect.quoting != "minimal" or any(mark in name for mark in (dialect.delimiter[0], '"', "\n", "\r")):
+def _quoted_name(name: str, schema: Schema, dialect: CsvDialect) -> str:
+    needs = any(mark in name for mark in (dialect.delimiter[0], '"', "\n", "\r")) or (
+        not name and len(schema.columns) == 1
+    )
+    if dialect.quoting != "minimal" or needs:
         return '"' + name.replace('"', '""') + '"'
     return name
 
@@ -314,4 +326,4 @@ def _with_wishes(column: Column, wanted: Column) -> Column:
     if column.nullable and not wanted.nullable:
         raise SchemaError(f"column {column.name!r}: holds nulls, its schema allows none (nullable: false)")
     kind = wanted.kind if wanted.kind in (Kind.text, Kind.categorical) else column.kind
-    return column.model_copy(update={"kind": kind, "bound": wanted.bound, "nullable": wanted.nullable})
+    return column.model_copy(update={"kind": kind, "bound": wanted.bound})

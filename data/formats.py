@@ -6,7 +6,8 @@ A format has a short name that a schema keeps in `Column.text_format`:
 `int`                     canonical integers: no sign but `-`, no leading zeros
 `fixed:2`                 this many decimals, trailing zeros included
 `shortest`                fewest digits that give the float back, whole numbers bare (`10`, `0.00001`, `1e-7`)
-`plain`                   the same, exponents as C and R write them (`10`, `1e-05`)
+`plain`                   the same, exponents as C writes them (`10`, `1e-05`)
+`r`, `readr`              the same, as R (`1e+05`) and its package readr (`1e3`) write exponents
 `repr`                    the same, whole numbers with `.0`, as Python writes floats (`10.0`, `1e-05`)
 `printf:%.18e`            C's conversion
 `bool:true/false`         the two words
@@ -30,6 +31,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from data.errors import SchemaError
+from data.floattext import ALIKE, ODD, STYLE, render_floats
 
 pc: Any = pyarrow.compute
 
@@ -37,9 +39,7 @@ NAN_SPELLINGS = ("nan", "NaN", "NAN")
 INF_SPELLINGS = ("inf", "Inf", "INF", "infinity", "Infinity", "INFINITY")
 BOOLEAN_WORDS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))
 _INTEGERS_PRINT_ALIKE = 10**15
-"""Below this magnitude the formats `_LIKE_INT` print an integer as `int` does."""
-_EXACT = 2.0**53
-"""Below this magnitude every integer is a float."""
+"""Below this magnitude the styles `ALIKE` print an integer as `int` does, unless it is `ODD`."""
 
 
 class TextFormat(Protocol):
@@ -138,18 +138,8 @@ class FloatFormat:
         return pc.if_else(finite, texts, words)
 
     def _render_finite(self, values: pa.Array) -> pa.Array:
-        texts = self._render_pointed(values)
+        texts = render_floats(values, self.style)
         return texts if self.decimal == "." else pc.replace_substring(texts, ".", self.decimal)
-
-    def _render_pointed(self, values: pa.Array) -> pa.Array:
-        if self.style.startswith("fixed:"):
-            return _render_fixed(values, int(self.style.removeprefix("fixed:")))
-        if self.style.startswith("printf:"):
-            conversion = self.style.removeprefix("printf:")
-            return _render_each(values, lambda value: conversion % value)
-        if self.style == "shortest":
-            return pc.cast(values, pa.string())
-        return _render_repr(values, whole=".0" if self.style == "repr" else "")
 
 
 @dataclass(frozen=True)
@@ -217,11 +207,11 @@ _UTC_SUFFIXES = ("Z", "+00:00")
 _FRACTIONS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _ISO = re.compile(r"\d{4}-\d\d-\d\d(?:([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|\+00:00)?)?")
 _ISO_PATTERN = re.compile(r"%Y-%m-%d(?:[T ]%H:%M(?::%S)?(?:Z|\+00:00)?)?")
+_SURE_DIGITS = 16
+"""A decimal of this length, point included, comes back from a float whatever its digits."""
 _NUMBER_STARTS = tuple("-0123456789")
 _DECIMAL = re.compile(r"-?\d+[.,](\d{1,15})")
 _EXPONENT = re.compile(r"-?\d[.,](\d+)e[+-]\d\d+")
-_LIKE_INT = ("shortest", "plain", "shortest decimal=,", "plain decimal=,")
-"""Formats that print integers below 10**15 as `int` does."""
 
 
 def guess_formats(text: str) -> list[TextFormat]:
@@ -235,8 +225,8 @@ def guess_formats(text: str) -> list[TextFormat]:
         forms += _guess_iso(match)
     if text.startswith(_NUMBER_STARTS):
         forms += [IntegerFormat(), IntegerFormat(pa.uint64())]
-        styles = ["shortest", "plain", "repr"]
-        if match := _DECIMAL.fullmatch(text):
+        styles = [*ALIKE, "repr"]
+        if (match := _DECIMAL.fullmatch(text)) and len(text) <= _SURE_DIGITS:
             styles.insert(0, f"fixed:{len(match[1])}")
         elif match := _EXPONENT.fullmatch(text):
             styles.append(f"printf:%.{len(match[1])}e")
@@ -249,15 +239,15 @@ def guess_formats(text: str) -> list[TextFormat]:
 
 def surviving_formats(forms: list[TextFormat], texts: pa.Array) -> list[TextFormat]:
     """Those of `forms` in which all these texts (without nulls, NaN or inf) come back."""
-    if forms and forms[0].spec == "int" and comes_back(forms[0], texts):
-        values = forms[0].parse(texts)
-        if _largest(values) < _INTEGERS_PRINT_ALIKE:  # Then nothing need be printed to know.
-            return [
-                form
-                for form in forms
-                if form.spec in _LIKE_INT or (form.spec == "int" and comes_back(form, texts))
-            ]
-    return [form for form in forms if comes_back(form, texts)]
+    if not forms:
+        return []
+    leader = forms[0]
+    if not _leads(leader) or not comes_back(leader, texts) or not _is_common(leader, texts):
+        return [form for form in forms if comes_back(form, texts)]
+    # The usual case: several styles print the same, and one of them has been tried.
+    return [
+        form for form in forms if form is leader or _prints_alike(form, leader) or comes_back(form, texts)
+    ]
 
 
 def find_format(spec: str, type_: pa.DataType, column: str) -> TextFormat:
@@ -273,7 +263,7 @@ def find_format(spec: str, type_: pa.DataType, column: str) -> TextFormat:
         return BooleanFormat(true, false)
     if pa.types.is_floating(type_):
         style, *options = spec.split(" ")
-        if re.fullmatch(r"fixed:(?:\d|1[0-5])|shortest|plain|repr|printf:%\.\d{1,3}[efg]", style):
+        if STYLE.fullmatch(style) and (style == "shortest" or pa.types.is_float64(type_)):
             words = {key: word for key, _, word in (option.partition("=") for option in options)}
             if set(words) <= {"nan", "inf", "decimal"}:
                 return FloatFormat(style, **words, type=type_)
@@ -307,50 +297,20 @@ def _iso_texts(stamps: np.ndarray[Any, Any], unit: Any) -> pa.Array:
     return pa.array(np.datetime_as_string(stamps, unit=unit), pa.string())
 
 
-def _largest(values: pa.Array) -> int:
-    """Largest magnitude among integers."""
-    extremes = pc.min_max(values).as_py()
-    return max(abs(extremes["min"] or 0), abs(extremes["max"] or 0))
+def _leads(form: TextFormat) -> bool:
+    return isinstance(form, IntegerFormat) or (isinstance(form, FloatFormat) and form.style == "shortest")
 
 
-def _render_fixed(values: pa.Array, decimals: int) -> pa.Array:
-    """Texts with so many decimals; shortest where that would not give the value back."""
-    numbers = pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False)
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.rint(np.abs(numbers) * 10.0**decimals)
-        kept = (scaled < _EXACT) & (scaled / 10.0**decimals == np.abs(numbers))
-        units = np.where(kept, scaled, 0.0).astype(np.int64)
-    whole, rest = np.divmod(units, 10**decimals)
-    texts = pc.cast(pa.array(whole), pa.string())
-    if decimals:
-        digits = pc.utf8_lpad(pc.cast(pa.array(rest), pa.string()), decimals, "0")
-        texts = pc.binary_join_element_wise(texts, digits, ".")
-    negative = np.signbit(numbers)
-    if negative.any():
-        texts = pc.if_else(pa.array(negative), pc.binary_join_element_wise("-", texts, ""), texts)
-    if not kept.all():
-        texts = pc.if_else(pa.array(kept), texts, pc.cast(values, pa.string()))
-    return pc.if_else(values.is_null(), None, texts) if values.null_count else texts
+def _is_common(form: TextFormat, texts: pa.Array) -> bool:
+    """Whether nothing in these texts, which come back in `form`, is written otherwise in a style of `ALIKE`."""
+    if isinstance(form, IntegerFormat):
+        extremes = pc.min_max(form.parse(texts)).as_py()
+        if max(abs(extremes["min"]), abs(extremes["max"])) >= _INTEGERS_PRINT_ALIKE:
+            return False
+    return not pc.any(pc.match_substring_regex(texts, ODD), min_count=0).as_py()
 
 
-def _render_repr(values: pa.Array, whole: str) -> pa.Array:
-    """Python's shortest form; whole numbers end in `whole`."""
-    texts = pc.cast(values, pa.string())
-    if whole:
-        bare = pc.invert(pc.match_substring_regex(texts, r"[.a-z]"))
-        texts = pc.if_else(bare, pc.binary_join_element_wise(texts, whole, ""), texts)
-    size = pc.abs(values)
-    odd = pc.and_(pc.or_(pc.less(size, 1e-4), pc.greater_equal(size, 1e15)), pc.not_equal(values, 0.0))
-    odd = pc.fill_null(pc.and_(odd, pc.is_finite(values)), False)
-    if not pc.any(odd, min_count=0).as_py():
-        return texts
-    # Few values need an exponent, and Python is the authority on how it writes one.
-    exact = _render_each(
-        pc.filter(values, odd), lambda value: repr(value) if whole else repr(value).removesuffix(".0")
-    )
-    return pc.replace_with_mask(texts, odd, exact)
-
-
-def _render_each(values: pa.Array, render: Any) -> pa.Array:
-    """One Python call a value: for rare formats only."""
-    return pa.array([None if value is None else render(value) for value in values.to_pylist()], pa.string())
+def _prints_alike(form: TextFormat, leader: TextFormat) -> bool:
+    if not isinstance(form, FloatFormat) or form.style not in ALIKE:
+        return False
+    return not isinstance(leader, FloatFormat) or form.decimal == leader.decimal

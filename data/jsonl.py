@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.json
 
 from data.csvtext import ColumnTyper, parse_column, render_column
@@ -17,6 +17,7 @@ from data.errors import SchemaError, SourceError
 from data.files import DataFile, one_line
 from data.schema import Column, Kind, Schema
 
+pc: Any = pyarrow.compute
 pj: Any = pyarrow.json
 
 _BLOCK = 1 << 23
@@ -99,9 +100,8 @@ class JsonLines:
     def _unified(self, file: DataFile, line: int, field: pa.Field, known: pa.DataType | None) -> pa.DataType:
         type_ = field.type if known is None else _common(known, field.type)
         if type_ is None:
-            raise SchemaError(
-                f"{file.path}, line {line} or after: {field.name!r} holds {field.type}, before it held {known}; make them one type"
-            )
+            told = f"{field.name!r} holds {field.type}, before it held {known}"
+            raise SchemaError(f"{file.path}, line {line} or after: {told}; make them one type")
         return type_
 
 
@@ -120,12 +120,10 @@ def write_jsonl(batches: Iterable[pa.RecordBatch], schema: Schema, file: BinaryI
 
 
 def _plain(values: pa.Array, column: Column) -> list[Any]:
-    if column.kind is Kind.timestamp and values.null_count < len(values):
-        texts = render_column(values, column)
-        return np.where(
-            values.is_valid().to_numpy(zero_copy_only=False), np.array(texts.to_pylist(), object), None
-        ).tolist()
-    return values.to_pylist()
+    if column.kind is not Kind.timestamp:
+        return values.to_pylist()
+    texts = render_column(values, column)
+    return pc.if_else(values.is_valid(), texts, None).to_pylist()
 
 
 def _as_text(value: Any) -> str:
@@ -196,9 +194,8 @@ def _explained(path: str, first: int, block: bytes, error: Exception) -> SourceE
                 f"{path}, line {number}, column {wrong.colno}: not JSON: {wrong.msg}; mend the line"
             )
         except UnicodeDecodeError as wrong:
-            return SourceError(
-                f"{path}, line {number}, byte {wrong.start + 1}: 0x{raw[wrong.start]:02x} is not UTF-8; convert the file"
-            )
+            told = f"byte 0x{raw[wrong.start]:02x} is not UTF-8"
+            return SourceError(f"{path}, line {number}: {told}; convert the file (iconv -t UTF-8)")
         if not isinstance(value, dict):
             return SourceError(
                 f'{path}, line {number}: is no object; each line must read {{"name": value, ...}}'
@@ -210,9 +207,12 @@ def _explained(path: str, first: int, block: bytes, error: Exception) -> SourceE
 def _check_integers(path: str, first: int, block: bytes) -> None:
     """SourceError for a whole number that 64 bits cannot hold: Arrow would round it."""
     for number, raw in enumerate(block.split(b"\n"), first):
-        if not _LONG_INTEGER.search(raw):
-            continue
-        beyond: list[str] = []
-        json.loads(raw, parse_int=lambda text: beyond.append(text) if abs(int(text)) >= 2**63 else None)
-        if beyond:
-            raise SourceError(f"{path}, line {number}: {beyond[0]} is beyond 64 bits; write it in quotes")
+        if _LONG_INTEGER.search(raw):
+            json.loads(raw, parse_int=lambda text, line=number: _checked(text, f"{path}, line {line}"))
+
+
+def _checked(text: str, place: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise SourceError(f"{place}: {text} is beyond 64 bits; write it in quotes")
+    return number

@@ -1,7 +1,8 @@
-"""Kinds of columns, and the base of all records."""
+"""Kinds of columns, the base of all records, and how messages list names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import pyarrow as pa
@@ -64,3 +65,8 @@ def kind_of(type_: pa.DataType) -> Kind:
 def is_text(type_: pa.DataType) -> bool:
     """Whether values are Unicode strings of any layout."""
     return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+
+
+def listed(names: Sequence[str]) -> str:
+    """All column names, or the first of very many."""
+    return f"the columns are {', '.join(names[:50])}" + (", ..." if len(names) > 50 else "")

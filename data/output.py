@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -33,7 +33,7 @@ def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path:
     """
     target = Path(path)
     ending = check_ending(target)
-    batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
+    batches: Iterable[pa.RecordBatch] = cast(Any, rows).to_batches() if isinstance(rows, pa.Table) else rows
     with atomic_path(target) as temporary, temporary.open("wb") as file:
         if ending == ".parquet":
             _write_parquet(batches, schema, file)

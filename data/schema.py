@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from data.arrowtypes import decode_field, decode_metadata, encode_field, encode_metadata, parse_type
 from data.bounds import Bound, parse_bound, resolve_bounds
 from data.errors import BoundError, SchemaError
-from data.kinds import CATEGORY_CAP, DEFAULT_TYPES, Frozen, Kind, is_text, kind_of
+from data.kinds import CATEGORY_CAP, DEFAULT_TYPES, Frozen, Kind, is_text, kind_of, listed
 
 __all__ = [
     "CATEGORY_CAP",
@@ -38,6 +38,7 @@ __all__ = [
     "Schema",
     "is_text",
     "kind_of",
+    "listed",
     "parse_bound",
     "resolve_bounds",
 ]
@@ -176,7 +177,7 @@ class Schema(Frozen):
         for column in self.columns:
             if column.name == name:
                 return column
-        raise SchemaError(f"there is no column {name!r}; {_listed(self.names)}")
+        raise SchemaError(f"there is no column {name!r}; {listed(self.names)}")
 
     def select(self, names: Sequence[str]) -> Schema:
         """These columns, in this order."""
@@ -192,15 +193,14 @@ class Schema(Frozen):
         for wish in wanted.columns:
             if wish.name not in found:
                 raise SchemaError(
-                    f"{place}: has no column {wish.name!r}, which the schema asks for; {_listed(self.names)}"
+                    f"{place}: has no column {wish.name!r}, which the schema asks for; {listed(self.names)}"
                 )
             column = found[wish.name]
             same_kind = wish.kind is column.kind or {wish.kind, column.kind} == {Kind.text, Kind.categorical}
             if wish.type != column.type and not (same_kind and wish.arrow == DEFAULT_TYPES.get(wish.kind)):
-                raise SchemaError(
-                    f"{place}: column {wish.name!r} is {column.arrow}, the schema asks for {wish.arrow}; mend one of them"
-                )
-            update = {"kind": wish.kind, "bound": wish.bound, "nullable": wish.nullable}
+                told = f"column {wish.name!r} is {column.arrow}, the schema asks for {wish.arrow}"
+                raise SchemaError(f"{place}: {told}; mend one of them")
+            update = {"kind": wish.kind, "bound": wish.bound, "nullable": column.nullable and wish.nullable}
             found[wish.name] = column.model_copy(update=update)
         return self.model_copy(update={"columns": tuple(found.values())})
 
@@ -289,11 +289,6 @@ class ColumnStats(Frozen):
     """Their standard deviation (divided by n)."""
     categories: tuple[str, ...] | None = None
     """The distinct values of a categorical column, sorted."""
-
-
-def _listed(names: Sequence[str]) -> str:
-    """All column names, or the first of very many."""
-    return f"the columns are {', '.join(names[:50])}" + (", ..." if len(names) > 50 else "")
 
 
 def _first_error(error: ValidationError) -> str:
