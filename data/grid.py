@@ -259,7 +259,10 @@ class TableGrid(BaseModel):
         return cls.model_validate(data)
 
     def __getitem__(self, name: str) -> ColumnGrid:
-        return next(c for c in self.columns if c.name == name)
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
 
 
 def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
