@@ -153,6 +153,17 @@ class Registry:
             return None
         return next((v for v in self.versions(name) if alias in v.aliases), None)
 
+    def with_digest(self, name: str, digest: str) -> Version | None:
+        """The version that holds the model with this digest; one with an alias goes before the latest."""
+        known = [v for v in self.versions(name) if v.digest == digest] if self._exists(name) else []
+        return next((v for v in known if v.aliases), known[0] if known else None)
+
+    def has(self, name: str, version: int, digest: str) -> bool:
+        """Whether this version is there and holds the model with this digest."""
+        return self._exists(name) and any(
+            v.version == version and v.digest == digest for v in self.versions(name)
+        )
+
     # -- making versions
 
     def register(self, name: str, *, run_id: str, folder: Path, tags: Mapping[str, str]) -> Version:
@@ -162,10 +173,9 @@ class Registry:
         """
         with self.locked():
             self._make(name)
-            known = [v for v in self.versions(name) if v.digest == tags[DIGEST]]
+            known = self.with_digest(name, tags[DIGEST])
             if known:
-                # A rollback or an alias may be on any of them; the one in use goes before the latest.
-                return next((v for v in known if v.aliases), known[0])
+                return known
             with self.store.explained():
                 return self._register(name, run_id, folder, tags)
 

@@ -21,6 +21,7 @@ from flows import provenance, signature
 from flows.cache import SOURCES
 from flows.registry import Registry, Version
 from flows.signature import Wire
+from vae.settings import Settings
 
 CHECK_ROWS = 64
 REQUIREMENTS = (
@@ -35,10 +36,24 @@ REQUIREMENTS = (
     "xxhash",
     "mlflow",
 )
-WIRE_NAME, ROWS_NAME, CODES_NAME = "wire.json", "check-rows.parquet", "check-codes.parquet"
+WIRE_NAME, BOUNDS_NAME, ROWS_NAME, CODES_NAME = (
+    "wire.json",
+    "bounds.json",
+    "check-rows.parquet",
+    "check-codes.parquet",
+)
 
 
-def pack(target: Path, *, model: Path, dataset: Dataset, digest: str) -> Path:
+class Card(Settings):
+    """What a version says of its error bounds."""
+
+    specs: tuple[str, ...]
+    """As written."""
+    bounds: dict[str, float]
+    """Absolute widths, by column."""
+
+
+def pack(target: Path, *, model: Path, dataset: Dataset, digest: str, card: Card) -> Path:
     """Write the MLflow model `target`: the model's files, how rows travel to it, and rows with their codes.
 
     Nothing is pickled: the code is `flows.served` and the packages `data` and `vae`, copied; the state is safetensors
@@ -50,19 +65,20 @@ def pack(target: Path, *, model: Path, dataset: Dataset, digest: str) -> Path:
 
     wire = signature.wire_of(dataset.schema, dataset.stats)
     with tempfile.TemporaryDirectory() as scratch:
-        card = Path(scratch) / "card"
-        card.mkdir()
-        (card / WIRE_NAME).write_text(
+        beside = Path(scratch) / "card"
+        beside.mkdir()
+        (beside / WIRE_NAME).write_text(
             json.dumps({name: way.model_dump() for name, way in wire.items()}), encoding="utf-8"
         )
-        shutil.copy(dataset.path / MANIFEST_NAME, card / MANIFEST_NAME)
+        (beside / BOUNDS_NAME).write_text(card.model_dump_json(), encoding="utf-8")
+        shutil.copy(dataset.path / MANIFEST_NAME, beside / MANIFEST_NAME)
         rows = dataset.table(rows=slice(0, CHECK_ROWS))
-        pq.write_table(rows, card / ROWS_NAME)
-        pq.write_table(codes.sparse_table(codes.encode_rows(store.load(model), rows)), card / CODES_NAME)
+        pq.write_table(rows, beside / ROWS_NAME)
+        pq.write_table(codes.sparse_table(codes.encode_rows(store.load(model), rows)), beside / CODES_NAME)
         mlflow.pyfunc.save_model(
             str(target),
             python_model=str(Path(__file__).with_name("served.py")),
-            artifacts={"model": str(model), "card": str(card)},
+            artifacts={"model": str(model), "card": str(beside)},
             code_paths=[str(source) for source in SOURCES],
             pip_requirements=provenance.pinned(*REQUIREMENTS),
             signature=signature.build_signature(wire),
@@ -82,6 +98,12 @@ def model_folder(mlflow_model: Path) -> Path:
 def manifest_of(mlflow_model: Path) -> Manifest:
     """The manifest of the dataset that the model was trained on."""
     return Manifest.read(mlflow_model / "artifacts" / "card")
+
+
+def bounds_of(mlflow_model: Path) -> tuple[tuple[str, ...], dict[str, float]]:
+    """The error bounds that a logged model was trained for: as written, and absolute."""
+    card = Card.model_validate_json((mlflow_model / "artifacts" / "card" / BOUNDS_NAME).read_bytes())
+    return card.specs, card.bounds
 
 
 def wire_in(mlflow_model: Path) -> dict[str, Wire]:

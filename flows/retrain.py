@@ -38,10 +38,10 @@ def retrain(
     waiting = f"another run works on {job.out}; waiting for it to end"
     with file_lock(job.lock, on_wait=lambda: get_run_logger().info(waiting)):
         dataset = tasks.ingest(job)
-        tasks.validate(job, dataset)
-        model = tasks.train(job, dataset)
+        checked = tasks.validate(job, dataset)
+        model = tasks.train(job, dataset, checked)
         codes = tasks.extract(job, dataset, model)
-        archive = tasks.compress(job, dataset, model)
+        archive = tasks.compress(job, dataset, checked, model)
         report = tasks.evaluate(job, dataset, model, codes, archive)
-        version = tasks.register(job, dataset, model, report)
+        version = tasks.register(job, dataset, checked, model, archive, report)
     return Outcome.of(job, dataset, model, codes, archive, report, version)

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from prefect import task
 from prefect.artifacts import (
-    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -23,11 +22,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from data.errors import GateError
+from data.gate import require
 from flows import cache, work
 from flows.hooks import ON_TASK_FAILURE, outside_failed
 from flows.jobs import Job
-from flows.work import Archived, Coded, Evaluated, Ingested, Registered, Trained
+from flows.work import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
 from vae.settings import Settings
 
 HOUR = 3600
@@ -88,36 +87,38 @@ def ingest(job: Job) -> Ingested:
 
 
 @task(task_run_name="validate-{job.name}", timeout_seconds=HOUR, **outside, **shell)
-def validate(job: Job, dataset: Ingested) -> None:
+def validate(job: Job, dataset: Ingested) -> Checked:
     """Stop before training if the data is not what the champion's was."""
-    findings = work.findings(job, dataset)
-    if findings:
-        create_table_artifact(findings, key="data-gate", description=f"Checks of {job.name} before training")
-    failed = [f for f in findings if not f["passed"]]
-    if failed:
-        get_run_logger().error("data gate:\n%s", work.as_text(failed))
-        first = failed[0]
-        raise GateError(
-            f"{job.source}: {len(failed)} of {len(findings)} checks failed, the first: column {first['column']!r},"
-            f" {first['check']} is {first['value']}, allowed {first['limit']}; if the data is right, widen"
-            " settings.data_gate"
+    findings, checked = work.check(job, dataset)
+    rows = [finding._asdict() for finding in findings]
+    create_table_artifact(rows, key="data-gate", description=f"Checks of {job.name} before training")
+    failed = [finding for finding in findings if not finding.passed]
+    for finding in failed:
+        get_run_logger().error(
+            "data gate: %s: %s is %s, allowed is %s",
+            finding.column or "table",
+            finding.check,
+            finding.value,
+            finding.limit,
         )
+    require(failed)
+    return checked
 
 
 @task(task_run_name="train-{job.name}", timeout_seconds=48 * HOUR, **shell)
-def train(job: Job, dataset: Ingested) -> Trained:
+def train(job: Job, dataset: Ingested, checked: Checked) -> Trained:
     """A model of the training split; a training that was killed goes on where it was."""
     settings = job.settings
     inputs = {
         "data": dataset.digest,
         "model": settings.model,
         "train": settings.train,
-        "bounds": settings.bounds,
+        "bounds": checked.bounds,
     }
 
     def make() -> Trained:
         bar = ProgressArtifact("training", f"Training on {job.name}")
-        return work.train(job, dataset, bar, get_run_logger().info)
+        return work.train(job, dataset, checked, bar, get_run_logger().info)
 
     return made_once(job, "train", Trained, inputs, make, job.model)
 
@@ -130,13 +131,13 @@ def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
 
 
 @task(task_run_name="compress-{job.name}", timeout_seconds=24 * HOUR, **shell)
-def compress(job: Job, dataset: Ingested, model: Trained) -> Archived:
+def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained) -> Archived:
     """The verified archive of the dataset."""
-    inputs = {"data": dataset.digest, "model": model.digest, "bounds": job.settings.bounds}
+    inputs = {"data": dataset.digest, "model": model.digest, "bounds": checked.bounds}
 
     def make() -> Archived:
         bar = ProgressArtifact("compression", f"Archive of {job.name}")
-        return work.compress(job, dataset, model, bar)
+        return work.compress(job, dataset, checked, model, bar)
 
     archived = made_once(job, "compress", Archived, inputs, make, job.archive)
     rows = work.archive_table(job.archive)
@@ -160,10 +161,16 @@ def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive:
 
 
 @task(task_run_name="register-{job.name}", timeout_seconds=6 * HOUR, **outside, **shell)
-def register(job: Job, dataset: Ingested, model: Trained, report: Evaluated) -> Registered:
+def register(
+    job: Job, dataset: Ingested, checked: Checked, model: Trained, archive: Archived, report: Evaluated
+) -> Registered:
     """A version in the registry, and the gate's word on it."""
-    registered = work.register(job, dataset, model, report, get_run_logger().info)
-    create_markdown_artifact(
-        work.verdict_text(registered), key="registry-gate", description="What the gate said"
-    )
+    from flows.register import register as register_version
+
+    registered = register_version(job, dataset, checked, model, archive, report, get_run_logger().info)
+    rows = [
+        {"model": registered.name, "version": registered.version, "reason": r} for r in registered.reasons
+    ]
+    words = "promoted" if registered.promoted else "not promoted"
+    create_table_artifact(rows, key="registry-gate", description=f"Version {registered.version} is {words}")
     return registered

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from data import gate as data_gate
 from data.bounds import resolve_bounds
 from data.dataset import Dataset
-from data.gate import check
 from data.ingest import open_dataset
 from data.manifest import Manifest
 from flows import cache
@@ -36,6 +36,13 @@ class Ingested(Settings):
     """SHA-256 of its content."""
     rows: int
     """Its rows."""
+
+
+class Checked(Settings):
+    """Data that passed its gate."""
+
+    bounds: dict[str, float]
+    """Absolute error bounds of the columns that need not be exact."""
 
 
 class Trained(Settings):
@@ -172,19 +179,29 @@ def ingest(job: Job, advance: Advance) -> Ingested:
     return Ingested(path=dataset.path, digest=dataset.manifest.digest, rows=dataset.rows)
 
 
-def findings(job: Job, dataset: Ingested) -> list[dict[str, Any]]:
-    """The checks of the data gate against what the champion was trained on."""
+def check(job: Job, dataset: Ingested) -> tuple[list[data_gate.Finding], Checked]:
+    """The data gate against what the champion was trained on, and the error bounds to train for.
+
+    A bound in percent is of the range of the data that it was first resolved on: as long as the champion was trained
+    for the same bounds as written, its widths hold, or no challenger could ever be compared with it.
+    """
     from flows.registry import Registry
-    from flows.reload import manifest_of
+    from flows.reload import bounds_of, manifest_of
 
     registry = Registry(Store(job.tracking()))
     champion = registry.champion(registry.store.tracking.model_name(job.name))
-    reference = manifest_of(registry.download(champion.uri)) if champion else None
-    found = check(Manifest.read(dataset.path), reference, job.settings.data_gate)
-    rows = [dict(finding._asdict()) for finding in found]
-    if job.settings.allow_schema_change:
-        rows = [{**row, "passed": row["passed"] or row["check"] == "type"} for row in rows]
-    return rows
+    folder = registry.download(champion.uri) if champion else None
+    data = open_dataset(dataset.path)
+    settings = job.settings
+    found = data_gate.check(data.manifest, manifest_of(folder) if folder else None, settings.data_gate)
+    if settings.allow_schema_change:
+        found = [finding._replace(passed=finding.passed or finding.check == "type") for finding in found]
+    widths = resolve_bounds(settings.bounds, data.schema, data.stats)
+    if folder:
+        specs, known = bounds_of(folder)
+        if specs == settings.bounds and known.keys() == widths.keys():
+            widths = known
+    return found, Checked(bounds=widths)
 
 
 # -- the run in MLflow
@@ -249,7 +266,7 @@ def flow_run_id() -> str:
 # -- train, code, compress, evaluate
 
 
-def train(job: Job, dataset: Ingested, advance: Advance, say: Say) -> Trained:
+def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: Say) -> Trained:
     """A model of the training split, its curves in the run as they grow."""
     from vae import pipeline
 
@@ -275,7 +292,7 @@ def train(job: Job, dataset: Ingested, advance: Advance, say: Say) -> Trained:
         trained = pipeline.fit(
             data.table(),
             data.schema,
-            bounds=bounds_of(job, data),
+            bounds=checked.bounds,
             model=job.settings.model,
             training=job.settings.train,
             split=split_of(data),
@@ -292,11 +309,6 @@ def train(job: Job, dataset: Ingested, advance: Advance, say: Say) -> Trained:
     return Trained(path=job.model, digest=trained.digest, seconds=seconds)
 
 
-def bounds_of(job: Job, data: Dataset) -> dict[str, float]:
-    """Absolute error bounds, by column."""
-    return resolve_bounds(job.settings.bounds, data.schema, data.stats)
-
-
 def split_of(data: Dataset) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """0 train, 1 validation, 2 test for every row."""
     return data.split_of(np.arange(data.rows, dtype=np.int64))
@@ -311,19 +323,23 @@ def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
     return Coded(path=job.codes, digest=cache.file_digest(job.codes))
 
 
-def compress(job: Job, dataset: Ingested, model: Trained, advance: Advance) -> Archived:
+def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained, advance: Advance) -> Archived:
     """The verified archive."""
     from vae import pipeline, store
 
     data = open_dataset(dataset.path)
     origin = data.manifest.source
+
+    def on_progress(stage: Any, share: float = 0.0) -> None:
+        advance(share if stage == "write" else 0.0)
+
     report = pipeline.compress(
         data.table(),
         job.archive,
-        bounds=bounds_of(job, data),
+        bounds=checked.bounds,
         model=store.load(model.path),
         facts={"source_bytes": origin.source_bytes, "stored_bytes": origin.stored_bytes},
-        on_progress=_share_of(advance),
+        on_progress=on_progress,  # type: ignore[arg-type]
     )
     advance(1.0)
     return Archived(
@@ -334,9 +350,68 @@ def compress(job: Job, dataset: Ingested, model: Trained, advance: Advance) -> A
     )
 
 
-def _share_of(advance: Advance) -> Callable[[Mapping[str, Any]], None]:
-    def on_progress(event: Mapping[str, Any]) -> None:
-        if event.get("steps"):
-            advance(event["step"] / event["steps"])
+def evaluate(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Evaluated:
+    """Numbers and figures on held-out rows; both go into the model's run."""
+    from vae import evaluate as evaluation
+    from vae import store
 
-    return on_progress
+    data = open_dataset(dataset.path)
+    tracker = Store(job.tracking())
+    run_id = run_of(job, tracker, dataset, run_key(job, dataset))
+    with tracker.recording(run_id) as metrics:
+        numbers, figures = evaluation.evaluate(
+            store.load(model.path), data.table(), job.report, split=split_of(data), archive_path=archive.path
+        )
+        metrics.add(evaluation.flat(numbers))
+    numbers_file = job.report / evaluation.NUMBERS_NAME
+    tracker.log_files(run_id, {"figures": list(figures), "": [numbers_file]})
+    with tracker.explained():
+        tracker.client.log_text(run_id, json.dumps(archive_report(archive.path), indent=1), "archive.json")
+    return Evaluated(
+        path=job.report, digest=cache.file_digest(numbers_file), numbers=numbers, figures=figures
+    )
+
+
+# -- what people see
+
+
+def archive_report(path: Path) -> dict[str, Any]:
+    """The report of an archive, as `svae inspect --json` prints it."""
+    from vae.codec import archive
+
+    with archive.open(path, inspect=True) as opened:
+        return opened.report().model_dump(mode="json")
+
+
+def archive_table(path: Path) -> list[dict[str, Any]]:
+    """Bits, coder and bound of each column."""
+    keys = ("name", "kind", "coder", "bits_per_value", "bytes", "bound", "max_error")
+    return [{key: column[key] for key in keys} for column in archive_report(path)["per_column"]]
+
+
+def column_table(dataset: Path) -> list[dict[str, Any]]:
+    """Kind, nulls and range of each column of a dataset."""
+    manifest = Manifest.read(dataset)
+    return [
+        {
+            "name": column.name,
+            "kind": column.kind.value,
+            "type": column.arrow,
+            "nulls": manifest.columns[column.name].nulls,
+            "distinct": manifest.columns[column.name].distinct,
+            "min": manifest.columns[column.name].min,
+            "max": manifest.columns[column.name].max,
+        }
+        for column in manifest.schema.columns
+    ]
+
+
+def summary_table(evaluated: Evaluated) -> list[dict[str, Any]]:
+    """The main numbers of an evaluation, one a row; those of single columns are in the figures."""
+    from vae.evaluate import flat
+
+    return [
+        {"name": name, "value": value}
+        for name, value in flat(evaluated.numbers).items()
+        if "/columns/" not in name
+    ]
