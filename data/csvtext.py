@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
@@ -227,29 +228,27 @@ def write_csv(batches: Iterable[pa.RecordBatch], schema: Schema, file: BinaryIO)
     """
     dialect = schema.csv or CsvDialect()
     end = dialect.line_end.encode()
-    pending: Any = None
+    pending: bytes | memoryview = b""
     if dialect.bom:
         file.write(_BOM)
     if dialect.header:
-        pending = dialect.delimiter.join(
-            _quoted_name(name, schema, dialect) for name in schema.names
-        ).encode()
+        pending = (
+            dialect.delimiter.join(_quoted_name(name, schema, dialect) for name in schema.names).encode()
+            + end
+        )
     for batch in batches:
         for lines in _lines(batch, schema, dialect):
-            if pending is not None:
-                file.write(pending)
-                file.write(end)
-            # The last line is kept back: it may have to do without its end.
-            pending = pc.binary_join(pa.LargeListArray.from_arrays([0, len(lines)], lines), end.decode())[
-                0
-            ].as_buffer()
-    if pending is not None:
-        file.write(pending)
-        file.write(end if dialect.final_line_end else b"")
+            file.write(pending)
+            pending = lines  # Kept back: the last line may have to do without its end.
+    file.write(pending if dialect.final_line_end else pending[: len(pending) - len(end)])
 
 
-def _lines(batch: pa.RecordBatch, schema: Schema, dialect: CsvDialect) -> Iterator[pa.Array]:
-    """The records of a batch as texts without line ends, in pieces of bounded size."""
+def _lines(batch: pa.RecordBatch, schema: Schema, dialect: CsvDialect) -> Iterator[memoryview]:
+    """The records of a batch as UTF-8, in pieces of bounded size."""
+    # Large strings throughout, or two columns of long texts would not fit in one.
+    delimiter, end, nothing = (
+        pa.scalar(text, pa.large_string()) for text in (dialect.delimiter, dialect.line_end, "")
+    )
     step = max(1, min(_PIECE_ROWS, _PIECE_BYTES * batch.num_rows // max(batch.nbytes, 1)))
     for start in range(0, batch.num_rows, step):
         piece = batch.slice(start, step)
@@ -257,7 +256,9 @@ def _lines(batch: pa.RecordBatch, schema: Schema, dialect: CsvDialect) -> Iterat
             _quoted(render_column(values, column), values, column, schema).cast(pa.large_string())
             for values, column in zip(piece.columns, schema.columns, strict=True)
         ]
-        yield cells[0] if len(cells) == 1 else pc.binary_join_element_wise(*cells, dialect.delimiter)
+        records = pc.binary_join_element_wise(*cells, delimiter)
+        _, offsets, data = pc.binary_join_element_wise(records, end, nothing).buffers()
+        yield memoryview(data)[: np.frombuffer(offsets, np.int64)[piece.num_rows]]
 
 
 def _quoted(texts: pa.Array, values: pa.Array, column: Column, schema: Schema) -> pa.Array:
