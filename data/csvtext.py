@@ -266,13 +266,14 @@ def _quoted(texts: pa.Array, values: pa.Array, column: Column, schema: Schema) -
     dialect = schema.csv or CsvDialect()
     if dialect.quoting == "all" or (dialect.quoting == "text" and _is_word(column)):
         return _in_quotes(texts)
-    if _never_needs_quotes(column, dialect):
+    if len(schema.columns) > 1 and _never_needs_quotes(column, dialect):
         return texts
     needed = pc.match_substring_regex(texts, f'[\r\n"{re.escape(dialect.delimiter[0])}]')
-    if schema.csv is None:
+    alone = len(schema.columns) == 1
+    if schema.csv is None or (alone and dialect.quoted_empty):
         # Only so can a reader tell an empty text from a null, or an empty line from a row.
         empty = pc.equal(texts, "")
-        needed = pc.or_(needed, empty if len(schema.columns) == 1 else pc.and_(empty, values.is_valid()))
+        needed = pc.or_(needed, empty if alone else pc.and_(empty, values.is_valid()))
     if not pc.any(needed, min_count=0).as_py():
         return texts
     return pc.if_else(needed, _in_quotes(texts), texts)

@@ -84,6 +84,7 @@ class JsonLines:
     def _parse(self, file: DataFile, line: int, block: bytes, schema: pa.Schema | None) -> pa.Table:
         """One block of lines; SourceError names the line that is at fault."""
         try:
+            block.decode()  # Arrow does not look.
             table = pj.read_json(
                 io.BytesIO(block),
                 read_options=pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
@@ -200,8 +201,10 @@ def _explained(path: str, first: int, block: bytes, error: Exception) -> SourceE
             return SourceError(
                 f'{path}, line {number}: is no object; each line must read {{"name": value, ...}}'
             )
-    told = re.sub(r" in row \d+$", "", one_line(error))
-    return SourceError(f"{path}, line {first} or after: {told}; make the types one")
+    told, _, row = one_line(error).removeprefix("JSON parse error: ").partition(" in row ")
+    lines = [number for number, raw in enumerate(block.split(b"\n"), first) if raw.strip()]
+    line = lines[int(row)] if row.isdigit() and int(row) < len(lines) else first
+    return SourceError(f"{path}, line {line}: {told}; mend the line, or make the types one")
 
 
 def _check_integers(path: str, first: int, block: bytes) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ class ParquetFiles:
         for file in files:
             if file.size == 0:
                 raise SourceError(f"{file.path}: is empty")
-        with explained(first.path):
+        with _is_parquet(first.path):
             self._dataset = ds.dataset(
                 [file.path for file in files],
                 filesystem=first.system,
@@ -58,7 +59,7 @@ class ParquetFiles:
         known: pa.Schema | None = None
         rows = 0
         for fragment in self._dataset.get_fragments():
-            with explained(fragment.path):
+            with _is_parquet(fragment.path):
                 schema = fragment.physical_schema
                 rows += fragment.count_rows()
             known = schema if known is None else known
@@ -69,3 +70,14 @@ class ParquetFiles:
     def _scan(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with explained(self._dataset.files[0]):
             yield from self._dataset.to_batches(columns=columns, batch_readahead=2, fragment_readahead=1)
+
+
+@contextmanager
+def _is_parquet(path: str) -> Generator[None]:
+    """Arrow's words for a file that is no Parquet are many; ours are few."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SourceError(f"{path}: is not Parquet, or is damaged or cut short; fetch it again") from error

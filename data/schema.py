@@ -144,6 +144,8 @@ class CsvDialect(Frozen):
     """Whether the last record has its line end."""
     quoting: Literal["minimal", "all", "text"] = "minimal"
     """Which fields stand in double quotes: those that must, all, or the header and all of text columns."""
+    quoted_empty: bool = False
+    """Whether an empty field stands in quotes; told apart only where it is alone on its line."""
     bom: bool = False
     """Whether the file opens with a UTF-8 byte order mark."""
 
