@@ -13,11 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from vae.codec.blocks import BlockModel
+from vae.codec.container import DEFAULT_BLOCK_ROWS as BLOCK_ROWS
 from vae.codec.reader import Archive, Rows
 from vae.codec.summary import ArchiveReport
 from vae.codec.writer import write
 
-__all__ = ["Archive", "ArchiveReport", "Rows", "open", "write"]
+__all__ = ["BLOCK_ROWS", "Archive", "ArchiveReport", "Rows", "open", "write"]
 
 
 def open(

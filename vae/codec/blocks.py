@@ -29,7 +29,8 @@ import pyarrow.compute as _pc
 from data.errors import DamagedError
 from data.grid import Coded, ColumnGrid, State
 from vae.codec.columns import pack, unpack
-from vae.codec.container import ColumnCoding, Cursor, put_varint
+from vae.codec.container import ColumnCoding
+from vae.codec.framing import Cursor, put_varint
 from vae.codec.numbers import Budget, pack_numbers, unpack_numbers
 from vae.codec.structure import Cells, Derived, Ints, States
 
@@ -201,7 +202,9 @@ def has_table(grid: ColumnGrid | None) -> bool:
 
 
 def pack_tables(
-    grids: Sequence[ColumnGrid | None], derived: Sequence[Derived | None], dictionaries: Sequence[pa.Array | None]
+    grids: Sequence[ColumnGrid | None],
+    derived: Sequence[Derived | None],
+    dictionaries: Sequence[pa.Array | None],
 ) -> tuple[bytes, list[int]]:
     """The tables of all columns, and the bytes of each column's."""
     parts, sizes = list[bytes](), [0] * len(grids)
@@ -236,7 +239,9 @@ def unpack_tables(data: bytes, columns: Sequence[ColumnCoding], kinds: Sequence[
     """Grids, functions and dictionaries, whole again; ValueError or DamagedError if they cannot be."""
     cursor = Cursor(data)
     grids = [None if column.grid is None else _fill_grid(cursor, column.grid) for column in columns]
-    derived = [None if column.derived is None else _fill_derived(cursor, column.derived) for column in columns]
+    derived = [
+        None if column.derived is None else _fill_derived(cursor, column.derived) for column in columns
+    ]
     dictionaries: list[pa.Array | None] = [None] * len(columns)
     for place, kind in enumerate(kinds):
         if grids[place] is not None and isinstance(kind, pa.DictionaryType):
@@ -257,7 +262,9 @@ def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
     listed = grid.scale in ("names", "ranks")
     if grid.kind == "opaque" or grid.scale == "none" or listed != bool(grid.values):
         raise ValueError(f"column {grid.name!r} has no grid")
-    if not 0 <= grid.high - grid.low < 1 << 21 or (listed and (grid.low, grid.high) != (0, len(grid.values) - 1)):
+    if not 0 <= grid.high - grid.low < 1 << 21 or (
+        listed and (grid.low, grid.high) != (0, len(grid.values) - 1)
+    ):
         raise ValueError(f"column {grid.name!r}: a grid from {grid.low} to {grid.high}")
     return grid
 

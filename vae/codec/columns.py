@@ -27,7 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 
 from data.errors import DamagedError
-from vae.codec.container import Cursor, put_varint
+from data.stored import one_array
+from vae.codec.framing import Cursor, put_varint
 from vae.codec.numbers import Budget, Numbers, pack_numbers, unpack_numbers
 from vae.codec.texts import is_bytes, pack_texts, unpack_texts
 
@@ -45,8 +46,7 @@ def pack(array: pa.Array | pa.ChunkedArray, *, quick: bool = False) -> bytes:
     >>> unpack(pack(pa.array([[1, 2], None, []])), pa.list_(pa.int64()), 3).to_pylist()
     [[1, 2], None, []]
     """
-    whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    return _node(whole, quick)
+    return _node(one_array(array), quick)
 
 
 def unpack(data: bytes | memoryview, kind: pa.DataType, count: int) -> pa.Array:
@@ -60,7 +60,7 @@ def unpack(data: bytes | memoryview, kind: pa.DataType, count: int) -> pa.Array:
         array = _read(cursor, kind, count, Budget(len(data)))
         if cursor.left:
             raise DamagedError("bytes are left over")
-        cast(Any, array).validate(full=True)
+        array.validate(full=True)
     except (pa.ArrowException, ValueError, OverflowError, TypeError, NotImplementedError) as error:
         raise DamagedError(" ".join(str(error).split())[:200]) from error
     return array
@@ -150,7 +150,9 @@ def _values(array: Any, quick: bool) -> bytes:
 def _nested(array: Any, quick: bool) -> bytes:
     kind = array.type
     if types.is_dictionary(kind):
-        indices = pack_numbers(_buffer(array.indices, np.dtype(kind.index_type.to_pandas_dtype())), quick=quick)
+        indices = pack_numbers(
+            _buffer(array.indices, np.dtype(kind.index_type.to_pandas_dtype())), quick=quick
+        )
         return _piece(indices) + put_varint(len(array.dictionary)) + _node(array.dictionary, quick)
     if types.is_struct(kind):
         return b"".join(_piece(_node(array.field(i), quick)) for i in range(kind.num_fields))
@@ -163,7 +165,9 @@ def _nested(array: Any, quick: bool) -> bytes:
         offsets = array.offsets.to_numpy().astype(np.int64)
         start, stop = (int(offsets[0]), int(offsets[-1])) if len(array) else (0, 0)
         items = _entries(array) if types.is_map(kind) else array.values
-        return _piece(pack_numbers(np.diff(offsets), quick=quick)) + _node(items.slice(start, stop - start), quick)
+        return _piece(pack_numbers(np.diff(offsets), quick=quick)) + _node(
+            items.slice(start, stop - start), quick
+        )
     if types.is_union(kind):
         return _union(array, quick)
     if types.is_run_end_encoded(kind):
@@ -188,7 +192,9 @@ def _decimals(limbs: Numbers, quick: bool) -> bytes:
     low = np.ascontiguousarray(limbs[:, 0]).view(np.int64)
     if (limbs[:, 1:].view(np.int64) == (low >> 63)[:, None]).all():
         return b"\0" + pack_numbers(low, quick=quick)
-    return b"\1" + b"".join(_piece(pack_numbers(np.ascontiguousarray(column), quick=quick)) for column in limbs.T)
+    return b"\1" + b"".join(
+        _piece(pack_numbers(np.ascontiguousarray(column), quick=quick)) for column in limbs.T
+    )
 
 
 def _entries(array: Any) -> pa.Array:
@@ -221,7 +227,7 @@ def _run_ends(array: Any) -> Numbers:
 
 def _read(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
     if isinstance(kind, pa.BaseExtensionType):
-        return cast(Any, kind).wrap_array(_read(cursor, kind.storage_type, count, budget))
+        return kind.wrap_array(_read(cursor, kind.storage_type, count, budget))
     viewed = _viewed(kind)
     if viewed is not None:
         return _read(cursor, viewed, count, budget).cast(kind)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as _pc
 
-from data.grid import stored_numbers
+from data.stored import stored_numbers
 from vae.codec.columns import number_type
 
 pc = cast(Any, _pc)
@@ -125,5 +125,6 @@ def _codes(array: Any) -> npt.NDArray[np.int8]:
 
 def _child(array: Any, place: int, rows: npt.NDArray[np.intp]) -> Any:
     if array.type.mode == "dense" and len(array):
-        rows = np.frombuffer(array.buffers()[2], np.int32)[array.offset : array.offset + len(array)][rows]
+        offsets = np.frombuffer(array.buffers()[2], np.int32)[array.offset : array.offset + len(array)]
+        rows = offsets[rows].astype(np.intp)
     return array.field(place).take(pa.array(rows, pa.int64()))

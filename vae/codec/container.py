@@ -1,26 +1,24 @@
-"""The byte format of an archive (`.svae`), version 1.
+r"""The byte format of an archive (`.svae`), version 1.
 
-All integers are little-endian; a *varint* is LEB128 of an unsigned integer below 2**63. XXH3 is XXH3-64 with seed 0.
+All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing`. XXH3 is XXH3-64 with seed 0.
 A file is, without gaps, `prelude header tables model streams index trailer`::
 
-    prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\\x89SVAE\\r\\n\\x1a")
+    prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\x89SVAE\r\n\x1a")
                2   version, 1
                2   flags, 0
                4   length of the header
                8   XXH3 of the 16 bytes before, then the header
-    header     1   method: 0 stored, 1 zstd, 2 brotli
-               v   varint, length of the content
-               .   the content, compressed by the method:
+    header     .   squeezed (`vae.codec.framing`):
                    v   varint, length of the JSON
                    .   canonical JSON (sorted keys, no spaces, UTF-8), see `Header`
                    .   the Arrow schema, as an encapsulated IPC message
-    tables     .   values of grids and of derived columns, see `vae.codec.tables`
+    tables     .   values of grids and tables of derived columns, see `vae.codec.blocks`
     model      .   the integer model, see `vae.codec.integer`; absent if it is referenced by its SHA-256
     streams    .   see below
     index      .   an entry for the tables, one for the model, then one for each stream, in their order in the file:
                    v   varint, length in bytes; a length of 0 has no checksum
                    4   the low 32 bits of XXH3 of the bytes
-                   then the report: 1 method, v length, the compressed canonical JSON, as in the header
+               .   then the report: canonical JSON, squeezed, see `vae.codec.summary.StoredReport`
     trailer    8   position of the index in the file
                4   length of the index
                8   XXH3 of the header's checksum (8), the index, and the 12 bytes before
@@ -44,10 +42,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import pyarrow as pa
-import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data.errors import ArchiveError, DamagedError
+from vae.codec.framing import Cursor, canonical_json, checksum, put_varint, squeeze, unsqueeze
 
 MAGIC = b"\x89SVAE\r\n\x1a"
 END_MAGIC = b"\x1a\nEAVS\r\x89"
@@ -63,7 +61,6 @@ MAX_HEADER = 1 << 26
 _PRELUDE = struct.Struct("<8sHHI")
 _TRAILER = struct.Struct("<QI")
 _SUM = struct.Struct("<Q")
-METHODS = ("stored", "zstd", "brotli")
 
 
 class Frozen(BaseModel):
@@ -145,7 +142,9 @@ class Header(Frozen):
 
     def block_count(self, group: int) -> int:
         """Number of blocks of a group."""
-        return -(-(min(self.rows, (group + 1) * self.group_rows) - group * self.group_rows) // self.block_rows)
+        return -(
+            -(min(self.rows, (group + 1) * self.group_rows) - group * self.group_rows) // self.block_rows
+        )
 
     def streams(self) -> int:
         """Number of streams of the file."""
@@ -170,121 +169,6 @@ class Entry(NamedTuple):
     checksum: int
 
 
-def canonical_json(content: Any) -> bytes:
-    """Sorted keys, no spaces, UTF-8, no NaN.
-
-    >>> canonical_json({"b": 1.0, "a": [True, None]})
-    b'{"a":[true,null],"b":1.0}'
-    """
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
-
-
-def put_varint(number: int) -> bytes:
-    """LEB128 of an integer >= 0.
-
-    >>> put_varint(300).hex()
-    'ac02'
-    """
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-class Cursor:
-    """A place in some bytes; every step is checked against their end."""
-
-    def __init__(self, data: bytes | memoryview, at: int = 0) -> None:
-        self.data = memoryview(data)
-        self.at = at
-
-    @property
-    def left(self) -> int:
-        """Bytes not yet taken."""
-        return len(self.data) - self.at
-
-    def varint(self) -> int:
-        """The next varint; DamagedError if it does not end or is not below 2**63."""
-        number = shift = 0
-        while True:
-            byte = self.take(1)[0]
-            number |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-            if shift > 56:
-                raise DamagedError("a number is longer than 63 bits")
-        return number
-
-    def take(self, count: int) -> memoryview:
-        """The next `count` bytes; DamagedError if there are fewer."""
-        if not 0 <= count <= self.left:
-            raise DamagedError(f"{count} bytes announced, {self.left} left")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def rest(self) -> memoryview:
-        """All bytes not yet taken."""
-        return self.take(self.left)
-
-
-def checksum(*parts: bytes | memoryview) -> int:
-    """XXH3-64 of the concatenated parts."""
-    state = xxhash.xxh3_64()
-    for part in parts:
-        state.update(part)
-    return state.intdigest()
-
-
-def squeeze(data: bytes, methods: tuple[int, ...] = (1, 2)) -> bytes:
-    """Method, varint length, and `data` by the method that makes it smallest."""
-    best = bytes([0]) + put_varint(len(data)) + data
-    for method in methods if len(data) > 16 else ():
-        packed = cast(bytes, _codec(method).compress(data, asbytes=True))
-        # what a reader refuses as a decompression bomb must not be written
-        if len(packed) + 6 < len(best) and 2 * len(data) <= allowance(len(packed)):
-            best = bytes([method]) + put_varint(len(data)) + packed
-    return best
-
-
-def unsqueeze(packed: bytes | memoryview, limit: int | None = None) -> bytes:
-    """The inverse of `squeeze`; DamagedError unless it gives just the length announced, at most `limit`."""
-    cursor = Cursor(packed)
-    method, length = cursor.take(1)[0], cursor.varint()
-    if length > allowance(cursor.left) or (limit is not None and length > limit):
-        raise DamagedError(f"{length} bytes announced, which {cursor.left} compressed ones do not justify")
-    body = cursor.rest()
-    if method == 0:
-        data = bytes(body)
-    elif method < len(METHODS):
-        try:
-            with pa.input_stream(pa.py_buffer(body), compression=METHODS[method]) as stream:
-                data = stream.read(length + 1)
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"{METHODS[method]} data is damaged: {error}") from error
-    else:
-        raise DamagedError(f"compression method {method} is unknown")
-    if len(data) != length:
-        raise DamagedError(f"{length} bytes announced, another number found")
-    return data
-
-
-def allowance(length: int) -> int:
-    """Most bytes that a stream of `length` bytes may become: enough for any honest one, short of a bomb.
-
-    >>> allowance(10), allowance(2**20) == 2**30
-    (268435456, True)
-    """
-    return max(1 << 28, length << 10)
-
-
-def _codec(method: int) -> Any:
-    return pa.Codec(METHODS[method], compression_level=19 if method == 1 else 11)
-
-
 class Writer:
     """Writes the parts of an archive in their order; the caller asks for neither more nor fewer streams."""
 
@@ -303,7 +187,6 @@ class Writer:
     def part(self, data: bytes) -> None:
         """Append the tables, the model or the next stream."""
         self._left -= 1
-        assert self._left >= 0, "more parts than the header announces"
         self._index += put_varint(len(data))
         if data:
             self._index += _SUM.pack(checksum(data))[:4]
@@ -311,7 +194,8 @@ class Writer:
 
     def finish(self, report: dict[str, Any]) -> None:
         """Write index and trailer."""
-        assert self._left == 0, "fewer parts than the header announces"
+        if self._left:
+            raise ValueError(f"{self._left} parts fewer than the header announces")
         self.file.write(_end(self._sum, self.position, bytes(self._index), report))
         self.file.flush()
 
@@ -374,12 +258,21 @@ class Container:
         if _SUM.unpack(head[16:])[0] != checksum(head[:16], content):
             raise self.damaged("header", "its checksum differs")
         if version != VERSION or flags:
-            raise ArchiveError(f"{self.path}: format version {version}.{flags}; this program reads {VERSION}.0; update it")
+            raise ArchiveError(
+                f"{self.path}: format version {version}.{flags}; this program reads {VERSION}.0; update it"
+            )
         try:
             cursor = Cursor(unsqueeze(content, MAX_HEADER))
             self.header = Header.model_validate_json(bytes(cursor.take(cursor.varint())))
             self.schema = cast(pa.Schema, pa.ipc.read_schema(pa.py_buffer(cursor.rest())))
-        except (DamagedError, ValidationError, pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        except (
+            DamagedError,
+            ValidationError,
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            RecursionError,
+        ) as error:
             raise self.damaged("header", _one_line(error)) from error
         if len(self.schema) != len(self.header.columns):
             raise self.damaged("header", "its columns are not those of the schema")

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pcodec import ChunkConfig, standalone
 
 from data.errors import DamagedError
-from vae.codec.container import Cursor, allowance, put_varint, unsqueeze
+from vae.codec.framing import Cursor, allowance, put_varint, unsqueeze
 
 Numbers = npt.NDArray[Any]
 CONSTANT, STORED, ZSTD, BROTLI, PCODEC, RANKS, FLOATS = range(7)
@@ -78,7 +78,9 @@ def pack_numbers(values: Numbers, *, quick: bool = False) -> bytes:
     if not quick:
         expected |= {(i, BROTLI): BROTLI_GAIN * expected[i, ZSTD] for i in range(len(tried))}
     best = min(expected.values())
-    near = [trial for trial in sorted(expected, key=expected.__getitem__)[:2] if expected[trial] <= 1.1 * best]
+    near = [
+        trial for trial in sorted(expected, key=expected.__getitem__)[:2] if expected[trial] <= 1.1 * best
+    ]
     if long:
         return min((_pack(variants[i], tag) for i, tag in near), key=len)
     packed |= {(i, tag): _pack(variants[i], tag) for i, tag in near if (i, tag) not in packed}
@@ -119,7 +121,9 @@ def _narrow(values: Numbers, bits: Numbers) -> _Variant:
 
 
 def _width_of(largest: int) -> np.dtype[Any]:
-    return np.dtype("u1" if largest < 1 << 8 else "u2" if largest < 1 << 16 else "u4" if largest < 1 << 32 else "u8")
+    return np.dtype(
+        "u1" if largest < 1 << 8 else "u2" if largest < 1 << 16 else "u4" if largest < 1 << 32 else "u8"
+    )
 
 
 def _ranked(values: Numbers, span: int) -> tuple[Numbers, Numbers] | None:
@@ -139,18 +143,23 @@ def _tags(variant: _Variant) -> tuple[int, ...]:
 
 def _slice(variant: _Variant, start: int) -> _Variant:
     part = slice(start, start + SAMPLE)
-    return variant._replace(values=variant.values[part], floats=None if variant.floats is None else variant.floats[part])
+    floats = None if variant.floats is None else variant.floats[part]
+    return variant._replace(values=variant.values[part], floats=floats)
 
 
 def _pack(variant: _Variant, tag: int) -> bytes:
-    if tag == FLOATS:
+    if tag == FLOATS and variant.floats is not None:
         return bytes([FLOATS]) + cast(bytes, standalone.simple_compress(variant.floats, _CONFIG))
     values = variant.values
     head = variant.head + bytes([tag, values.itemsize]) + variant.offset
     if tag == PCODEC:
-        return head + cast(bytes, standalone.simple_compress(values.astype(_pcodec_type(values.itemsize)), _CONFIG))
+        return head + cast(
+            bytes, standalone.simple_compress(values.astype(_pcodec_type(values.itemsize)), _CONFIG)
+        )
     body = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    return head + (body if tag == STORED else cast(bytes, cast(Any, _CODECS[tag]).compress(body, asbytes=True)))
+    return head + (
+        body if tag == STORED else cast(bytes, cast(Any, _CODECS[tag]).compress(body, asbytes=True))
+    )
 
 
 def _pcodec_type(width: int) -> np.dtype[Any]:
@@ -209,7 +218,7 @@ def _exactly(cursor: Cursor, count: int) -> memoryview:
 def _pcodec(data: memoryview, count: int, dtype: np.dtype[Any]) -> Numbers:
     out = np.zeros(count, dtype)
     try:
-        progress = cast(Any, standalone.simple_decompress_into(bytes(data), out))
+        progress = standalone.simple_decompress_into(bytes(data), out)
     except (RuntimeError, TypeError, ValueError) as error:
         raise DamagedError(f"pcodec data is damaged: {error}") from error
     if progress.n_processed != count or not progress.finished:

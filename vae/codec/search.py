@@ -26,6 +26,8 @@ PER_COLUMN = 8
 """Most functions of one column that are proved on all rows."""
 TABLE_BYTES = 24.0
 """Bytes that a function costs before its table."""
+COLUMN_BYTES = 96.0
+"""Bytes that a column costs before its values: streams, weights."""
 
 
 class _Idea(NamedTuple):
@@ -68,7 +70,7 @@ def candidates(
         candidate = None if grids[idea.target].name in keep else _prove(table, idea, cost)
         if candidate is not None:
             found.append(candidate)
-    return found, {g.name: float(c) + TABLE_BYTES for g, c in zip(grids, cost, strict=True)}
+    return found, {g.name: float(c) + COLUMN_BYTES for g, c in zip(grids, cost, strict=True)}
 
 
 def _survey(grids: list[ColumnGrid], cells: list[Cells]) -> _Table:
@@ -130,26 +132,32 @@ def _sums(table: _Table, symbols: Ints, valued: Mask, varied: Sequence[int]) -> 
     quick, quick_valued = symbols[:QUICK][:, numbers], valued[:QUICK][:, numbers]
     for terms in (*single, *double):
         places = [u for u, _ in terms]
-        there = quick_valued & valued[:QUICK, places].all(axis=1)[:, None]
-        total = sum(f * symbols[:QUICK, u] for u, f in terms)
-        rest = np.where(there, quick - np.asarray(total)[:, None], np.iinfo(np.int64).max)
+        there = quick_valued & np.logical_and.reduce(valued[:QUICK, places], axis=1, keepdims=True)
+        total = _total(symbols[:QUICK], terms)
+        rest = np.where(there, quick - total[:, None], np.iinfo(np.int64).max)
         # the median of what is there, column by column
-        middle = np.sort(rest, axis=0)[there.sum(axis=0) // 2, np.arange(len(numbers))]
-        hits = ((rest == middle) & there).sum(axis=0)
-        for place in np.flatnonzero((hits >= 0.5 * there.sum(axis=0)) & (there.sum(axis=0) >= 32)):
+        count = np.count_nonzero(there, axis=0)
+        middle = np.sort(rest, axis=0)[count // 2, np.arange(len(numbers))]
+        hits = np.count_nonzero((rest == middle) & there, axis=0)
+        for place in np.flatnonzero((hits >= 0.5 * count) & (count >= 32)):
             target = numbers[int(place)]
             if target not in places:
-                modulus = _modulus(table, symbols, valued, target, terms)
+                modulus = _modulus(symbols, valued, target, terms)
                 if modulus is not None:
                     yield _Idea(target, terms, modulus=modulus)
 
 
-def _modulus(
-    table: _Table, symbols: Ints, valued: Mask, target: int, terms: tuple[tuple[int, int], ...]
-) -> int | None:
+def _total(symbols: Ints, terms: Sequence[tuple[int, int]]) -> Ints:
+    total = np.zeros(len(symbols), np.int64)
+    for u, factor in terms:
+        total += factor * symbols[:, u]
+    return total
+
+
+def _modulus(symbols: Ints, valued: Mask, target: int, terms: tuple[tuple[int, int], ...]) -> int | None:
     """By what the sums must be wrapped to give the target, 0 if not at all; None if that does not explain it."""
     there = valued[:, [target, *(u for u, _ in terms)]].all(axis=1)
-    rest = symbols[there, target] - sum(f * symbols[there, u] for u, f in terms)
+    rest = (symbols[:, target] - _total(symbols, terms))[there]
     values, counts = np.unique(rest, return_counts=True)
     away = np.abs(values - values[np.argmax(counts)])
     wrong = counts[away > 0].sum()
@@ -244,7 +252,7 @@ def _prove(table: _Table, idea: _Idea, cost: npt.NDArray[np.float64]) -> Candida
     per_error = np.log2(rows / errors) + 1.5 + min(16.0, float(table.bits[x]) + 1) if errors else 0.0
     entries = len(set(derived.table))
     size = TABLE_BYTES + len(derived.table) * np.log2(max(1, entries)) / 8 + errors * per_error / 8
-    return Candidate(derived, float(size)) if size < 0.5 * cost[x] + TABLE_BYTES else None
+    return Candidate(derived, float(size)) if size <= 0.5 * cost[x] + TABLE_BYTES else None
 
 
 def _with_table(table: _Table, idea: _Idea) -> Derived:

@@ -1,8 +1,8 @@
 """Columns that follow from others: constants, lookups by one or two columns, sums and differences, wrapped or not.
 
-One form says them all, on grid symbols: `x = f1*u + f2*v + table[w, z]  (mod m)`, each part optional. `hour` is a table
-of `sched_dep_time`; `distance` a table of origin and destination; `dep_delay` is `dep_time - sched_dep_time` modulo 1440;
-`time_hour` is `hour` plus a table of month and day. What a function gets wrong is stored as an exception.
+One form says them all, on grid symbols: `x = f1*u + f2*v + table[w, z]  (mod m)`, each part optional. `hour` is a
+table of `sched_dep_time`; `distance` one of origin and destination; `dep_delay` is `dep_time - sched_dep_time` modulo
+1440; `time_hour` is `hour` plus a table of month and day. What a function gets wrong is stored as an exception.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Derived(Frozen):
             place = place * key_size(grid) + key_places(grid, get(key))
             size *= key_size(grid)
         if size != len(table):
-            raise DamagedError(f"the table of column {self.name!r} has {len(table)} entries where its keys ask {size}")
+            raise DamagedError(
+                f"the table of column {self.name!r} has {len(table)} entries where its keys ask {size}"
+            )
         total = table[place]
         states = entry_states[place] if len(entry_states) else np.zeros(rows, np.uint8)
         for term in self.terms:

@@ -14,6 +14,7 @@ import pyarrow.parquet as _parquet
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.grid import ColumnGrid, State
+from data.stored import one_array
 from vae.codec.blocks import undress
 from vae.codec.columns import number_type, pack
 
@@ -56,7 +57,9 @@ class Rivals(Record):
     @property
     def best(self) -> int | None:
         """The fewest bytes of a compressor."""
-        sizes = [size for size in (self.parquet_zstd19, self.parquet_brotli11, self.pcodec) if size is not None]
+        sizes = [
+            size for size in (self.parquet_zstd19, self.parquet_brotli11, self.pcodec) if size is not None
+        ]
         return min(sizes, default=None)
 
 
@@ -183,7 +186,7 @@ def measure_rivals(table: pa.Table, grids: Mapping[str, ColumnGrid] | None = Non
 def on_grid(table: pa.Table, grids: Mapping[str, ColumnGrid]) -> pa.Table:
     """The table with the columns of `grids` as symbols (whatever is not on the grid as null: rivals get that free)."""
     for name, grid in grids.items():
-        coded = grid.encode(undress(cast(pa.Array, table[name].combine_chunks())))
+        coded = grid.encode(undress(one_array(table[name])))
         symbols = pa.array(coded.symbols, mask=coded.state != State.VALUE)
         table = table.set_column(table.schema.get_field_index(name), name, symbols)
     return table
@@ -222,7 +225,7 @@ def _parquet_size(table: pa.Table, codec: str, level: int) -> int | None:
 
 
 def _pcodec_size(table: pa.Table) -> int:
-    return sum(_pcodec_column(cast(pa.Array, column.combine_chunks())) for column in table.columns)
+    return sum(_pcodec_column(one_array(column)) for column in table.columns)
 
 
 def _pcodec_column(array: Any) -> int:

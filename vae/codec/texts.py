@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 
 from data.errors import DamagedError
-from vae.codec.container import Cursor, put_varint, squeeze, unsqueeze
+from vae.codec.framing import Cursor, put_varint, squeeze, unsqueeze
 from vae.codec.numbers import Budget, Numbers, pack_numbers, unpack_numbers
 
 pc = cast(Any, _pc)
@@ -62,11 +62,11 @@ def unpack_texts(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) 
         return _unpack_plain(cursor, kind, count, budget)[0]
     number = cursor.varint()
     packed = cursor.take(cursor.varint())
-    if packed[:1] != b"\0":
+    if not len(packed) or packed[0] != 0:
         raise DamagedError("distinct values are not plain")
     distinct, lengths = _unpack_plain(Cursor(packed, 1), kind, number, budget)
     indices = unpack_numbers(cursor.rest(), count, _LONG, budget)
-    if count and not (0 <= int(indices.min()) and int(indices.max()) < number):
+    if count and not (int(indices.min()) >= 0 and int(indices.max()) < number):
         raise DamagedError("an index is outside its table")
     _check_total(_total(lengths[indices], budget), kind)
     return cast(Any, distinct).take(pa.array(indices))

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from data.atomic import atomic_path
-from data.errors import ArchiveError, BoundError, SchemaError
-from data.grid import Coded, ColumnGrid, State, TableGrid, fit_column
+from data.errors import ArchiveError
+from data.grid import Coded, ColumnGrid, State, TableGrid
 from data.schema import Schema
-from vae.codec import blocks, structure
-from vae.codec.blocks import BlockModel, Codes, undress
+from vae.codec import blocks
+from vae.codec.blocks import BlockModel, Codes
+from vae.codec.choice import Layout, encode, lay_out, rival_bytes
 from vae.codec.columns import pack
 from vae.codec.container import (
     DEFAULT_BLOCK_ROWS,
@@ -40,10 +41,8 @@ from vae.codec.summary import (
     measure_rivals,
 )
 
-Progress = Callable[[str, float], None]
-"""Called with a stage (`encode`, `rivals`, `verify`) and the share of it that is done."""
-SEARCH_ROWS = 1 << 20
-"""Rows on which columns that follow from others are looked for, if the caller did not."""
+Progress = Callable[[dict[str, Any]], None]
+"""Called with `phase` (encode, rivals, verify), and `step` of `steps`."""
 MAX_VALUE_BYTES = 1 << 26
 """Bytes of one column's values in a group, about."""
 CLOSE_CALL = 0.85
@@ -58,25 +57,10 @@ class Options(NamedTuple):
     threads: int | None = None
     progress: Progress | None = None
 
-    def tell(self, stage: str, share: float) -> None:
+    def tell(self, phase: str, step: int, steps: int) -> None:
         """Report progress."""
         if self.progress is not None:
-            self.progress(stage, share)
-
-
-class Layout(NamedTuple):
-    """How each column of a table is to be stored."""
-
-    table: pa.Table
-    grids: list[ColumnGrid | None]
-    derived: list[Derived | None]
-    dictionaries: list[pa.Array | None]
-    coders: list[str]
-    coded: list[int]
-    """Neural columns in coding order."""
-    bounds: list[float]
-    model: BlockModel | None
-    codes: Codes | None
+            self.progress({"phase": phase, "step": step, "steps": max(1, steps)})
 
 
 def write(
@@ -90,10 +74,8 @@ def write(
     derived: Sequence[Derived] | None = None,
     rivals: bool = False,
     embed_model: bool = True,
-    source_bytes: int | None = None,
-    stored_bytes: int | None = None,
+    facts: Mapping[str, Any] | None = None,
     family: str = "quantized",
-    train_seconds: float = 0.0,
     block_rows: int = DEFAULT_BLOCK_ROWS,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -110,13 +92,12 @@ def write(
         derived: Columns that follow from others; looked for among those without model if missing.
         rivals: Measure also what CSV, Parquet and pcodec make of the table.
         embed_model: Or refer to it by its digest, for jobs of many files.
-        source_bytes: Bytes of the source as handed over; default: what the table takes in memory.
-        stored_bytes: Bytes of the source on disk; default: `source_bytes`.
+        facts: For the report: `source_bytes` (of the source as handed over; default: what the table takes in memory),
+            `stored_bytes` (on disk; default: `source_bytes`), `train_seconds`, `codes_seconds`.
         family: Name of the latent family, for the report.
-        train_seconds: Likewise.
         block_rows: Rows of a block; fewer where the table is very wide or its values very long.
         threads: Threads that encode; default: as many as there are processors.
-        progress: Told the stage and the share done.
+        progress: Called with `phase` (encode, rivals, verify), and `step` of `steps`.
 
     Raises:
         BoundError: A bound for an unknown column, or one that is not the grid's of a column that the model codes.
@@ -125,156 +106,33 @@ def write(
     """
     options = Options(embed_model, block_rows, threads, progress)
     started = time.perf_counter()
-    layout = _lay_out(table, bounds, model, grid, codes, derived)
+    layout = lay_out(table, bounds, model, grid, codes, derived)
+    facts = facts or {}
+    source_bytes = int(facts.get("source_bytes", table.nbytes))
     report = StoredReport(
-        source_bytes=table.nbytes if source_bytes is None else source_bytes,
-        stored_bytes=stored_bytes if stored_bytes is not None else source_bytes or table.nbytes,
+        source_bytes=source_bytes,
+        stored_bytes=int(facts.get("stored_bytes", source_bytes)),
         per_column=tuple(
-            StoredColumn(kind=kind, bound=bound) for kind, bound in zip(_kinds(table), layout.bounds, strict=True)
+            StoredColumn(kind=kind, bound=bound)
+            for kind, bound in zip(_kinds(table), layout.bounds, strict=True)
         ),
         family="none" if codes is None or model is None else family,
         mean_nonzero=0.0 if codes is None or not len(codes) else float((codes != 0).sum(axis=1).mean()),
     )
     with atomic_path(path) as temporary:
         layout, report = _write_best(layout, temporary, report, options)
-        seconds = Seconds(train=train_seconds, encode=time.perf_counter() - started)
+        encode = time.perf_counter() - started + float(facts.get("codes_seconds", 0.0))
+        seconds = Seconds(train=float(facts.get("train_seconds", 0.0)), encode=encode)
         if rivals:
-            options.tell("rivals", 0.0)
+            options.tell("rivals", 0, 1)
             measured = measure_rivals(table, {g.name: g for g in layout.grids if g is not None})
             report = report.model_copy(update={"rivals": measured})
-            options.tell("rivals", 1.0)
+            options.tell("rivals", 1, 1)
         return _verify(layout, temporary, Path(path), report, seconds, options)
 
 
 def _kinds(table: pa.Table) -> list[str]:
     return [str(column.kind) for column in Schema.from_arrow(table.schema).columns]
-
-
-# -------------------------------------------------------------------------------------------------------- choices
-
-
-def _lay_out(
-    table: pa.Table,
-    bounds: Mapping[str, float] | None,
-    model: BlockModel | None,
-    grid: TableGrid | None,
-    codes: Codes | None,
-    derived: Sequence[Derived] | None,
-) -> Layout:
-    names = table.column_names
-    for name in names:
-        if names.count(name) > 1:
-            raise SchemaError(f"column name {name!r} occurs twice; rename one of the columns")
-    neural = [] if model is None else model.columns
-    for name in neural:
-        if name not in names:
-            raise SchemaError(f"the model codes column {name!r}, which the table lacks; use a model of this table")
-    if model is not None and (codes is None or codes.shape != (table.num_rows, model.latents)):
-        if model.latents or codes is not None:
-            shape = "none" if codes is None else codes.shape
-            raise ValueError(f"codes: {shape}; the model asks for {(table.num_rows, model.latents)}")
-        codes = np.zeros((table.num_rows, 0), np.int8)
-    grids = _grids(table, bounds, grid, neural)
-    wanted = [0.0 if g is None else g.bound for g in grids]
-    usable = {g.name: g for g in grids if g is not None}
-    if derived is None:
-        derived = _search(table, usable, keep=neural)
-    functions = {d.name: d for d in derived if d.name not in neural and _possible(d, usable)}
-    functions = {name: d for name, d in functions.items() if _function_pays(table, d, usable)}
-    sources = {source for d in functions.values() for source in d.sources}
-    coders = ["neural" if n in neural else "derived" if n in functions else "rival" for n in names]
-    dictionaries: list[pa.Array | None] = []
-    for place, name in enumerate(names):
-        g = grids[place]
-        if g is not None and coders[place] == "rival" and g.bound == 0 and name not in sources:
-            grids[place] = g if _grid_pays(table.column(place), g) else None
-        dictionaries.append(_dictionary(table.column(place)) if grids[place] is not None else None)
-    places = [names.index(name) for name in neural]
-    functions_by_place = [functions.get(name) for name in names]
-    return Layout(table, grids, functions_by_place, dictionaries, coders, places, wanted, model, codes)
-
-
-def _grids(
-    table: pa.Table, bounds: Mapping[str, float] | None, grid: TableGrid | None, neural: Sequence[str]
-) -> list[ColumnGrid | None]:
-    """A grid for each column that has one; those of the model as they are."""
-    names = table.column_names
-    for name in bounds or {}:
-        if name not in names:
-            raise BoundError(f"there is no column {name!r} to bound; the columns are {', '.join(names)}")
-    given = {} if grid is None else {g.name: g for g in grid.columns}
-    out: list[ColumnGrid | None] = []
-    for name, column in zip(names, table.columns, strict=True):
-        own = given.get(name)
-        bound = (own.bound if own is not None else 0.0) if bounds is None else bounds.get(name, 0.0)
-        if own is None or not _same_bound(own, bound, column.type):
-            if name in neural:
-                have = "none" if own is None else f"{own.bound:g}"
-                raise BoundError(f"column {name!r}: bound {bound:g}, but the grid of the model is of {have}")
-            own = fit_column(name, column, bound)
-        dictionary = isinstance(column.type, pa.DictionaryType) and name not in neural
-        out.append(None if own.kind == "opaque" or dictionary else own)
-    return out
-
-
-def _same_bound(grid: ColumnGrid, bound: float, kind: pa.DataType) -> bool:
-    whole = not pa.types.is_floating(kind)
-    return grid.bound == (float(int(bound)) if whole else bound)
-
-
-def _possible(function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
-    return all(name in grids for name in (function.name, *function.sources))
-
-
-def _search(table: pa.Table, grids: Mapping[str, ColumnGrid], keep: Sequence[str]) -> list[Derived]:
-    if table.num_rows > SEARCH_ROWS:
-        starts = range(0, table.num_rows, table.num_rows // 16)
-        table = pa.concat_tables([table.slice(start, SEARCH_ROWS // 17) for start in starts])
-    coded = {name: _encode(g, table.column(name)) for name, g in grids.items()}
-    return structure.find(TableGrid(columns=tuple(grids.values())), coded, keep=keep)
-
-
-def _dictionary(column: pa.ChunkedArray) -> pa.Array | None:
-    if not isinstance(column.type, pa.DictionaryType):
-        return None
-    chunks = cast(Any, column).unify_dictionaries().chunks
-    return chunks[0].dictionary if chunks else pa.array([], column.type.value_type)
-
-
-def _encode(grid: ColumnGrid, column: Any) -> Coded:
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return grid.encode(undress(cast(pa.Array, whole)))
-
-
-def _sample(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.slice(max(0, len(column) - DEFAULT_BLOCK_ROWS) // 2, DEFAULT_BLOCK_ROWS)
-
-
-def _grid_pays(column: pa.ChunkedArray, grid: ColumnGrid) -> bool:
-    """Whether a column is smaller on its exact grid than as it is, judged by a block."""
-    sample = _sample(column)
-    table = blocks.pack_tables([grid], [None], [None])[1][0]
-    share = len(sample) / max(1, len(column))
-    on_grid = len(blocks.pack_cells(_encode(grid, sample), quick=True)) + share * table
-    return grid.kind == "category" and len(column) > len(sample) or on_grid < len(pack(sample, quick=True))
-
-
-def _rival_bytes(column: pa.ChunkedArray, grid: ColumnGrid) -> int:
-    """What the rival coders need for a column, judged by a block."""
-    sample = _sample(column)
-    table = blocks.pack_tables([grid], [None], [None])[1][0]
-    return table + len(blocks.pack_cells(_encode(grid, sample), quick=True)) * len(column) // max(1, len(sample))
-
-
-def _function_pays(table: pa.Table, function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
-    """Whether a derived column is smaller than by the rival coders, judged by a block."""
-    names = (function.name, *function.sources)
-    cells = {name: _encode(grids[name], _sample(table.column(name))) for name in names}
-    rows = len(cells[function.name].symbols)
-    predicted = function.evaluate(grids, lambda name: Cells(cells[name].symbols, cells[name].state), rows)
-    wrong = len(blocks.pack_exceptions(cells[function.name], predicted))
-    shared = blocks.pack_tables([None], [function], [None])[1][0] * rows / max(1, table.num_rows)
-    return wrong + shared < len(blocks.pack_cells(cells[function.name], quick=True))
 
 
 # -------------------------------------------------------------------------------------------------------- writing
@@ -288,17 +146,23 @@ def _write_best(
     if layout.model is None:
         return layout, report
     table = layout.table
-    rivals = {place: _rival_bytes(table.column(place), cast(ColumnGrid, layout.grids[place])) for place in layout.coded}
+    rivals = {
+        place: rival_bytes(table.column(place), cast(ColumnGrid, layout.grids[place]))
+        for place in layout.coded
+    }
     columns = [c.model_copy(update={"rival_bytes": rivals.get(i)}) for i, c in enumerate(report.per_column)]
     report = report.model_copy(update={"per_column": tuple(columns)})
     if sizes.neural <= CLOSE_CALL * sum(rivals.values()):
         return layout, report
-    plain = _lay_out(table, {n: b for n, b in zip(table.column_names, layout.bounds, strict=True) if b}, None,
+    plain = lay_out(table, {n: b for n, b in zip(table.column_names, layout.bounds, strict=True) if b}, None,
                      TableGrid(columns=tuple(g for g in layout.grids if g)), None,
                      [d for d in layout.derived if d])  # fmt: skip
     other = path.with_name(path.name.removesuffix(".tmp") + ".rivals.tmp")
     try:
-        without = report.model_copy(update={"family": "none", "mean_nonzero": 0.0})
+        per_column = tuple(c.model_copy(update={"rival_bytes": None}) for c in columns)
+        without = report.model_copy(
+            update={"family": "none", "mean_nonzero": 0.0, "per_column": per_column}
+        )
         _write_file(plain, other, without, options)
         if other.stat().st_size < path.stat().st_size:
             other.replace(path)
@@ -330,7 +194,7 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
             for is_neural, stream in _group(layout, header, group, pool):
                 writer.part(stream)
                 neural += len(stream) if is_neural else 0
-            options.tell("encode", (group + 1) / header.groups)
+            options.tell("encode", group + 1, header.groups)
         writer.finish(report.model_dump(mode="json", exclude_defaults=True))
     return Sizes(neural)
 
@@ -368,11 +232,12 @@ def _group(
     """The streams of a group in order, each with whether the model's choice is answerable for it."""
     part = layout.table.slice(group * header.group_rows, header.group_rows)
     gridded = [(place, grid) for place, grid in enumerate(layout.grids) if grid is not None]
-    encoded = pool.map(lambda pair: _encode(pair[1], part.column(pair[0])), gridded)
+    encoded = pool.map(lambda pair: encode(pair[1], part.column(pair[0])), gridded)
     coded = dict(zip((place for place, _ in gridded), encoded, strict=True))
     starts = range(0, part.num_rows, header.block_rows)
     streams = pool.map(
-        lambda place: _column_stream(layout, part, place, coded, starts, header.block_rows), range(part.num_columns)
+        lambda place: _column_stream(layout, part, place, coded, starts, header.block_rows),
+        range(part.num_columns),
     )
     model, codes = layout.model, layout.codes
     for place, stream in enumerate(streams):
@@ -381,14 +246,18 @@ def _group(
         return
     codes = codes[group * header.group_rows :][: part.num_rows]
     shape = (part.num_rows, 0)
-    symbols = np.stack([coded[p].symbols for p in layout.coded], 1) if layout.coded else np.zeros(shape, np.int64)
-    states = np.stack([coded[p].state for p in layout.coded], 1) if layout.coded else np.zeros(shape, np.uint8)
+    symbols = (
+        np.stack([coded[p].symbols for p in layout.coded], 1) if layout.coded else np.zeros(shape, np.int64)
+    )
+    states = (
+        np.stack([coded[p].state for p in layout.coded], 1) if layout.coded else np.zeros(shape, np.uint8)
+    )
 
-    def encode(start: int) -> list[bytes]:
+    def encode_rows(start: int) -> list[bytes]:
         rows = slice(start, start + header.block_rows)
         return model.encode_block(symbols[rows], states[rows], np.ascontiguousarray(codes[rows], np.int8))
 
-    for block in pool.map(encode, starts):
+    for block in pool.map(encode_rows, starts):
         yield from ((True, stream) for stream in block)
 
 
@@ -421,7 +290,12 @@ def _verify(
     model = None if options.embed_model else layout.model
     try:
         with Archive(path, model, threads=options.threads) as archive:
-            errors = archive.verify(layout.table, lambda share: options.tell("verify", share))
+            rows = layout.table.num_rows
+            errors = archive.verify(
+                layout.table, lambda share: options.tell("verify", round(share * rows), rows)
+            )
+            if not archive.schema.equals(layout.table.schema, check_metadata=True):
+                raise ArchiveError("the schema is not the table's")
     except ArchiveError as error:
         why = str(error).removeprefix(f"{path}: ")
         raise ArchiveError(f"{target}: not written: it would not have read back: {why}") from error

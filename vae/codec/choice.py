@@ -1,0 +1,166 @@
+"""How each column of a table is to be stored: coders chosen by size, measured on a block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+
+from data.errors import BoundError, SchemaError
+from data.grid import Coded, ColumnGrid, TableGrid, fit_column
+from data.stored import one_array
+from vae.codec import blocks, structure
+from vae.codec.blocks import BlockModel, Codes, undress
+from vae.codec.columns import pack
+from vae.codec.container import DEFAULT_BLOCK_ROWS
+from vae.codec.structure import Cells, Derived
+
+SEARCH_ROWS = 1 << 20
+"""Rows on which columns that follow from others are looked for, if the caller did not."""
+
+
+class Layout(NamedTuple):
+    """How each column of a table is to be stored."""
+
+    table: pa.Table
+    grids: list[ColumnGrid | None]
+    derived: list[Derived | None]
+    dictionaries: list[pa.Array | None]
+    coders: list[str]
+    coded: list[int]
+    """Neural columns in coding order."""
+    bounds: list[float]
+    model: BlockModel | None
+    codes: Codes | None
+
+
+def lay_out(
+    table: pa.Table,
+    bounds: Mapping[str, float] | None,
+    model: BlockModel | None,
+    grid: TableGrid | None,
+    codes: Codes | None,
+    derived: Sequence[Derived] | None,
+) -> Layout:
+    """The layout of an archive; arguments and errors as for `vae.codec.archive.write`."""
+    names = table.column_names
+    for name in names:
+        if names.count(name) > 1:
+            raise SchemaError(f"column name {name!r} occurs twice; rename one of the columns")
+    neural = [] if model is None else model.columns
+    for name in neural:
+        if name not in names:
+            raise SchemaError(
+                f"the model codes column {name!r}, which the table lacks; use a model of this table"
+            )
+    if model is not None and (codes is None or codes.shape != (table.num_rows, model.latents)):
+        if model.latents or codes is not None:
+            shape = "none" if codes is None else codes.shape
+            raise ValueError(f"codes: {shape}; the model asks for {(table.num_rows, model.latents)}")
+        codes = np.zeros((table.num_rows, 0), np.int8)
+    grids = _grids(table, bounds, grid, neural)
+    wanted = [0.0 if g is None else g.bound for g in grids]
+    usable = {g.name: g for g in grids if g is not None}
+    if derived is None:
+        derived = _search(table, usable, keep=neural)
+    functions = {d.name: d for d in derived if d.name not in neural and _possible(d, usable)}
+    functions = {name: d for name, d in functions.items() if _function_pays(table, d, usable)}
+    sources = {source for d in functions.values() for source in d.sources}
+    coders = ["neural" if n in neural else "derived" if n in functions else "rival" for n in names]
+    dictionaries: list[pa.Array | None] = []
+    for place, name in enumerate(names):
+        g = grids[place]
+        if g is not None and coders[place] == "rival" and g.bound == 0 and name not in sources:
+            grids[place] = g if _grid_pays(table.column(place), g) else None
+        dictionaries.append(_dictionary(table.column(place)) if grids[place] is not None else None)
+    places = [names.index(name) for name in neural]
+    functions_by_place = [functions.get(name) for name in names]
+    return Layout(table, grids, functions_by_place, dictionaries, coders, places, wanted, model, codes)
+
+
+def _grids(
+    table: pa.Table, bounds: Mapping[str, float] | None, grid: TableGrid | None, neural: Sequence[str]
+) -> list[ColumnGrid | None]:
+    """A grid for each column that has one; those of the model as they are."""
+    names = table.column_names
+    for name in bounds or {}:
+        if name not in names:
+            raise BoundError(f"there is no column {name!r} to bound; the columns are {', '.join(names)}")
+    given = {} if grid is None else {g.name: g for g in grid.columns}
+    out: list[ColumnGrid | None] = []
+    for name, column in zip(names, table.columns, strict=True):
+        own = given.get(name)
+        bound = (own.bound if own is not None else 0.0) if bounds is None else bounds.get(name, 0.0)
+        if own is None or not _same_bound(own, bound, column.type):
+            if name in neural:
+                have = "none" if own is None else f"{own.bound:g}"
+                raise BoundError(f"column {name!r}: bound {bound:g}, but the grid of the model is of {have}")
+            own = fit_column(name, column, bound)
+        dictionary = isinstance(column.type, pa.DictionaryType) and name not in neural
+        out.append(None if own.kind == "opaque" or dictionary else own)
+    return out
+
+
+def _same_bound(grid: ColumnGrid, bound: float, kind: pa.DataType) -> bool:
+    whole = not pa.types.is_floating(kind)
+    return math.isclose(grid.bound, float(int(bound)) if whole else bound, rel_tol=1e-9)
+
+
+def _possible(function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
+    return all(name in grids for name in (function.name, *function.sources))
+
+
+def _search(table: pa.Table, grids: Mapping[str, ColumnGrid], keep: Sequence[str]) -> list[Derived]:
+    if table.num_rows > SEARCH_ROWS:
+        starts = range(0, table.num_rows, table.num_rows // 16)
+        table = pa.concat_tables([table.slice(start, SEARCH_ROWS // 17) for start in starts])
+    coded = {name: encode(g, table.column(name)) for name, g in grids.items()}
+    return structure.find(TableGrid(columns=tuple(grids.values())), coded, keep=keep)
+
+
+def _dictionary(column: pa.ChunkedArray) -> pa.Array | None:
+    if not isinstance(column.type, pa.DictionaryType):
+        return None
+    chunks = cast(Any, column).unify_dictionaries().chunks
+    return chunks[0].dictionary if chunks else pa.array([], column.type.value_type)
+
+
+def encode(grid: ColumnGrid, column: Any) -> Coded:
+    """A column, or a part of one, on its grid."""
+    return grid.encode(undress(one_array(column)))
+
+
+def _sample(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.slice(max(0, len(column) - DEFAULT_BLOCK_ROWS) // 2, DEFAULT_BLOCK_ROWS)
+
+
+def _grid_pays(column: pa.ChunkedArray, grid: ColumnGrid) -> bool:
+    """Whether a column is smaller on its exact grid than as it is, judged by a block."""
+    sample = _sample(column)
+    table = blocks.pack_tables([grid], [None], [None])[1][0]
+    share = len(sample) / max(1, len(column))
+    on_grid = len(blocks.pack_cells(encode(grid, sample), quick=True)) + share * table
+    return (grid.kind == "category" and len(column) > len(sample)) or on_grid < len(pack(sample, quick=True))
+
+
+def rival_bytes(column: pa.ChunkedArray, grid: ColumnGrid) -> int:
+    """What the rival coders need for a column, judged by a block."""
+    sample = _sample(column)
+    table = blocks.pack_tables([grid], [None], [None])[1][0]
+    return table + len(blocks.pack_cells(encode(grid, sample), quick=True)) * len(column) // max(
+        1, len(sample)
+    )
+
+
+def _function_pays(table: pa.Table, function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
+    """Whether a derived column is smaller than by the rival coders, judged by a block."""
+    names = (function.name, *function.sources)
+    cells = {name: encode(grids[name], _sample(table.column(name))) for name in names}
+    rows = len(cells[function.name].symbols)
+    predicted = function.evaluate(grids, lambda name: Cells(cells[name].symbols, cells[name].state), rows)
+    wrong = len(blocks.pack_exceptions(cells[function.name], predicted))
+    shared = blocks.pack_tables([None], [function], [None])[1][0] * rows / max(1, table.num_rows)
+    return wrong + shared < len(blocks.pack_cells(cells[function.name], quick=True))

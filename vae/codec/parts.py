@@ -1,0 +1,293 @@
+"""The parts of an archive, decoded: what a group of blocks holds of some columns."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+from data.errors import DamagedError, ModelError
+from data.grid import Coded, ColumnGrid, State
+from vae.codec import blocks, structure
+from vae.codec.blocks import BlockModel, Codes
+from vae.codec.container import Container, ModelReference
+from vae.codec.structure import Cells, Ints, States
+from vae.codec.summary import StoredReport
+
+
+class Part(NamedTuple):
+    """Rows `start` to `stop` of a group, counted within it."""
+
+    group: int
+    start: int
+    stop: int
+
+
+class Block(NamedTuple):
+    """A decoded block: (rows, columns), (rows, columns) and (rows, latents)."""
+
+    symbols: Ints
+    states: States
+    codes: Codes
+
+
+class Parts:
+    """The streams of an archive and what is needed to decode them. Thread-safe."""
+
+    def __init__(self, path: str | Path, model: BlockModel | None) -> None:
+        """Open `path`; `model` is for an archive that only refers to its own."""
+        self.container = Container(path)
+        self.path = Path(path)
+        self.header = self.container.header
+        self.names: list[str] = cast(list[str], self.container.schema.names)
+        self._given = model
+        self._model: BlockModel | None = None
+        self._lock = threading.Lock()
+        try:
+            self._fill()
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _fill(self) -> None:
+        container = self.container
+        kinds: list[pa.DataType] = [field.type for field in container.schema]
+        try:
+            filled = blocks.unpack_tables(
+                container.load(container.tables, "tables"), self.header.columns, kinds
+            )
+            self.grids, self.functions, self.dictionaries = filled
+            self.derived = self._check_columns()
+            self.stored = StoredReport.model_validate(container.report)
+            if len(self.stored.per_column) != len(kinds):
+                raise ValueError("the report is not of these columns")
+        except ValidationError as error:
+            raise container.damaged("header", str(error.errors(include_url=False)[0]["msg"])) from error
+        except (ValueError, TypeError) as error:
+            raise container.damaged("header", " ".join(str(error).split())[:200]) from error
+        except DamagedError as error:
+            raise (
+                error if str(self.path) in str(error) else container.damaged("tables", str(error))
+            ) from error
+
+    def _check_columns(self) -> list[int]:
+        """Places of the derived columns, each after what it is a function of."""
+        names = self.names
+        if len(set(names)) != len(names):
+            raise ValueError("two columns have one name")
+        self.place = {name: place for place, name in enumerate(names)}
+        functions = [function for function in self.functions if function is not None]
+        for place, (name, grid, function) in enumerate(zip(names, self.grids, self.functions, strict=True)):
+            if (grid and grid.name != name) or (function and function.name != name):
+                raise ValueError(f"column {place} is not {name!r}")
+            for source in function.sources if function else ():
+                if source not in self.place or self.grids[self.place[source]] is None:
+                    raise ValueError(f"column {name!r} follows from {source!r}, which has no symbols")
+        return [self.place[function.name] for function in structure.order(functions)]
+
+    def check_reference(self) -> None:
+        """ModelError if the archive's model is elsewhere and was not handed over."""
+        reference = self.header.model
+        if reference and not reference.embedded and self._given is None:
+            raise ModelError(
+                f"{self.path}: needs the model with SHA-256 {reference.sha256}, which it does not contain; "
+                "hand that model over"
+            )
+
+    @property
+    def model(self) -> BlockModel | None:
+        """The integer model, proved sound when it is first asked for; None if the archive has none."""
+        with self._lock:
+            if self._model is None and self.header.model is not None:
+                self._model = self._load_model(self.header.model)
+            return self._model
+
+    def _load_model(self, reference: ModelReference) -> BlockModel:
+        container = self.container
+        self.check_reference()
+        blob = container.load(container.model, "model") if reference.embedded else b""
+        if not reference.embedded and self._given is not None:
+            blob = self._given.to_bytes()
+        if hashlib.sha256(blob).hexdigest() != reference.sha256 or len(blob) != reference.size:
+            if not reference.embedded:
+                raise ModelError(
+                    f"{self.path}: needs the model with SHA-256 {reference.sha256}, got another one"
+                )
+            raise container.damaged("model", "its digest differs")
+        if self._given is not None and self._given.to_bytes() == blob:
+            model = self._given
+        else:
+            from vae.codec.integer import IntegerModel
+
+            try:
+                model = IntegerModel.from_bytes(blob)
+            except ModelError as error:
+                raise container.damaged("model", str(error)) from error
+        if (
+            model.columns != [self.names[i] for i in self.header.coded]
+            or model.latents != self.header.latents
+        ):
+            raise container.damaged("model", "it is not one of these columns")
+        return model
+
+    def blocks(self, part: Part) -> range:
+        """The blocks that hold rows of `part`, counted within their group."""
+        size = self.header.block_rows
+        return range(part.start // size, -(-part.stop // size))
+
+    def _rows_of(self, group: int, block: int | None) -> tuple[int, int]:
+        """First and last row of a block, or of a group."""
+        header = self.header
+        first = group * header.group_rows + (0 if block is None else block * header.block_rows)
+        count = header.group_rows if block is None else header.block_rows
+        return first, min(self.header.rows, first + count, (group + 1) * header.group_rows) - 1
+
+    def stream_name(self, number: int) -> str:
+        """A stream by its column, block and rows."""
+        header = self.header
+        per_group = header.stream_of_column(1, 0)
+        group, place = divmod(number, per_group)
+        if place < len(header.columns):
+            return self._name(group, None, self.names[place])
+        block, place = divmod(place - len(header.columns), 1 + len(header.coded))
+        return self._name(group, block, self.names[header.coded[place - 1]] if place else None)
+
+    def _name(self, group: int, block: int | None, column: str | None) -> str:
+        what = "the codes" if column is None else f"column {column!r}"
+        first, last = self._rows_of(group, block)
+        number = "" if block is None else f", block {group * self.header.group_blocks + block}"
+        return f"stream of {what}{number} (rows {first} to {last})"
+
+    def _load(self, number: int) -> bytes:
+        return self.container.load(self.container.stream(number), self.stream_name(number))
+
+    def read_part(self, part: Part, places: Sequence[int], pool: ThreadPoolExecutor) -> list[pa.Array]:
+        """Columns of some rows of a group."""
+        needed = self._closure(places)
+        depth = 1 + max((k for k, place in enumerate(self.header.coded) if place in needed), default=-1)
+        decoded = [pool.submit(self.read_block, part.group, b, depth) for b in self.blocks(part) if depth]
+        direct = [place for place in needed if self.header.columns[place].coder == "rival"]
+        values = dict(zip(direct, pool.map(lambda place: self._read_rival(part, place), direct), strict=True))
+        coded = {place: v for place, v in values.items() if isinstance(v, Coded)}
+        neural = [place for place in self.header.coded[:depth] if place in needed]
+        results = [future.result() for future in decoded]
+        for place in neural:
+            coded[place] = self._join_blocks(part, place, results)
+        for place in self.derived:
+            if place in needed:
+                coded[place] = self._derive(part, place, coded)
+        arrays = {place: v for place, v in values.items() if isinstance(v, pa.Array)}
+        gridded = [place for place in dict.fromkeys(places) if place not in arrays]
+        decode = pool.map(lambda place: self._decode(part, place, coded[place]), gridded)
+        arrays |= dict(zip(gridded, decode, strict=True))
+        return [arrays[place] for place in places]
+
+    def _closure(self, places: Sequence[int]) -> set[int]:
+        """The columns and all that they are functions of."""
+        needed = set(places)
+        for place in reversed(self.derived):
+            function = self.functions[place]
+            if place in needed and function is not None:
+                needed |= {self.place[source] for source in function.sources}
+        return needed
+
+    def read_block(self, group: int, block: int, depth: int) -> Block:
+        """The codes and the first `depth` neural columns of a block."""
+        model, header = self.model, self.header
+        if model is None:
+            raise self.container.damaged("header", "it has blocks without a model")
+        number = header.stream_of_block(group, block)
+        streams = [self._load(number + k) for k in range(depth + 1)]
+        first, last = self._rows_of(group, block)
+        try:
+            symbols, states, codes = model.decode_block(streams, last - first + 1, depth)
+            for k, place in enumerate(header.coded[:depth]):
+                blocks.check_cells(self._grid(place), Cells(symbols[:, k], states[:, k]))
+        except DamagedError as error:
+            raise self.container.damaged(self._name(group, block, None), str(error)) from error
+        return Block(symbols, states, codes)
+
+    def _read_rival(self, part: Part, place: int) -> Coded | pa.Array:
+        first, last = self._rows_of(part.group, None)
+        grid, kind = self.grids[place], self._plain(place)
+        number = self.header.stream_of_column(part.group, place)
+        data = self._load(number)
+        try:
+            if grid is None:
+                return blocks.unpack(data, kind, last - first + 1).slice(part.start, part.stop - part.start)
+            whole = blocks.unpack_cells(data, grid, kind, last - first + 1)
+            return blocks.window(whole, part.start, part.stop)
+        except DamagedError as error:
+            raise self.container.damaged(self.stream_name(number), str(error)) from error
+
+    def _join_blocks(self, part: Part, place: int, decoded: Sequence[Block]) -> Coded:
+        """A neural column of the part, with its escapes."""
+        k = self.header.coded.index(place)
+        symbols = np.concatenate([block.symbols[:, k] for block in decoded])
+        states = np.concatenate([block.states[:, k] for block in decoded])
+        number = self.header.stream_of_column(part.group, place)
+        inside = self.blocks(part)
+        try:
+            counts, escapes = blocks.unpack_escapes(
+                self._load(number), self._plain(place), self.header.block_count(part.group)
+            )
+            before = int(counts[: inside.start].sum())
+            here = int((states == State.ESCAPE).sum())
+            if int(counts[inside.start : inside.stop].sum()) != here:
+                raise DamagedError("the number of escapes is not that of the blocks")
+        except DamagedError as error:
+            raise self.container.damaged(self.stream_name(number), str(error)) from error
+        start = part.start - inside.start * self.header.block_rows
+        whole = Coded(symbols, states, escapes.slice(before, here))
+        return blocks.window(whole, start, start + part.stop - part.start)
+
+    def _derive(self, part: Part, place: int, coded: dict[int, Coded]) -> Coded:
+        function, grid, kind = self.functions[place], self._grid(place), self._plain(place)
+        if function is None:
+            raise self.container.damaged("header", "a derived column has no function")
+        first, last = self._rows_of(part.group, None)
+        number = self.header.stream_of_column(part.group, place)
+        grids = {g.name: g for g in self.grids if g is not None}
+
+        def get(name: str) -> Cells:
+            source = coded[self.place[name]]
+            return Cells(source.symbols, source.state)
+
+        try:
+            cells = function.evaluate(grids, get, part.stop - part.start)
+            rows, wrong = blocks.unpack_exceptions(self._load(number), grid, kind, last - first + 1)
+        except (DamagedError, OverflowError) as error:
+            raise self.container.damaged(self.stream_name(number), str(error)) from error
+        here = slice(*np.searchsorted(rows, [part.start, part.stop]))
+        wrong = blocks.window(wrong, here.start, here.stop)
+        cells.symbols[rows[here] - part.start] = wrong.symbols
+        cells.states[rows[here] - part.start] = wrong.state
+        return Coded(cells.symbols, cells.states, wrong.escapes)
+
+    def _decode(self, part: Part, place: int, coded: Coded) -> pa.Array:
+        try:
+            plain = blocks.decode_cells(self._grid(place), coded, self._plain(place))
+            return blocks.dress(plain, self.container.schema.field(place).type, self.dictionaries[place])
+        except DamagedError as error:
+            number = self.header.stream_of_column(part.group, place)
+            raise self.container.damaged(self.stream_name(number), str(error)) from error
+
+    def _plain(self, place: int) -> pa.DataType:
+        """The type of what a grid codes of a column, or the column's own."""
+        kind = self.container.schema.field(place).type
+        if self.grids[place] is not None and isinstance(kind, pa.DictionaryType):
+            return kind.value_type
+        return kind
+
+    def _grid(self, place: int) -> ColumnGrid:
+        grid = self.grids[place]
+        if grid is None:
+            raise self.container.damaged("header", f"column {self.names[place]!r} has no grid")
+        return grid
