@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data.errors import UsageError
-from flows.cli_pipeline import AsJson, Config, need_pipeline
+from flows.cli_pipeline import AsJson, Config, need_pipeline, quiet_failures
 from flows.console import Advance, Output, key_values, progress
 from flows.console import table as show_table
 from vae.settings import Codes, Effort, Family
@@ -387,6 +387,7 @@ def _folder_job(
     tracking = load_tracking(config)
     server.use_local_state(tracking)
     server.ready(tracking)
+    quiet_failures()
     from flows import compress as jobs
 
     manifest = getattr(jobs, flow)(

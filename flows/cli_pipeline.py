@@ -83,6 +83,7 @@ def run_flow(job: Job, tracking: Tracking) -> Outcome:
     waiting = f"another run works on {job.out}; waiting for it to end"
     with file_lock(job.lock, on_wait=lambda: errors.print(waiting)):
         server.ready(tracking)
+        quiet_failures()
         from flows.retrain import retrain
 
         return retrain(
@@ -91,6 +92,25 @@ def run_flow(job: Job, tracking: Tracking) -> Outcome:
             out=str(job.out),
             config=str(tracking.config) if tracking.config else None,
         )
+
+
+def quiet_failures() -> None:
+    """Keep Prefect's reports of a failure, tracebacks and all, off the terminal: the command itself ends with one line.
+
+    They stay in the run's log on the server.
+    """
+    import logging
+    import os
+
+    if os.environ.get("SVAE_DEBUG"):
+        return
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()  # else the flow does it, and makes new handlers
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "prefect"]
+    for handler in {h for name in names for h in logging.getLogger(name).handlers}:
+        if isinstance(handler, logging.StreamHandler):
+            handler.addFilter(lambda record: record.levelno < logging.ERROR)
 
 
 def _as_result(job: Job, outcome: Outcome) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,46 @@ IGNORED = [
 ]
 
 VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "SVAE_CONFIG")
+
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A Python process of its own that runs `code`, with our packages and `arguments` in `sys.argv`."""
+    others = os.environ.get("PYTHONPATH")
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *([others] if others else [])]),
+    }
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        env=variables,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*processes: subprocess.Popen[str], timeout: float = 300) -> list[str]:
+    """What each process printed; all must end well."""
+    outputs = [process.communicate(timeout=timeout) for process in processes]
+    for process, (out, err) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, f"{process.returncode}\n{out}\n{err}"
+    return [out for out, _ in outputs]
+
+
+@pytest.fixture
+def start_python() -> Callable[..., subprocess.Popen[str]]:
+    """`child`, as a fixture: tests cannot import their conftest."""
+    return child
+
+
+@pytest.fixture
+def finish_python() -> Callable[..., list[str]]:
+    return finish
 
 
 def pytest_configure(config: pytest.Config) -> None:

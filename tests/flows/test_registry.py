@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -157,21 +158,36 @@ def test_download_is_found_from_another_folder(registry: Registry, three: list[V
         registry.download(f"runs:/{three[0].run_id}/nothing")
 
 
-def _promote(home: Path, version: int, start: object) -> None:
-    registry = connect(home)
-    start.wait()  # type: ignore[attr-defined]
-    registry.promote(registry.find(f"m/{version}"), f"by {version}", verify=no_check)
+PROMOTE = """
+import sys
+from flows.registry import Registry
+from flows.settings import load_tracking
+from flows.tracking import Store
+registry = Registry(Store(load_tracking(sys.argv[1])))
+print("ready", flush=True)
+sys.stdin.readline()
+number = sys.argv[2]
+registry.promote(registry.find(f"m/{number}"), f"by {number}", verify=lambda version: None)
+"""
 
 
-def test_processes_that_promote_at_once(registry: Registry, three: list[Version], home: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(3)
-    workers = [context.Process(target=_promote, args=(home, v.version, start)) for v in three]
+@pytest.mark.slow
+def test_processes_that_promote_at_once(
+    registry: Registry,
+    three: list[Version],
+    home: Path,
+    start_python: Callable[..., subprocess.Popen[str]],
+    finish_python: Callable[..., list[str]],
+) -> None:
+    workers = [start_python(PROMOTE, home, version.version) for version in three]
     for worker in workers:
-        worker.start()
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
     for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    finish_python(*workers)
     now = aliases(registry)
     assert set(now) == {"champion", "previous"}
     assert now["champion"] != now["previous"]
