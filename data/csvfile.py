@@ -21,6 +21,9 @@ pcsv: Any = pyarrow.csv
 
 _BLOCK = 1 << 22
 _LARGEST_BLOCK = 1 << 30
+_TOO_LONG = ("straddling", "Could not skip initial")
+_NO_ROWS = ("Empty CSV file", "Could not skip initial")
+"""What Arrow says of records longer than a block, and of a file that ends with its header."""
 
 
 class CsvFiles:
@@ -139,10 +142,11 @@ class CsvFiles:
                 for batch in reader:
                     yield self._unpad(batch.columns)
             except pa.ArrowInvalid as error:
-                if "straddling" in str(error) and self._block < _LARGEST_BLOCK:
+                message = str(error)
+                if any(words in message for words in _TOO_LONG) and self._block < min(_LARGEST_BLOCK, end.bytes):
                     raise _RowTooLongError from error
                 fault = find_fault(file, self.dialect, len(numbers))
-                if fault is None and "Empty CSV file" in str(error):
+                if fault is None and any(words in message for words in _NO_ROWS):
                     return
                 told = f"{file.path}: not readable as CSV: {one_line(error)}"
                 raise fault or SourceError(told) from error
@@ -172,6 +176,7 @@ class _End:
         self.has_line_end = True
         self.quoted_empty = False
         self.quotes = 0
+        self.bytes = 0
 
 
 class _Watched(io.RawIOBase):
@@ -189,6 +194,7 @@ class _Watched(io.RawIOBase):
         block = self._stream.read(size)
         if block:
             end = self._end
+            end.bytes += len(block)
             end.quotes += block.count(b'"')
             end.quoted_empty = end.quoted_empty or b'\n""' in self._last + block[:2] or b'\n""' in block
             end.has_line_end = block.endswith((b"\n", b"\r"))
