@@ -134,6 +134,8 @@ def run(
     if not len(rows.train_rows):
         raise ModelError("there are no rows to train on; give a larger table")
     packed = checkpoints.newest() if checkpoints else None
+    if checkpoints and packed is None:
+        checkpoints.clear()  # what is left there is of no use, and must not outlive what is
     state = unpack(packed, model) if packed else State()
     arrays = {
         name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
