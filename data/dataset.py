@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from data.batches import BATCH_ROWS, rebatch
-from data.errors import SourceError
+from data.errors import SchemaError, SourceError
 from data.files import explained
 from data.manifest import Manifest
-from data.schema import ColumnStats, Schema
+from data.schema import ColumnStats, Schema, is_text
 from data.statistics import ContentDigest
 
 pq: Any = pyarrow.parquet
@@ -147,6 +147,49 @@ def open_dataset(path: str | Path) -> Dataset:
     return dataset
 
 
+def stored_schema(schema: Schema) -> pa.Schema:
+    """How the parts hold a table: Parquet gives fixed-size arrays back only as lists if one of them is null.
+
+    Raises:
+        SchemaError: A type that Parquet does not hold; names the column.
+    """
+    fields: list[pa.Field] = []
+    for column in schema.columns:
+        field = column.field
+        stored = _stored_type(field.type)
+        if stored is None:
+            raise SchemaError(f"column {column.name!r}: {column.arrow} has no place in Parquet; cast it to another type")
+        fields.append(field.with_type(stored))
+    return pa.schema(fields, schema.to_arrow().metadata)
+
+
+def _stored_type(type_: pa.DataType) -> pa.DataType | None:
+    types = pa.types
+    if types.is_run_end_encoded(type_) or types.is_union(type_) or types.is_interval(type_) or _is_list_view(type_):
+        return None
+    if types.is_struct(type_):
+        fields = [(field, _stored_type(field.type)) for field in type_]
+        known = [field.with_type(stored) for field, stored in fields if stored is not None]
+        return pa.struct(known) if len(known) == len(fields) else None
+    if types.is_dictionary(type_) and not is_text(type_.value_type):
+        return type_.value_type
+    if types.is_fixed_size_list(type_) or types.is_list(type_):
+        stored = _stored_type(type_.value_type)
+        return None if stored is None else pa.list_(type_.value_field.with_type(stored))
+    return type_
+
+
+def _restored(stored: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    """Inverse of storing: values of the type that they had."""
+    if pa.types.is_dictionary(type_) and not pa.types.is_dictionary(stored.type):
+        stored = stored.dictionary_encode()
+    return stored if stored.type == type_ else stored.cast(type_)
+
+
+def _is_list_view(type_: pa.DataType) -> bool:
+    return pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_)
+
+
 def _read_part(path: Path, start: int, stop: int, arrow: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Rows `start` to `stop` (which may lie outside) of one part, with the types and metadata of `arrow`."""
     try:
@@ -157,7 +200,9 @@ def _read_part(path: Path, start: int, stop: int, arrow: pa.Schema) -> Iterator[
                 low, high = max(start - first, 0), min(stop - first, count)
                 if low < high:
                     table = file.read_row_group(group, columns=arrow.names).select(arrow.names)
-                    yield from table.slice(low, high - low).cast(arrow).to_batches()
+                    pieces = table.slice(low, high - low).columns
+                    columns = [_restored(piece, field.type) for piece, field in zip(pieces, arrow, strict=True)]
+                    yield from pa.Table.from_arrays(columns, schema=arrow).to_batches()
                 first += count
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
         raise SourceError(f"{path}: is damaged; ingest the source again") from error

@@ -32,7 +32,7 @@ from data.atomic import (
     writing,
 )
 from data.batches import BATCH_ROWS
-from data.dataset import Dataset, open_dataset
+from data.dataset import Dataset, open_dataset, stored_schema
 from data.errors import SchemaError, SourceError
 from data.manifest import FORMAT, MANIFEST_NAME, Manifest, Origin, Part
 from data.schema import ColumnStats, Schema
@@ -142,7 +142,7 @@ def _write_parts(
 ) -> tuple[tuple[Part, ...], _Content]:
     """All rows as Parquet files in a new folder, flushed to the disk."""
     schema = source.schema
-    content = _Content(schema)
+    content, stored = _Content(schema), stored_schema(schema)
     folder.mkdir(parents=True)
     parts: list[Part] = []
     batches = source.batches(BATCH_ROWS)
@@ -152,10 +152,10 @@ def _write_parts(
     while batch is not None:
         path = folder / f"part-{len(parts):05d}.parquet"
         rows = 0
-        with _parquet_writer(path, schema.to_arrow()) as writer:
+        with _parquet_writer(path, stored) as writer:
             while batch is not None and rows < PART_ROWS:
                 _check_nulls(batch, schema, source.uri)
-                writer.write_batch(batch)
+                writer.write_batch(batch.cast(stored))
                 content.add(batch)
                 rows += batch.num_rows
                 if progress is not None:
