@@ -102,23 +102,21 @@ def _exp_powers(steps: int, count: int) -> list[int]:
 def encode_ops(starts: Longs, widths: Longs, words: npt.NDArray[np.uint32]) -> int:
     """Write the intervals [start, start + width) of a stream, last first, to the end of `words`.
 
+    0 <= start, 1 <= width < 2**28, start + width <= 2**28; `words` has room for a word an interval and two more.
     Returns the index of the first word used; the stream is `words[index:]`, its first two words the state.
+
+    No step leaves 63 bits: width << 35 < 2**63; below it, x // width < 2**35, so the new state stays below 2**63; and
+    where a word was written, x // width >= 8, so the new state is at least 2**31 and one word is always enough.
     """
     x = np.int64(STATE_LOW)
     position = words.shape[0]
     for k in range(starts.shape[0] - 1, -1, -1):
         width = widths[k]
-        if x >= (width << 35):
+        if x >= (width << (63 - PRECISION)):
             position -= 1
             words[position] = x & 0xFFFFFFFF
             x = x >> 32
-        x = ((x // width) << 28) + (x % width) + starts[k]
+        x = ((x // width) << PRECISION) + (x % width) + starts[k]
     words[position - 1] = x & 0xFFFFFFFF
     words[position - 2] = x >> 32
     return position - 2
-
-
-@jit
-def advance(state: int, start: int, width: int) -> int:
-    """The state after the interval [start, start + width) was read from it; may need `refill`."""
-    return width * (state >> 28) + (state & 0xFFFFFFF) - start

@@ -4,6 +4,9 @@ All features are integers from -127 to 127 in units of 1/32. A number shows its 
 (sign * 8 * log2(1 + |d|)) to the previous row, to a linear prediction from earlier columns, and to the value last seen
 with the same key; a name shows whether it changed. `Memory` holds what the block has seen so far: the tables that
 recall values by key, and the adaptive counts of identifiers.
+
+All is int64. `vae.codec.plan` keeps symbols, centers and bins within 32 bits, so a difference of two is below 2**33;
+what multiplies such numbers says why it stays below 2**63.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ Longs = npt.NDArray[np.int64]
 FEATURE_ONE = 32
 """Fixed-point one of a feature."""
 FEATURE_MAX = 127
+SOFTMAX, MIXTURE = int(Head.softmax), int(Head.mixture)
 
 # columns of Front.items
 HEAD, LOW, HIGH, ORDERED, STATES, NULL, NAN, ESCAPE, CENTER, SPREAD, BINS, UNIT = range(12)
@@ -85,7 +89,8 @@ def front_of(plan: Plan, squash: Longs) -> Front:
         front.items[j] = [
             item.head, item.low, item.high, item.ordered, len(item.states), outputs[1], outputs[2], outputs[3],
             item.center, item.spread, len(item.bins), item.unit, len(item.components), item.linear is not None,
-            len(item.recall), len(item.contexts), place_before, place_after, rows, item.outputs, item.before, item.after,
+            len(item.recall), len(item.contexts), place_before, place_after, rows, item.outputs, item.before,
+            item.after,
         ]  # fmt: skip
         front.components[j, : len(item.components)] = item.components
         front.bins[j, : len(item.bins)] = item.bins
@@ -157,14 +162,14 @@ def squashed(difference: int, squash: Longs) -> int:
 
 @jit
 def magnitude(value: int, center: int, spread: int) -> int:
-    """(value - center) * spread / 2**16, clipped to a feature."""
+    """(value - center) * spread / 2**16, clipped to a feature; below 2**32 * 2**30 before the shift."""
     return min(max(((value - center) * spread) >> 16, -FEATURE_MAX), FEATURE_MAX)
 
 
 @jit
 def find_slot(keys: Longs, key: int) -> int:
-    """The slot of `key`, claimed if it is new; `keys` is never more than half full."""
-    mask = keys.shape[0] - 1
+    """The slot of `key`, claimed if it is new; `keys` is never more than half full: each row claims one slot."""
+    mask = keys.shape[0] - 1  # below, 2**30 * 2**32 < 2**62
     slot = ((((key ^ (key >> 20)) & 0x3FFFFFFF) * 0x9E3779B1) >> 15) & mask
     while keys[slot] != key:
         if keys[slot] == -1:
@@ -182,14 +187,20 @@ def key_of(parents: Longs, items: Longs, row: Longs) -> int:
         p = parents[k]
         if p < 0:
             break
-        cell = (row[p, VALUE] - items[p, LOW] + 1) * 4 + row[p, STATE]
+        cell = (row[p, VALUE] - items[p, LOW] + 1) * 4 + row[
+            p, STATE
+        ]  # a key is below 2**42: 2**42 * 2**20 < 2**62
         key = (key * 1000003 + cell) & 0x3FFFFFFFFFF
     return key
 
 
 @jit
 def predict(j: int, front: Front, row: Longs) -> int:
-    """The linear prediction of column j, within one span of its symbols."""
+    """The linear prediction of column j, within one span of its symbols.
+
+    Weights are at most 2**26 and values below 2**31: 2 * 16 + 1 products of 2**57 and a constant of 2**52 stay below
+    2**62.1.
+    """
     linear = front.linear
     total = linear[j, 3 * MAX_LINEAR] * row[j, P1] + linear[j, 3 * MAX_LINEAR + 1]
     for k in range(MAX_LINEAR):
@@ -263,7 +274,7 @@ def look_after(j: int, front: Front, memory: Memory, features: Longs) -> int:
         features[0] = FEATURE_ONE if name == row[j, NAME] else 0
     index = items[j, EMBED_AFTER]
     if index >= 0:
-        if items[j, ORDERED] and items[j, HEAD] != 0:
+        if items[j, ORDERED] and items[j, HEAD] != SOFTMAX:
             bins = items[j, BINS]
             b = 0
             while b < bins and value >= front.bins[j, b]:
@@ -321,6 +332,3 @@ def end_row(front: Front, memory: Memory) -> None:
         else:
             row[j, MISSING] = 1
             row[j, NAME] = items[j, HIGH] - items[j, LOW] + 1
-
-
-assert Head.softmax == 0  # look_after compares with the number

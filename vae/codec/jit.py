@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 try:
-    from numba import njit as _njit  # pyright: ignore[reportMissingTypeStubs]
+    from numba import njit as _njit
 except ImportError:  # a machine without numba still reads every archive, slowly
     _njit = None
 
 COMPILED = _njit is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 """Whether jitted functions run as machine code."""
 
+_JITTED = ("jit", "entropy", "plan", "frontend", "intervals", "kernel")
+"""Modules whose functions and constants are compiled into one another."""
+
 
 def jit(function: F) -> F:
     """Compile `function` without the interpreter lock, its machine code cached on disk."""
     if not COMPILED:
         return function
-    return cast(F, cast(Any, _njit)(cache=True, nogil=True, boundscheck=None)(function))
+    compiler = cast(Any, _njit)
+    try:
+        compiled = compiler(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder to keep machine code in: a read-only installation without a home
+        return cast(F, compiler(nogil=True)(function))
+    # numba asks whether the function's own file has changed; what it calls, and the constants, stand in others
+    cached = compiled._cache._cache_file
+    cached._source_stamp = (cached._source_stamp, _sources())
+    return cast(F, compiled)
+
+
+def _sources() -> str:
+    """Digest of the modules that are compiled into one another."""
+    digest = hashlib.sha256()
+    for name in _JITTED:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()

@@ -8,12 +8,12 @@ without the columns). So reading the first k columns never touches the streams b
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data.grid import MAX_SPAN
+from data.grid import MAX_SPAN, MAX_SYMBOL
 
 MAX_ITEMS = 512
 MAX_OUTPUTS = 64
@@ -22,6 +22,9 @@ MAX_EMBEDDED = 256
 MAX_PARENTS = 5
 MAX_CONTEXTS = 4
 MAX_LINEAR = 16
+MAX_TABLES = 256
+"""Tables that remember, of all columns together."""
+Int32 = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
 BASES = ("center", "previous", "extrapolated", "linear", "recalled")
 
 
@@ -52,6 +55,7 @@ class Linear(BaseModel):
         weights = (*self.now, *self.before, self.own)
         if not len(self.sources) == len(self.now) == len(self.before):
             raise ValueError("linear prediction: as many weights as sources")
+        # of values below 2**31: 33 * 2**57 + 2**52 + 2**15 < 2**63, see `frontend.predict`
         if any(abs(w) > 1 << 26 for w in weights) or abs(self.constant) > 1 << 52:
             raise ValueError("linear prediction: a weight is out of range")
         return self
@@ -64,16 +68,16 @@ class Item(BaseModel):
 
     name: str
     head: Head
-    low: int = Field(ge=-(1 << 31), lt=1 << 31)
-    high: int = Field(ge=-(1 << 31), lt=1 << 31)
+    low: int = Field(ge=-MAX_SYMBOL, le=MAX_SYMBOL)
+    high: int = Field(ge=-MAX_SYMBOL, le=MAX_SYMBOL)
     ordered: bool
     """Whether the symbols are magnitudes (numbers) or mere names."""
     states: tuple[Literal[1, 2, 3], ...] = ()
     """States other than VALUE with an output of their own: those the training rows held."""
-    center: int = 0
+    center: Int32 = 0
     spread: int = Field(default=1, ge=1, le=1 << 30)
     """Multiplier of `value - center`, in 2**-16, that makes a feature of it."""
-    bins: tuple[int, ...] = Field(default=(), max_length=63)
+    bins: tuple[Int32, ...] = Field(default=(), max_length=63)
     """Thresholds of the embedded bins of a number with many symbols."""
     components: tuple[Literal[0, 1, 2, 3, 4], ...] = Field(default=(), max_length=8)
     """Base of each mixture component, an index into BASES."""
@@ -89,6 +93,11 @@ class Item(BaseModel):
     def span(self) -> int:
         """Number of symbols."""
         return self.high - self.low + 1
+
+    @property
+    def tables(self) -> int:
+        """Tables that remember what the block has seen: one that recalls, and the contexts."""
+        return bool(self.recall) + len(self.contexts)
 
     @property
     def outputs(self) -> int:
@@ -173,6 +182,8 @@ class Plan(BaseModel):
                 raise ValueError(f"column {item.name!r}: a context of too many columns")
         if len({item.name for item in self.columns}) != len(self.columns):
             raise ValueError("a column stands twice in the model")
+        if (tables := sum(item.tables for item in self.columns)) > MAX_TABLES:
+            raise ValueError(f"{tables} tables that remember; at most {MAX_TABLES} are admitted")
         return self
 
     @property
