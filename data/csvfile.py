@@ -143,7 +143,7 @@ class CsvFiles:
                     yield self._unpad(batch.columns)
             except pa.ArrowInvalid as error:
                 message = str(error)
-                if any(words in message for words in _TOO_LONG) and self._block < min(_LARGEST_BLOCK, end.bytes):
+                if any(words in message for words in _TOO_LONG) and end.bytes >= self._block < _LARGEST_BLOCK:
                     raise _RowTooLongError from error
                 fault = find_fault(file, self.dialect, len(numbers))
                 if fault is None and any(words in message for words in _NO_ROWS):
@@ -176,7 +176,7 @@ class _End:
         self.has_line_end = True
         self.quoted_empty = False
         self.quotes = 0
-        self.bytes = 0
+        self.bytes = 0  # Of the current file.
 
 
 class _Watched(io.RawIOBase):
@@ -185,6 +185,7 @@ class _Watched(io.RawIOBase):
     def __init__(self, stream: BinaryIO, end: _End) -> None:
         self._stream = stream
         self._end = end
+        end.bytes = 0
         self._last = b"\n"
 
     def readable(self) -> bool:

@@ -158,7 +158,7 @@ def stored_schema(schema: Schema) -> pa.Schema:
         field = column.field
         stored = _stored_type(field.type)
         if stored is None:
-            raise SchemaError(f"column {column.name!r}: {column.arrow} has no place in Parquet; cast it to another type")
+            raise SchemaError(f"column {column.name!r}: {column.arrow} has no place in Parquet; cast it")
         fields.append(field.with_type(stored))
     return pa.schema(fields, schema.to_arrow().metadata)
 

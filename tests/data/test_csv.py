@@ -19,7 +19,9 @@ from data.schema import Column, CsvDialect, Kind, Schema
 from data.sources import Source, open_source
 
 
-def source_of(folder: Path, content: str | bytes, name: str = "table.csv", schema: Schema | None = None) -> Source:
+def source_of(
+    folder: Path, content: str | bytes, name: str = "table.csv", schema: Schema | None = None
+) -> Source:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return open_source(path, schema)
@@ -39,7 +41,9 @@ def fields(content: bytes, delimiter: str = ",") -> list[list[str]]:
 def typed(folder: Path, cells: list[str]) -> Column:
     """How a column of these cells is typed beside a column of row numbers, after making sure that it comes back."""
     file = io.StringIO(newline="")
-    csv.writer(file, lineterminator="\n").writerows([["row", "x"], *([index, cell] for index, cell in enumerate(cells))])
+    csv.writer(file, lineterminator="\n").writerows(
+        [["row", "x"], *([index, cell] for index, cell in enumerate(cells))]
+    )
     source = source_of(folder, file.getvalue())
     assert fields(printed(source)) == fields(file.getvalue().encode())
     return source.schema.column("x")
@@ -100,7 +104,12 @@ def typed(folder: Path, cells: list[str]) -> Column:
 def test_columns_are_typed_only_where_nothing_is_lost(tmp_path, cells, kind, arrow, null_text, text_format):
     column = typed(tmp_path, cells)
 
-    assert (column.kind, column.arrow, column.null_text, column.text_format) == (kind, arrow, null_text, text_format)
+    assert (column.kind, column.arrow, column.null_text, column.text_format) == (
+        kind,
+        arrow,
+        null_text,
+        text_format,
+    )
 
 
 def test_integers_with_nulls_are_arrow_integers_with_nulls(tmp_path):
@@ -127,7 +136,25 @@ def test_a_column_that_changes_type_half_way_becomes_text(tmp_path):
 # ------------------------------------------------------------------------------------------ coming back
 
 CELLS = st.one_of(
-    st.sampled_from(["", "NA", "NaN", "nan", "null", "-", "?", "0", "-0", "1.10", "1.5", "00123", "inf", "true", "2013-01-01"]),
+    st.sampled_from(
+        [
+            "",
+            "NA",
+            "NaN",
+            "nan",
+            "null",
+            "-",
+            "?",
+            "0",
+            "-0",
+            "1.10",
+            "1.5",
+            "00123",
+            "inf",
+            "true",
+            "2013-01-01",
+        ]
+    ),
     st.integers(-(2**70), 2**70).map(str),
     st.floats().map(repr),
     st.floats().map(lambda value: f"{value:.2f}"),
@@ -141,7 +168,10 @@ COLUMNS = st.one_of(CELLS, st.sampled_from(["1", "2", "NA"]), st.floats().map(re
 @st.composite
 def tables(draw: st.DrawFn) -> list[list[str]]:
     width, rows = draw(st.integers(2, 4)), draw(st.integers(1, 8))
-    kinds = [draw(st.sampled_from([CELLS, st.sampled_from(["1", "2", "NA", ""]), st.floats().map(repr)])) for _ in range(width)]
+    kinds = [
+        draw(st.sampled_from([CELLS, st.sampled_from(["1", "2", "NA", ""]), st.floats().map(repr)]))
+        for _ in range(width)
+    ]
     return [[f"c{index}" for index in range(width)], *([draw(kind) for kind in kinds] for _ in range(rows))]
 
 
@@ -267,7 +297,10 @@ def test_a_folder_or_glob_is_one_table_typed_over_all_files(tmp_path):
         (b"a,b\n1,2\n3,4,5\n", "line 3: has 3 fields, the header has 2; mend the line"),
         (b'a,b\n"two\nlines",2\n3,4,5\n', "line 4: has 3 fields, the header has 2; mend the line"),
         (b"a,b,a\n1,2,3\n", "line 1: column name 'a' occurs twice (columns 1 and 3); rename one"),
-        (b"a,b\n1,2\n3,\xff\n", "line 3, column 2: byte 0xff is not UTF-8; convert the file (iconv -t UTF-8)"),
+        (
+            b"a,b\n1,2\n3,\xff\n",
+            "line 3, column 2: byte 0xff is not UTF-8; convert the file (iconv -t UTF-8)",
+        ),
         (b"a,\xe9\n1,2\n", "line 1, column 2: byte 0xe9 is not UTF-8; convert the file (iconv -t UTF-8)"),
         (b'a,b\n1,2\n3,"open\n4,5\n', "line 3: a quote is opened and never closed; mend the line"),
     ],
@@ -314,7 +347,10 @@ def test_files_of_one_folder_must_agree(tmp_path):
     with pytest.raises(SourceError) as error:
         open_source(tmp_path).table()
 
-    assert str(error.value) == f"{tmp_path}/2.csv: its columns are not those of {tmp_path}/1.csv; ingest them apart"
+    assert (
+        str(error.value)
+        == f"{tmp_path}/2.csv: its columns are not those of {tmp_path}/1.csv; ingest them apart"
+    )
 
 
 # ----------------------------------------------------------------------------------------- given schemas
@@ -331,9 +367,19 @@ def test_a_schema_decides_what_it_names_and_leaves_the_rest(tmp_path):
     source = source_of(tmp_path, "zip,country,n,rest\n10115,NA,7,1\n80331,DE,8,2\n", schema=schema)
 
     found = source.schema
-    assert [column.kind.value for column in found.columns] == ["categorical", "categorical", "integer", "integer"]
+    assert [column.kind.value for column in found.columns] == [
+        "categorical",
+        "categorical",
+        "integer",
+        "integer",
+    ]
     assert found.column("n").bound == "2"
-    assert source.table().to_pydict() == {"zip": ["10115", "80331"], "country": [None, "DE"], "n": [7, 8], "rest": [1, 2]}
+    assert source.table().to_pydict() == {
+        "zip": ["10115", "80331"],
+        "country": [None, "DE"],
+        "n": [7, 8],
+        "rest": [1, 2],
+    }
     assert source.table().schema.field("n").type == pa.int16()
 
 
@@ -347,9 +393,18 @@ def test_a_pattern_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (Column(name="a", kind=Kind.integer), ", line 3: column 'a': '2x' does not come back from int64; mend the data, or make the kind text"),
-        (Column(name="a", kind=Kind.integer, nullable=False, null_text="2x"), ": column 'a': holds nulls, its schema allows none (nullable: false)"),
-        (Column(name="q", kind=Kind.integer), ": has no column 'q', which the schema asks for; the columns are a, b"),
+        (
+            Column(name="a", kind=Kind.integer),
+            ", line 3: column 'a': '2x' does not come back from int64; mend the data, or make the kind text",
+        ),
+        (
+            Column(name="a", kind=Kind.integer, nullable=False, null_text="2x"),
+            ": column 'a': holds nulls, its schema allows none (nullable: false)",
+        ),
+        (
+            Column(name="q", kind=Kind.integer),
+            ": has no column 'q', which the schema asks for; the columns are a, b",
+        ),
     ],
 )
 def test_data_that_is_not_what_the_schema_says(tmp_path, column, message):
@@ -361,7 +416,8 @@ def test_data_that_is_not_what_the_schema_says(tmp_path, column, message):
 
 def test_a_file_without_header_takes_its_names_from_the_schema(tmp_path):
     names = Schema(
-        columns=(Column(name="a", kind=Kind.integer), Column(name="b", kind=Kind.text)), csv=CsvDialect(header=False)
+        columns=(Column(name="a", kind=Kind.integer), Column(name="b", kind=Kind.text)),
+        csv=CsvDialect(header=False),
     )
     source = source_of(tmp_path, "1,x\n2,y\n", schema=names)
 
@@ -378,7 +434,9 @@ def test_an_all_null_column_takes_the_type_asked_for(tmp_path):
 
 
 def test_columns_that_never_were_text_print_so_that_nulls_and_empty_texts_differ():
-    table = pa.table({"t": ["", None, 'a"b'], "x": [1.5, None, 2.0], "raw": [b"\x01", None, b""], "l": [[1], None, []]})
+    table = pa.table(
+        {"t": ["", None, 'a"b'], "x": [1.5, None, 2.0], "raw": [b"\x01", None, b""], "l": [[1], None, []]}
+    )
     file = io.BytesIO()
 
     write_csv(table.to_batches(), Schema.from_arrow(table.schema), file)

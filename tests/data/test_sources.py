@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import io
 import json
@@ -30,7 +30,7 @@ TABLE = pa.table(
         "text": pa.array(["a", "", "c", "d", "e"]),
         "coded": pa.array(["p", "q", None, "p", "p"]).dictionary_encode(),
         "when": pa.array([0, 1, None, 3, 4], pa.timestamp("us", tz="Europe/Berlin")),
-        "day": pa.array([datetime.date(2020, 1, 1), None] * 2 + [None]),
+        "day": pa.array([dt.date(2020, 1, 1), None] * 2 + [None]),
         "money": pa.array([decimal.Decimal("1.25"), None, None, decimal.Decimal("-3.50"), None]),
         "list": pa.array([[1, 2], None, [], [None], [3]]),
         "image": pa.array([[1, 2], None, [3, 4], [5, 6], [7, 8]], pa.list_(pa.uint8(), 2)),
@@ -118,7 +118,10 @@ def test_a_type_that_parquet_does_not_hold_is_refused_by_name(tmp_path):
     with pytest.raises(SchemaError) as error:
         ingest(TableSource(table), tmp_path / "dataset")
 
-    assert str(error.value) == "column 'span': month_day_nano_interval has no place in Parquet; cast it to another type"
+    assert (
+        str(error.value)
+        == "column 'span': month_day_nano_interval has no place in Parquet; cast it"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -178,14 +181,23 @@ def test_parquet_files_of_one_folder_must_agree(tmp_path):
     with pytest.raises(SourceError) as error:
         open_source(tmp_path).table()
 
-    assert str(error.value) == f"{tmp_path}/2.parquet: its columns are not those of {tmp_path}/1.parquet; ingest them apart"
+    assert (
+        str(error.value)
+        == f"{tmp_path}/2.parquet: its columns are not those of {tmp_path}/1.parquet; ingest them apart"
+    )
 
 
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        (Column(name="q", kind=Kind.integer), "has no column 'q', which the schema asks for; the columns are "),
-        (Column(name="x", kind=Kind.integer), "column 'x' is double, the schema asks for int64; mend one of them"),
+        (
+            Column(name="q", kind=Kind.integer),
+            "has no column 'q', which the schema asks for; the columns are ",
+        ),
+        (
+            Column(name="x", kind=Kind.integer),
+            "column 'x' is double, the schema asks for int64; mend one of them",
+        ),
     ],
 )
 def test_parquet_that_is_not_what_the_schema_says(tmp_path, wish, message):
@@ -199,7 +211,9 @@ def test_parquet_that_is_not_what_the_schema_says(tmp_path, wish, message):
 
 def test_wishes_for_a_typed_source(tmp_path):
     pq.write_table(TABLE, tmp_path / "t.parquet")
-    wishes = Schema(columns=(Column(name="word", kind=Kind.text), Column(name="x", kind=Kind.numeric, bound="1%")))
+    wishes = Schema(
+        columns=(Column(name="word", kind=Kind.text), Column(name="x", kind=Kind.numeric, bound="1%"))
+    )
 
     schema = open_source(tmp_path / "t.parquet", wishes).schema
 
@@ -252,9 +266,16 @@ def test_matrices_become_columns_and_images_become_arrays(tmp_path):
     np.save(tmp_path / "m.npy", np.arange(6.0).reshape(3, 2))
     np.save(tmp_path / "i.npy", np.zeros((3, 28, 28), np.uint8))
 
-    assert open_source(tmp_path / "m.npy").table().to_pydict() == {"c0": [0.0, 2.0, 4.0], "c1": [1.0, 3.0, 5.0]}
+    assert open_source(tmp_path / "m.npy").table().to_pydict() == {
+        "c0": [0.0, 2.0, 4.0],
+        "c1": [1.0, 3.0, 5.0],
+    }
     column = open_source(tmp_path / "i.npy").schema.columns[0]
-    assert (column.name, column.kind.value, column.arrow) == ("values", "array", "fixed_size_list<item: uint8>[784]")
+    assert (column.name, column.kind.value, column.arrow) == (
+        "values",
+        "array",
+        "fixed_size_list<item: uint8>[784]",
+    )
 
 
 def test_structured_arrays_become_columns(tmp_path):
@@ -294,7 +315,10 @@ def _saved(array: np.ndarray) -> bytes:
         (_saved(np.zeros((0, 3))), "has no rows"),
         (_saved(np.array([1 + 2j])), "values of type complex128 are not read; save numbers, text or times"),
         (_saved(np.array([None])), "values of type object are not read; save numbers, text or times"),
-        (_saved(np.zeros(3, "M8[M]")), "times of type datetime64[M] are not read; save them as datetime64[s] or finer"),
+        (
+            _saved(np.zeros(3, "M8[M]")),
+            "times of type datetime64[M] are not read; save them as datetime64[s] or finer",
+        ),
         (_saved(np.arange(100.0))[:-8], "is cut short; fetch it again"),
         (b"\x93NUMPY", "is not an array: EOF: reading magic string, expected 8 bytes got 6"),
     ],
@@ -315,7 +339,10 @@ def test_arrays_of_different_lengths_are_refused(tmp_path):
     with pytest.raises(SourceError) as error:
         open_source(tmp_path / "z.npz").table()
 
-    assert str(error.value) == f"{tmp_path}/z.npz, array 'y': has 4 rows, others have 3; save arrays of one length"
+    assert (
+        str(error.value)
+        == f"{tmp_path}/z.npz, array 'y': has 4 rows, others have 3; save arrays of one length"
+    )
 
 
 # ----------------------------------------------------------------------------------------- lines of JSON
@@ -353,7 +380,10 @@ def test_types_are_unified_over_all_lines(tmp_path, monkeypatch):
     monkeypatch.setattr("data.jsonl._BLOCK", 64)
     path = tmp_path / "t.jsonl"
     lines = [f'{{"a": {index}, "b": null, "l": []}}' for index in range(50)]
-    lines += ['{"a": 1.5, "b": "x", "l": [1], "s": {"x": 1}}', '{"a": 2, "b": "y", "l": [2.5], "s": {"y": "z"}}']
+    lines += [
+        '{"a": 1.5, "b": "x", "l": [1], "s": {"x": 1}}',
+        '{"a": 2, "b": "y", "l": [2.5], "s": {"y": "z"}}',
+    ]
     path.write_text("\n".join(lines))
     source = open_source(path)
 
@@ -373,7 +403,10 @@ def test_types_are_unified_over_all_lines(tmp_path, monkeypatch):
         (b'{"a":1}\n{"a":\n', ", line 2, column 6: not JSON: Expecting value; mend the line"),
         (b'{"a":1}\n\n[1]\n', ', line 3: is no object; each line must read {"name": value, ...}'),
         (b'{"a":1}\n{"a":"\xff"}\n', ", line 2: byte 0xff is not UTF-8; convert the file (iconv -t UTF-8)"),
-        (b'{"a":9223372036854775808}\n', ", line 1: 9223372036854775808 is beyond 64 bits; write it in quotes"),
+        (
+            b'{"a":9223372036854775808}\n',
+            ", line 1: 9223372036854775808 is beyond 64 bits; write it in quotes",
+        ),
         (
             b'{"a":1}\n{"a":"x"}\n',
             ", line 2: Column(/a) changed from number to string; mend the line, or make the types one",
@@ -406,18 +439,27 @@ def test_a_type_that_changes_between_blocks_is_refused(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------- names and sizes
 
 
+KNOWN = "known are .csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, and .gz or .zip of text files"
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("{d}/none.csv", "{d}/none.csv: there is no such file"),
-        ("{d}/*.csv", "{d}/*.csv: no file matches"),
-        ("{d}/notes.doc", "{d}/notes.doc: not a known kind of file; known are .csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, and .gz or .zip of text files"),
-        ("{d}/mixed", "{d}/mixed: holds files of several kinds (csv, jsonl); name one kind with a glob"),
-        ("{d}/bare", "{d}/bare: no data files here; known are .csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, and .gz or .zip of text files"),
-        ("nosuch://bucket/a.csv", "nosuch://bucket/a.csv: no file system for this address: Unrecognized filesystem type in URI: nosuch://bucket/a.csv"),
-        ("sample:moon", "sample:moon: there is no such sample; there are flights, weather, solar, adult, mnist, fashion-mnist"),
+        ("{d}/none.csv", "there is no such file"),
+        ("{d}/*.csv", "no file matches"),
+        ("{d}/notes.doc", f"not a known kind of file; {KNOWN}"),
+        ("{d}/mixed", "holds files of several kinds (csv, jsonl); name one kind with a glob"),
+        ("{d}/bare", f"no data files here; {KNOWN}"),
+        (
+            "nosuch://b/a.csv",
+            "no file system for this address: Unrecognized filesystem type in URI: nosuch://b/a.csv",
+        ),
+        (
+            "sample:moon",
+            "there is no such sample; there are flights, weather, solar, adult, mnist, fashion-mnist",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_source_that_is_not_there_is_refused_by_name(tmp_path, uri, message):
     (tmp_path / "notes.doc").write_text("x")
     (tmp_path / "mixed").mkdir()
@@ -428,7 +470,7 @@ def test_a_source_that_is_not_there_is_refused_by_name(tmp_path, uri, message):
     with pytest.raises(SourceError) as error:
         open_source(uri.format(d=tmp_path))
 
-    assert str(error.value) == message.format(d=tmp_path)
+    assert str(error.value) == f"{uri.format(d=tmp_path)}: {message}"
 
 
 def test_a_uri_names_a_file_too(tmp_path):
@@ -461,7 +503,10 @@ def test_a_dataset_is_a_source_with_the_sizes_of_its_own(tmp_path):
 def test_rebatching_keeps_rows_and_order(sizes, rows):
     schema = pa.schema([("a", pa.int64())])
     numbers = iter(range(sum(sizes)))
-    batches = [pa.record_batch([pa.array([next(numbers) for _ in range(size)], pa.int64())], schema) for size in sizes]
+    batches = [
+        pa.record_batch([pa.array([next(numbers) for _ in range(size)], pa.int64())], schema)
+        for size in sizes
+    ]
 
     again = list(rebatch(batches, schema, rows))
 
@@ -497,7 +542,10 @@ def test_columns_of_several_types_become_records(tmp_path):
     ("column", "message"),
     [
         (pa.array([1, None]), "column 'a': an array of int64 cannot hold its nulls; write .parquet or .csv instead"),
-        (pa.array([[1, 2], None], pa.list_(pa.int8(), 2)), "column 'a': an array cannot hold its nulls; write .parquet instead"),
+        (
+            pa.array([[1, 2], None], pa.list_(pa.int8(), 2)),
+            "column 'a': an array cannot hold its nulls; write .parquet instead",
+        ),
         (pa.array([[1], [2]]), "column 'a': an array cannot hold list<item: int64>; write .parquet instead"),
     ],
 )  # fmt: skip
@@ -515,4 +563,7 @@ def test_an_unknown_ending_is_a_wrong_call(tmp_path):
     with pytest.raises(UsageError) as error:
         write_table(TABLE, Schema.from_arrow(TABLE.schema), tmp_path / "t.xlsx")
 
-    assert str(error.value) == f"{tmp_path}/t.xlsx: the name must end in one of .parquet, .csv, .npy, .npz, .jsonl"
+    assert (
+        str(error.value)
+        == f"{tmp_path}/t.xlsx: the name must end in one of .parquet, .csv, .npy, .npz, .jsonl"
+    )

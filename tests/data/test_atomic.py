@@ -1,0 +1,93 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from data.atomic import atomic_path
+from data.errors import DataError
+
+
+def write_and_fail(target: Path) -> None:
+    with atomic_path(target) as path:
+        path.write_text("new")
+        raise RuntimeError
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path):
+    target = tmp_path / "a" / "b" / "file"
+
+    with atomic_path(target) as path:
+        path.write_text("new")
+        assert not target.exists()
+
+    assert target.read_text() == "new"
+    assert [entry.name for entry in target.parent.iterdir()] == ["file"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+
+    with pytest.raises(RuntimeError):
+        write_and_fail(target)
+
+    assert target.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_error_takes_new_folders_away_again(tmp_path):
+    with pytest.raises(RuntimeError):
+        write_and_fail(tmp_path / "a" / "b" / "file")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "no space left on the device; free some or choose another folder"),
+        (errno.EDQUOT, "the disk quota is used up; free some or choose another folder"),
+        (errno.EROFS, "the file system is read-only; choose another folder"),
+    ],
+)
+def test_a_device_that_takes_no_more_is_explained(tmp_path, number, told):
+    with pytest.raises(DataError) as error, atomic_path(tmp_path / "file"):
+        raise OSError(number, os.strerror(number))
+
+    assert str(error.value) == f"{tmp_path}/file: cannot be written: {told}"
+
+
+def test_errors_of_reading_are_not_taken_for_errors_of_writing(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file"):
+        (tmp_path / "none").read_text()
+
+
+def test_a_folder_in_the_way(tmp_path):
+    with pytest.raises(DataError) as error, atomic_path(tmp_path):
+        pass
+
+    assert str(error.value) == f"{tmp_path}: is a folder, a file was to be written there; give another name"
+
+
+def test_a_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    told = r"cannot be written: (Not a directory|File exists) .*; choose another folder$"
+    with pytest.raises(DataError, match=told), atomic_path(tmp_path / "file" / "deeper"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+
+    with (
+        pytest.raises(DataError, match="cannot be written: Permission denied"),
+        atomic_path(tmp_path / "file"),
+    ):
+        pass
