@@ -107,10 +107,10 @@ def quiet_failures() -> None:
     from prefect.logging.configuration import setup_logging
 
     setup_logging()  # else the flow does it, and makes new handlers
-    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "prefect"]
-    for handler in {h for name in names for h in logging.getLogger(name).handlers}:
-        if isinstance(handler, logging.StreamHandler):
-            handler.addFilter(lambda record: record.levelno < logging.ERROR)
+    for handler in logging.root.handlers:
+        handler.addFilter(
+            lambda record: not (record.name.startswith("prefect") and record.levelno >= logging.ERROR)
+        )
 
 
 def _as_result(job: Job, outcome: Outcome) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def pack(target: Path, *, model: Path, dataset: Dataset, digest: str, card: Card
     from vae import codes, store
 
     wire = signature.wire_of(dataset.schema, dataset.stats)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         beside = Path(scratch) / "card"
         beside.mkdir()
         (beside / WIRE_NAME).write_text(
@@ -75,6 +76,8 @@ def pack(target: Path, *, model: Path, dataset: Dataset, digest: str, card: Card
         rows = dataset.table(rows=slice(0, CHECK_ROWS))
         pq.write_table(rows, beside / ROWS_NAME)
         pq.write_table(codes.sparse_table(codes.encode_rows(store.load(model), rows)), beside / CODES_NAME)
+        # Its advice, an input example, would put rows into the signature's place and run the model once more.
+        warnings.filterwarnings("ignore", message=".*An input example was not provided", category=UserWarning)
         mlflow.pyfunc.save_model(
             str(target),
             python_model=str(Path(__file__).with_name("served.py")),

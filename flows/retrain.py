@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from prefect import flow
 from prefect.logging import get_run_logger
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 
 from flows import tasks
 from flows.hooks import ON_RETRAIN_CANCELLATION, ON_RETRAIN_FAILURE
-from flows.jobs import RetrainSettings, open_job
+from flows.jobs import RetrainSettings, dataset_name, open_job
 from flows.locks import file_lock
 from flows.work import Outcome
 
 
+def run_name() -> str:
+    """`retrain-flights`."""
+    return f"retrain-{dataset_name(flow_run.parameters['source'])}"
+
+
 @flow(
-    flow_run_name="retrain-{source}",
+    flow_run_name=run_name,
     timeout_seconds=72 * 3600,
     on_failure=ON_RETRAIN_FAILURE,
     on_crashed=ON_RETRAIN_FAILURE,

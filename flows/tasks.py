@@ -7,10 +7,12 @@ made already is not made again (see `flows.cache`); such a task ends in the stat
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prefect import task
 from prefect.artifacts import (
@@ -19,6 +21,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
@@ -29,10 +32,12 @@ from flows.jobs import Job
 from flows.work import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
 from vae.settings import Settings
 
-HOUR = 3600
 S = TypeVar("S", bound=Settings)
 
-shell: dict[str, Any] = {"cache_policy": NO_CACHE, "on_failure": ON_TASK_FAILURE}
+Function = TypeVar("Function", bound=Callable[..., Any])
+reused: ContextVar[bool] = ContextVar("reused", default=False)
+"""Whether the step that runs found its work done."""
+
 outside: dict[str, Any] = {
     "retries": 3,
     "retry_delay_seconds": [2, 15, 60],
@@ -41,15 +46,44 @@ outside: dict[str, Any] = {
 }
 
 
+def shell(*, hours: float, **options: Any) -> Callable[[Function], Function]:
+    """A task that is called like the function it wraps: also a step that ends in `Cached` returns its result."""
+
+    def wrap(function: Function) -> Function:
+        @functools.wraps(function)
+        def body(*arguments: Any, **named: Any) -> Any:
+            reused.set(False)
+            result = function(*arguments, **named)
+            return Completed(name="Cached", message="made already", data=result) if reused.get() else result
+
+        work = task(
+            task_run_name=f"{function.__name__}-{{job.name}}",
+            timeout_seconds=hours * 3600,
+            cache_policy=NO_CACHE,
+            on_failure=ON_TASK_FAILURE,
+            **options,
+        )(body)
+
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            result = work(*arguments)
+            return result.result() if isinstance(result, State) else result
+
+        return cast(Function, call)
+
+    return wrap
+
+
 def made_once(
     job: Job, step: str, kind: type[S], inputs: Mapping[str, Any], make: Callable[[], S], *outputs: Path
-) -> Any:
+) -> S:
     """The receipt's result if everything it names is there unchanged, else what `make` returns, with a new receipt."""
     key = cache.key_of(step, {**inputs, "out": job.out})
     receipt = cache.find(job.out, step, key)
     if receipt:
         get_run_logger().info("%s: made already, with the same inputs, settings and sources", step)
-        return Completed(name="Cached", message="made already", data=kind.model_validate(receipt.result))
+        reused.set(True)
+        return kind.model_validate(receipt.result)
     cache.forget(job.out, step)
     started = time.perf_counter()
     result = make()
@@ -72,7 +106,7 @@ class ProgressArtifact:
             update_progress_artifact(self._id, progress=round(100 * min(share, 1.0), 1))  # type: ignore[arg-type]
 
 
-@task(task_run_name="ingest-{job.name}", timeout_seconds=6 * HOUR, **outside, **shell)
+@shell(hours=6, **outside)
 def ingest(job: Job) -> Ingested:
     """The source as typed, digested Parquet."""
     inputs = {"source": work.source_digest(job)}
@@ -86,7 +120,7 @@ def ingest(job: Job) -> Ingested:
     return dataset
 
 
-@task(task_run_name="validate-{job.name}", timeout_seconds=HOUR, **outside, **shell)
+@shell(hours=1, **outside)
 def validate(job: Job, dataset: Ingested) -> Checked:
     """Stop before training if the data is not what the champion's was."""
     findings, checked = work.check(job, dataset)
@@ -105,7 +139,7 @@ def validate(job: Job, dataset: Ingested) -> Checked:
     return checked
 
 
-@task(task_run_name="train-{job.name}", timeout_seconds=48 * HOUR, **shell)
+@shell(hours=48)
 def train(job: Job, dataset: Ingested, checked: Checked) -> Trained:
     """A model of the training split; a training that was killed goes on where it was."""
     settings = job.settings
@@ -123,14 +157,14 @@ def train(job: Job, dataset: Ingested, checked: Checked) -> Trained:
     return made_once(job, "train", Trained, inputs, make, job.model)
 
 
-@task(task_run_name="codes-{job.name}", timeout_seconds=12 * HOUR, **shell)
+@shell(hours=12)
 def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
     """The sparse code of every row."""
     inputs = {"data": dataset.digest, "model": model.digest}
     return made_once(job, "codes", Coded, inputs, lambda: work.extract(job, dataset, model), job.codes)
 
 
-@task(task_run_name="compress-{job.name}", timeout_seconds=24 * HOUR, **shell)
+@shell(hours=24)
 def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained) -> Archived:
     """The verified archive of the dataset."""
     inputs = {"data": dataset.digest, "model": model.digest, "bounds": checked.bounds}
@@ -147,7 +181,7 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained) -> A
     return archived
 
 
-@task(task_run_name="evaluate-{job.name}", timeout_seconds=12 * HOUR, **shell)
+@shell(hours=12)
 def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive: Archived) -> Evaluated:
     """Numbers and figures on held-out rows, logged to the model's run."""
     inputs = {"data": dataset.digest, "model": model.digest, "codes": codes.digest, "archive": archive.digest}
@@ -160,7 +194,7 @@ def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive:
     return evaluated
 
 
-@task(task_run_name="register-{job.name}", timeout_seconds=6 * HOUR, **outside, **shell)
+@shell(hours=6, **outside)
 def register(
     job: Job, dataset: Ingested, checked: Checked, model: Trained, archive: Archived, report: Evaluated
 ) -> Registered:

@@ -20,7 +20,7 @@ from data.ingest import open_dataset
 from data.manifest import Manifest
 from flows import cache
 from flows.jobs import Job
-from flows.tracking import FLOW_RUN_TAG, Store
+from flows.tracking import FLOW_RUN_TAG, Store, flatten
 from vae.settings import Settings
 
 Advance = Callable[[float], None]
@@ -330,8 +330,8 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained, adva
     data = open_dataset(dataset.path)
     origin = data.manifest.source
 
-    def on_progress(stage: Any, share: float = 0.0) -> None:
-        advance(share if stage == "write" else 0.0)
+    def on_progress(event: Mapping[str, Any]) -> None:
+        advance(event["step"] / event["steps"])
 
     report = pipeline.compress(
         data.table(),
@@ -339,7 +339,7 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained, adva
         bounds=checked.bounds,
         model=store.load(model.path),
         facts={"source_bytes": origin.source_bytes, "stored_bytes": origin.stored_bytes},
-        on_progress=on_progress,  # type: ignore[arg-type]
+        on_progress=on_progress,
     )
     advance(1.0)
     return Archived(
@@ -408,10 +408,8 @@ def column_table(dataset: Path) -> list[dict[str, Any]]:
 
 def summary_table(evaluated: Evaluated) -> list[dict[str, Any]]:
     """The main numbers of an evaluation, one a row; those of single columns are in the figures."""
-    from vae.evaluate import flat
-
     return [
         {"name": name, "value": value}
-        for name, value in flat(evaluated.numbers).items()
-        if "/columns/" not in name
+        for name, value in flatten(evaluated.numbers).items()
+        if ".columns." not in name and value is not None
     ]

@@ -36,7 +36,9 @@ def test_a_run_says_where_it_comes_from(store: Store, home: Path) -> None:
     assert tags["git.dirty"] in {"true", "false", "unknown"}
     assert tags["git.commit"]
     assert tags["version.torch"].startswith("2.13")
+    assert run.inputs is not None
     assert run.inputs.dataset_inputs[0].dataset.digest == ("ab" * 32)[:36]
+    assert run.info.artifact_uri is not None
     assert run.info.artifact_uri.startswith((home / "mlartifacts").as_uri())
     assert [file.path for file in store.client.list_artifacts(run_id)] == ["packages.json"]
 
