@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -26,23 +26,21 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from data.errors import DamagedError, ModelError
-from vae.codec.entropy import (
-    PRECISION,
-    STATE_LOW,
-    encode_ops,
-    exp_table,
-    scale_table,
-    sigmoid_table,
-    squash_table,
-)
+from data.grid import State
+from vae.codec.entropy import STATE_LOW, encode_ops, exp_table, scale_table, sigmoid_table, squash_table
 from vae.codec.frontend import FEATURE_MAX, Front, front_of, new_memory
-from vae.codec.kernel import ACTIVATION_MAX, Streams, Tables, Tape, Weights, observe, walk
-from vae.codec.plan import Plan
+from vae.codec.intervals import Streams, Tables, Tape
+from vae.codec.kernel import ACTIVATION_MAX, Weights, observe, walk
+from vae.codec.plan import Head, Plan
 
 GROUPS = ("before", "after", "embed", "bias", "hidden", "head", "prior")
 MAX_PLAN_BYTES = 16 << 20
 MAX_WEIGHTS = 1 << 24
 SUM_LIMIT = 1 << 31
+MAX_CELLS = 1 << 26
+"""Most cells, latents among them, of a block: what a file may ask a reader to make room for."""
+MAX_REMEMBERED = 1 << 24
+"""Most rows of a block times tables that remember: below 70 bytes each."""
 
 Longs = npt.NDArray[np.int64]
 States = npt.NDArray[np.uint8]
@@ -54,12 +52,14 @@ class IntegerModel:
     """A decoder that gives the same probabilities on every machine. Immutable; safe to share between threads."""
 
     def __init__(self, plan: Plan, tensors: Tensors) -> None:
-        """Raises ModelError where shapes do not fit the plan or a sum could leave 31 bits."""
-        self.plan = plan
-        self.tensors = dict(tensors)
-        expected = plan.shapes()
-        if {k: v.shape for k, v in self.tensors.items()} != expected:
+        """Raises ModelError where weights do not fit the plan, are too many, or a sum could leave 31 bits."""
+        expected = _expected(plan)
+        if {name: tensor.shape for name, tensor in tensors.items()} != expected:
             raise ModelError("the model's weights do not have the shapes its plan asks for")
+        if any(tensor.dtype != np.int16 for tensor in tensors.values()):
+            raise ModelError("the model's weights are not 16-bit integers")
+        self.plan = plan
+        self.tensors = {name: tensors[name] for name in expected}
         self._front = front_of(plan, squash_table())
         self._weights = _pad(plan, self.tensors)
         _prove_sums(self._weights, self._front)
@@ -75,9 +75,15 @@ class IntegerModel:
         """Number of latents."""
         return self.plan.latents
 
+    @property
+    def block_rows(self) -> int:
+        """Most rows of a block; at least 65,536 whatever the plan."""
+        tables = sum(item.tables for item in self.plan.columns)
+        return min(MAX_CELLS // (self.latents + len(self.columns) + 1), MAX_REMEMBERED // max(1, tables))
+
     def to_bytes(self) -> bytes:
         """The model as stored in an archive; see the module's docstring."""
-        from pcodec import ChunkConfig, standalone
+        from pcodec import ChunkConfig, standalone  # pyright: ignore[reportAttributeAccessIssue]
 
         text = json.dumps(
             self.plan.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"), sort_keys=True
@@ -96,40 +102,35 @@ class IntegerModel:
     @classmethod
     def from_bytes(cls, blob: bytes) -> IntegerModel:
         """The inverse of `to_bytes`; ModelError for anything that is not a sound model."""
-        pieces = _pieces(blob)
-        try:
-            inflate = zlib.decompressobj()
-            text = inflate.decompress(next(pieces), MAX_PLAN_BYTES)
-            if inflate.unconsumed_tail or not inflate.eof:
-                raise ModelError("the model's plan is too long or cut short")
-            plan = Plan.model_validate_json(text)
-        except (zlib.error, ValidationError, ValueError) as error:
-            raise ModelError(f"the model's plan cannot be read: {_first_line(error)}") from error
-        shapes = plan.shapes()
+        packed, *bodies = _pieces(blob)
+        plan = _unpack_plan(packed)
+        shapes = _expected(plan)
         tensors: dict[str, npt.NDArray[np.int16]] = {}
-        for group in GROUPS:
+        for group, body in zip(GROUPS, bodies, strict=True):
             names = [name for name in shapes if _group(name) == group]
-            sizes = [int(np.prod(shapes[name])) for name in names]
-            if sum(sizes) > MAX_WEIGHTS:
-                raise ModelError(
-                    f"the model asks for {sum(sizes)} weights; at most {MAX_WEIGHTS} are admitted"
-                )
-            flat = _unpack_weights(next(pieces), sum(sizes), group)
-            for name, part in zip(names, np.split(flat, np.cumsum(sizes)[:-1]), strict=True) if names else ():
-                tensors[name] = part.reshape(shapes[name])
-        if next(pieces, None) is not None:
-            raise ModelError("bytes after the end of the model")
-        return cls(plan, {name: tensors[name] for name in shapes})
+            ends = np.cumsum([int(np.prod(shapes[name])) for name in names]).tolist()
+            flat = _unpack_weights(body, ends[-1] if ends else 0, group)
+            for name, start, end in zip(names, [0, *ends], ends, strict=False):
+                tensors[name] = flat[start:end].reshape(shapes[name])
+        return cls(plan, tensors)
 
     def encode_block(self, symbols: Longs, states: States, codes: Codes) -> list[bytes]:
         """The streams of a block: the code's, then one a column in coding order.
 
-        symbols, states: (rows, columns); codes: (rows, latents). Symbols must lie on their column's grid.
+        symbols, states: (rows, columns); codes: (rows, latents). Where a state is not VALUE, its symbol is read as 0.
+        ValueError for what no grid and no encoder gives: other shapes, symbols off their grid, more than `block_rows`.
         """
         self._check_block(symbols, states, codes)
+        symbols, states = _plain(symbols, np.int64), _plain(states, np.uint8)
+        codes = _plain(codes, np.int8)
         rows, columns = symbols.shape
         unseen = self._unseen(states)
-        sizes = np.array([rows * self.latents] + [3 * rows] * columns, np.int64)
+        # a cell is at most a state, the class of a memory, and a value
+        most = [
+            1 + (len(item.states) > 0 or bool(new)) + (item.head == Head.memory)
+            for item, new in zip(self.plan.columns, unseen, strict=True)
+        ]
+        sizes = rows * np.array([self.latents, *most], np.int64)
         offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
         space = max(1, int(sizes.sum()))
         tape = Tape(
@@ -154,12 +155,16 @@ class IntegerModel:
         """The inverse of `encode_block` for the code and the first `upto` columns (default: all).
 
         `streams` holds the code's and these columns' streams. DamagedError names the stream (0 the code's, then the
-        columns') that does not end where it began.
+        columns') that does not end where it began. Blocks are independent: threads may read several at once.
         """
         columns = len(self.columns) if upto is None else upto
+        if not 0 <= columns <= len(self.columns):
+            raise ValueError(f"{columns} of {len(self.columns)} columns")
+        if not 0 <= rows <= self.block_rows:
+            raise DamagedError(f"a block of {rows} rows; this model's have at most {self.block_rows}")
         if len(streams) < columns + 1:
             raise DamagedError(f"{columns + 1} streams are needed, {len(streams)} are there")
-        opened, unseen = _open_streams(streams[: columns + 1], columns, len(self.columns))
+        opened, unseen = _open_streams(streams[: columns + 1], len(self.columns))
         symbols = np.zeros((rows, columns), np.int64)
         states = np.zeros((rows, columns), np.uint8)
         codes = np.zeros((rows, self.latents), np.int8)
@@ -175,9 +180,9 @@ class IntegerModel:
 
     def observe(self, symbols: Longs, states: States) -> dict[str, npt.NDArray[Any]]:
         """What the network is shown of a block and what it must say, for training; see `kernel.observe`."""
+        symbols, states = _plain(symbols, np.int64), _plain(states, np.uint8)
         rows, columns = symbols.shape
-        items = self._front.items
-        contexts = int(items[:, 15].max()) if columns else 0
+        contexts = max((len(item.contexts) for item in self.plan.columns), default=0)
         shown: dict[str, npt.NDArray[Any]] = {
             "before": np.zeros((rows, columns, self._weights.before.shape[1]), np.int8),
             "after": np.zeros((rows, columns, self._weights.after.shape[1]), np.int8),
@@ -208,15 +213,14 @@ class IntegerModel:
             codes.size and abs(codes.astype(int)).max() > self.plan.reach
         ):
             raise ValueError(f"codes {codes.shape} for {self.latents} latents within {self.plan.reach}")
+        if rows > self.block_rows:
+            raise ValueError(f"a block of {rows} rows; this model's have at most {self.block_rows}")
+        if states.size and states.max() > State.ESCAPE:
+            raise ValueError(f"state {states.max()} is unknown")
         for j, item in enumerate(self.plan.columns):
             inside = (symbols[:, j] >= item.low) & (symbols[:, j] <= item.high)
             if not (inside | (states[:, j] != 0)).all():
                 raise ValueError(f"column {item.name!r}: symbols outside {item.low} .. {item.high}")
-
-
-def stream_bits(stream: bytes) -> int:
-    """Bits of a written stream, its flag and final state included."""
-    return 8 * len(stream)
 
 
 def _group(name: str) -> str:
@@ -228,20 +232,50 @@ def _group(name: str) -> str:
     return "bias" if last.endswith("bias") else last
 
 
-def _pieces(blob: bytes) -> Iterator[bytes]:
+def _expected(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights; ModelError if they are too many for any machine."""
+    shapes = plan.shapes()
+    count = sum(int(np.prod(shape)) for shape in shapes.values())
+    if count > MAX_WEIGHTS:
+        raise ModelError(f"the model asks for {count} weights; at most {MAX_WEIGHTS} are admitted")
+    return shapes
+
+
+def _plain(array: npt.NDArray[Any], dtype: type[Any]) -> npt.NDArray[Any]:
+    """The array as the loop was compiled for: of this type, contiguous and writable."""
+    return np.require(array, dtype, ["C", "W"])
+
+
+def _pieces(blob: bytes) -> list[bytes]:
+    """The plan and the groups of weights, still packed."""
+    pieces: list[bytes] = []
     at = 0
-    while at < len(blob):
+    for _ in range(1 + len(GROUPS)):
         if at + 4 > len(blob):
             raise ModelError("the model is cut short")
         (length,) = struct.unpack_from("<I", blob, at)
         if at + 4 + length > len(blob):
             raise ModelError("the model is cut short")
-        yield blob[at + 4 : at + 4 + length]
+        pieces.append(blob[at + 4 : at + 4 + length])
         at += 4 + length
+    if at != len(blob):
+        raise ModelError("bytes after the end of the model")
+    return pieces
+
+
+def _unpack_plan(packed: bytes) -> Plan:
+    inflate = zlib.decompressobj()
+    try:
+        text = inflate.decompress(packed, MAX_PLAN_BYTES)
+        if not inflate.eof or inflate.unused_data:
+            raise ModelError("the model's plan is too long or cut short")
+        return Plan.model_validate_json(text)
+    except (zlib.error, ValueError) as error:
+        raise ModelError(f"the model's plan cannot be read: {_first_line(error)}") from error
 
 
 def _unpack_weights(body: bytes, count: int, group: str) -> npt.NDArray[np.int16]:
-    from pcodec import standalone
+    from pcodec import standalone  # pyright: ignore[reportAttributeAccessIssue]
 
     flat = np.zeros(count, np.int16)
     if not count:
@@ -333,13 +367,12 @@ def _no_streams(columns: int) -> Streams:
     return Streams(np.zeros(1, np.uint32), nothing, nothing, nothing)
 
 
-def _open_streams(
-    streams: list[bytes], columns: int, all_columns: int
-) -> tuple[Streams, npt.NDArray[np.bool_]]:
-    unseen = np.zeros(all_columns, bool)
+def _open_streams(streams: list[bytes], columns: int) -> tuple[Streams, npt.NDArray[np.bool_]]:
+    """The streams' words and states, and which of the model's `columns` hold states that no training row held."""
+    unseen = np.zeros(columns, bool)
     words: list[npt.NDArray[np.uint32]] = []
     for s, stream in enumerate(streams):
-        if len(stream) < 9 or len(stream) % 4 != 1 or stream[0] > 1:
+        if len(stream) < 9 or len(stream) % 4 != 1 or stream[0] > (s > 0):
             raise DamagedError(f"stream {s} has no sound beginning or length")
         if s:
             unseen[s - 1] = stream[0] == 1
@@ -350,6 +383,3 @@ def _open_streams(
     if ((state < STATE_LOW) | (state >= np.uint64(1) << np.uint64(63))).any():
         raise DamagedError("a stream begins in a state that no writer leaves")
     return Streams(np.concatenate(words), state.astype(np.int64), begins + 2, begins + lengths), unseen
-
-
-assert PRECISION == 28  # encode_ops spells its shifts out
