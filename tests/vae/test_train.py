@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
-import sys
 import time
 from itertools import chain
 from pathlib import Path
@@ -285,34 +283,6 @@ def test_the_key_of_a_training_changes_with_data_rows_and_settings() -> None:
     ]
     assert len(set(others)) == len(others)
     assert training_key(toy_rows(), "a") == others[0]
-
-
-SCRIPT = """
-import sys, time
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-spec = spec_from_file_location("test_train", {here!r})
-sys.modules["test_train"] = tests = module_from_spec(spec)
-spec.loader.exec_module(tests)
-def pace(state):
-    print(state["step"], flush=True)
-    time.sleep(0.02)
-tests.trained(folder=Path(sys.argv[1]), on_progress=pace)
-"""
-
-
-def test_killed_with_sigkill_and_run_again_it_ends_with_the_same_weights(tmp_path: Path) -> None:
-    script = SCRIPT.format(here=__file__)
-    command = [sys.executable, "-c", script, str(tmp_path / "checkpoints")]
-    for deadly in (50, 150):  # once in the joint phase, once in the refit
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if int(line) >= deadly:
-                    process.send_signal(signal.SIGKILL)
-                    break
-        assert process.returncode == -signal.SIGKILL
-    assert weights(trained(folder=tmp_path / "checkpoints")[0]) == weights(trained()[0])
 
 
 def test_checkpoints_hold_nothing_that_could_run_code(tmp_path: Path) -> None:
