@@ -81,7 +81,7 @@ def _limbs(kind: pa.DataType) -> int:
     return 2 if types.is_decimal128(kind) else 4 if types.is_decimal256(kind) else 0
 
 
-def _viewed(kind: Any) -> pa.DataType | None:
+def viewed_type(kind: Any) -> pa.DataType | None:
     """What values of a view type are stored as; None for other types."""
     if types.is_string_view(kind):
         return pa.large_string()
@@ -113,7 +113,7 @@ def _node(array: Any, quick: bool) -> bytes:
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         return _node(array.storage, quick)
-    viewed = _viewed(kind)
+    viewed = viewed_type(kind)
     if viewed is not None:
         return _node(array.cast(viewed), quick)
     if not _has_validity(kind):
@@ -228,7 +228,7 @@ def _run_ends(array: Any) -> Numbers:
 def _read(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
     if isinstance(kind, pa.BaseExtensionType):
         return kind.wrap_array(_read(cursor, kind.storage_type, count, budget))
-    viewed = _viewed(kind)
+    viewed = viewed_type(kind)
     if viewed is not None:
         return _read(cursor, viewed, count, budget).cast(kind)
     if not _has_validity(kind):
@@ -287,7 +287,7 @@ def _read_values(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
 
 
 def _read_nested(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
-    budget.spend(count)
+    budget.spend(count, 8)
     if types.is_dictionary(kind):
         indices = unpack_numbers(
             cursor.take(cursor.varint()), count, np.dtype(kind.index_type.to_pandas_dtype()), budget

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 
 from data.stored import stored_numbers
-from vae.codec.columns import number_type
+from vae.codec.columns import number_type, viewed_type
 
 pc = cast(Any, _pc)
 types = cast(Any, pa.types)
@@ -55,6 +55,9 @@ def same(a: Any, b: Any) -> bool:
         return False
     if isinstance(kind, pa.BaseExtensionType):
         return same(a.storage, b.storage)
+    viewed = viewed_type(kind)
+    if viewed is not None:
+        return same(a.cast(viewed), b.cast(viewed))
     if types.is_union(kind) or types.is_run_end_encoded(kind) or types.is_null(kind):
         return _same_unmasked(a, b)
     if a.null_count != b.null_count or not a.is_valid().equals(b.is_valid()):
@@ -73,10 +76,13 @@ def _same_values(a: Any, b: Any) -> bool:
         return all(same(a.field(i), b.field(i)) for i in range(kind.num_fields))
     if types.is_fixed_size_list(kind):
         return same(a.flatten(), b.flatten())
+    if types.is_map(kind):
+        lengths, lengths_after = np.diff(a.offsets.to_numpy()), np.diff(b.offsets.to_numpy())
+        if len(a) and not np.array_equal(lengths, lengths_after):
+            return False
+        return same(_items(a, a.keys), _items(b, b.keys)) and same(_items(a, a.items), _items(b, b.items))
     if not pc.list_value_length(a).equals(pc.list_value_length(b)):
         return False
-    if types.is_map(kind):
-        return same(_items(a, a.keys), _items(b, b.keys)) and same(_items(a, a.items), _items(b, b.items))
     return same(a.flatten(), b.flatten())
 
 

@@ -161,7 +161,7 @@ class Archive:
         self._check_size((stop - start) * self.latents)
         out = [np.zeros((0, self.latents), np.int8)]
         if self.header.model is None:
-            return out[0]
+            return np.zeros((stop - start, 0), np.int8)
         with ThreadPoolExecutor(self._threads) as pool:
             for part in self._split(start, stop):
                 inside = self._parts.blocks(part)

@@ -160,9 +160,7 @@ def _write_best(
     other = path.with_name(path.name.removesuffix(".tmp") + ".rivals.tmp")
     try:
         per_column = tuple(c.model_copy(update={"rival_bytes": None}) for c in columns)
-        without = report.model_copy(
-            update={"family": "none", "mean_nonzero": 0.0, "per_column": per_column}
-        )
+        without = report.model_copy(update={"family": "none", "mean_nonzero": 0.0, "per_column": per_column})
         _write_file(plain, other, without, options)
         if other.stat().st_size < path.stat().st_size:
             other.replace(path)

@@ -1,0 +1,290 @@
+"""Damage and malice: every flipped byte and every truncation is refused by name; what lies costs no memory."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data.errors import ArchiveError, DamagedError, SvaeError
+from data.grid import TableGrid
+from vae.codec import archive, container, structure, writer
+from vae.codec.container import Container, Header
+from vae.codec.framing import checksum, put_varint, squeeze
+from vae.codec.integer import IntegerModel
+from vae.planning import make_plan
+
+
+def small_table() -> pa.Table:
+    rng = np.random.default_rng(0)
+    k = rng.integers(0, 9, 40)
+    return pa.table({
+        "k": k, "twice": 2 * k, "s": pa.array(["x", None, "", "yz"] * 10), "f": rng.normal(size=40),
+        "l": pa.array([[1], None, [], [2, 3]] * 10),
+    })  # fmt: skip
+
+
+def small_model(table: pa.Table) -> dict[str, Any]:
+    grid = TableGrid.fit(table)
+    coded = {g.name: g.encode(table[g.name]) for g in grid.columns if g.kind != "opaque"}
+    derived = structure.find(grid, coded, keep=list(coded))
+    plan = make_plan(grid, coded, latents=1, width=4)
+    tensors = {name: np.ones(shape, np.int16) for name, shape in plan.shapes().items()}
+    return {
+        "grid": grid,
+        "derived": derived,
+        "model": IntegerModel(plan, tensors),
+        "codes": np.zeros((40, 1), np.int8),
+    }
+
+
+@pytest.fixture(scope="module")
+def rival_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("rival") / "t.svae"
+    archive.write(small_table(), path, block_rows=16)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def neural_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("neural") / "t.svae"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "CLOSE_CALL", 1e9)
+        archive.write(small_table(), path, **small_model(small_table()), block_rows=16)
+    return path.read_bytes()
+
+
+def read_all(path: Path) -> pa.Table:
+    with archive.open(path, threads=1) as opened:
+        opened.verify()
+        return opened.read()
+
+
+@pytest.mark.parametrize("which", ["rival_bytes", "neural_bytes"])
+def test_every_flipped_byte_is_refused(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    whole: bytes = request.getfixturevalue(which)
+    path = tmp_path / "t.svae"
+    for at in range(len(whole)):
+        broken = bytearray(whole)
+        broken[at] ^= 1 << (at % 8)
+        path.write_bytes(broken)
+        with pytest.raises(ArchiveError) as caught:
+            read_all(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        if at >= 8:
+            assert isinstance(caught.value, DamagedError)
+            assert " is damaged: " in str(caught.value)
+
+
+@pytest.mark.parametrize("which", ["rival_bytes", "neural_bytes"])
+def test_every_truncation_is_refused(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    whole: bytes = request.getfixturevalue(which)
+    path = tmp_path / "t.svae"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ArchiveError, match=r"is damaged|is not an svae archive"):
+            read_all(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(DamagedError, match="index is damaged"):
+        read_all(path)
+
+
+def test_the_message_names_part_block_and_column(neural_bytes: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "t.svae"
+    path.write_bytes(neural_bytes)
+    with archive.open(path) as opened:
+        parts, header = opened._parts.container, opened.header
+        places = {
+            "tables": parts.tables.position,
+            "model": parts.model.position,
+            "header": 30,
+            "index": parts.index.position,
+            "stream of the codes, block 2 (rows 32 to 39)": parts.stream(
+                header.stream_of_block(0, 2)
+            ).position,
+            f"stream of column {opened.names[header.coded[1]]!r}, block 1 (rows 16 to 31)": parts.stream(
+                header.stream_of_block(0, 1) + 2
+            ).position,
+            "stream of column 'f' (rows 0 to 39)": parts.stream(header.stream_of_column(0, 3)).position,
+        }
+    for name, place in places.items():
+        broken = bytearray(neural_bytes)
+        broken[place] ^= 255
+        path.write_bytes(broken)
+        with pytest.raises(DamagedError) as caught:
+            read_all(path)
+        message = f"{path}: {name} is damaged: its checksum differs; restore the file from a copy"
+        assert str(caught.value) == message
+
+
+def test_what_is_not_an_archive_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="cannot be opened: No such file"):
+        archive.open(tmp_path / "missing.svae")
+    for content in (b"", b"PAR1 and more", b"\x89PNG\r\n\x1a\n" + bytes(100)):
+        (tmp_path / "t.svae").write_bytes(content)
+        with pytest.raises(ArchiveError, match="is not an svae archive"):
+            archive.open(tmp_path / "t.svae")
+
+
+def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
+    head = bytearray(rival_bytes)
+    length = struct.unpack_from("<I", head, 12)[0]
+    head[8] = 2
+    head[16:24] = checksum(bytes(head[:16]), bytes(head[24 : 24 + length])).to_bytes(8, "little")
+    (tmp_path / "t.svae").write_bytes(head)
+    with pytest.raises(ArchiveError, match=r"format version 2.0; this program reads 1.0; update it"):
+        archive.open(tmp_path / "t.svae")
+
+
+# -------------------------------------------------------------------------------- malice: the checksums are right
+
+
+def forge(
+    path: Path, header: dict[str, Any], parts: list[bytes], schema: pa.Schema, report: Any = None
+) -> Path:
+    """An archive whose every checksum holds, whatever its header says."""
+    text = container.canonical_json(header)
+    content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
+    prelude = struct.pack("<8sHHI", container.MAGIC, 1, 0, len(content))
+    total = checksum(prelude, content).to_bytes(8, "little")
+    index = b"".join(
+        put_varint(len(p)) + (checksum(p).to_bytes(8, "little")[:4] if p else b"") for p in parts
+    )
+    index += squeeze(container.canonical_json({} if report is None else report))
+    body = prelude + total + content + b"".join(parts)
+    place = struct.pack("<QI", len(body), len(index))
+    path.write_bytes(
+        body + index + place + checksum(total, index, place).to_bytes(8, "little") + container.END_MAGIC
+    )
+    return path
+
+
+ONE = pa.schema([("a", pa.int64())])
+REPORT = {"per_column": [{}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": 1 << 60}, "rows: Input should be less than"),
+        ({"rows": 1 << 47}, "streams announced"),
+        ({"rows": -1}, "rows: Input should be greater"),
+        ({"block_rows": 0}, "block_rows"),
+        ({"block_rows": 1 << 20, "group_blocks": 2}, "a group of more than"),
+        ({"extra": 1}, "extra: Extra inputs are not permitted"),
+        ({"columns": [{"coder": "neural", "grid": {}}]}, "the coding order does not name"),
+        ({"columns": [{"coder": "derived", "grid": {}}]}, "a derived column, and no other, has a function"),
+        ({"columns": [{"coder": "derived", "derived": {}}]}, "needs a grid"),
+        ({"columns": []}, "its columns are not those of the schema"),
+        ({"latents": 3}, "codes without a model"),
+        ({"model": {"sha256": "0" * 64, "size": 5}}, "a model without them"),
+        ({"columns": [{"grid": {"name": "a", "kind": "opaque"}}]}, "has no grid"),
+        ({"columns": [{"grid": {"name": "b", "kind": "number", "scale": "step"}}]}, "column 0 is not 'a'"),
+        (
+            {"columns": [{"grid": {"name": "a", "kind": "number", "scale": "step", "high": 1 << 40}}]},
+            "less than or equal",
+        ),
+    ],
+)
+def test_headers_that_lie(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    header = {"rows": 1, "block_rows": 10, "group_blocks": 1, "columns": [{}], **change}
+    path = forge(tmp_path / "t.svae", header, [b"", b"", b"\0\0" + bytes(8)], ONE, REPORT)
+    with pytest.raises(DamagedError, match=message):
+        archive.open(path)
+
+
+def test_the_forger_can_make_sound_archives_too(tmp_path: Path) -> None:
+    header = {"rows": 2, "block_rows": 10, "group_blocks": 1, "columns": [{}]}
+    stream = b"\0\0" + (5).to_bytes(8, "little")
+    path = forge(tmp_path / "t.svae", header, [b"", b"", stream], ONE, REPORT)
+    assert read_all(path).to_pydict() == {"a": [5, 5]}
+
+
+def test_cyclic_and_dangling_functions_are_refused(tmp_path: Path) -> None:
+    grid = {"kind": "number", "scale": "step", "high": 3}
+    schema = pa.schema([("a", pa.int64()), ("b", pa.int64())])
+
+    def columns(of_a: str, of_b: str) -> list[dict[str, Any]]:
+        return [
+            {"coder": "derived", "grid": {"name": name, **grid}, "derived": {"name": name, "keys": [source]}}
+            for name, source in (("a", of_a), ("b", of_b))
+        ]
+
+    table = put_varint(1) + put_varint(9) + b"\0" + bytes(8) + b"\0"
+    report = {"per_column": [{}, {}]}
+    for of_a, of_b, message in (
+        ("b", "a", "follow from each other"),
+        ("z", "a", "'z', which has no symbols"),
+    ):
+        header = {"rows": 1, "block_rows": 10, "group_blocks": 1, "columns": columns(of_a, of_b)}
+        with pytest.raises(DamagedError, match=message):
+            archive.open(forge(tmp_path / "t.svae", header, [table * 2, b"", b"", b""], schema, report))
+
+
+@pytest.mark.parametrize(
+    "stream", [b"", b"\0", b"\5", b"\0\0", b"\1\1", b"\2\0", b"\0" + bytes([9]) * 20, bytes(10)]
+)
+def test_streams_that_are_not_their_column(tmp_path: Path, stream: bytes) -> None:
+    header = {"rows": 3, "block_rows": 10, "group_blocks": 1, "columns": [{}]}
+    path = forge(tmp_path / "t.svae", header, [b"", b"", stream], pa.schema([("a", pa.string())]), REPORT)
+    with (
+        archive.open(path) as opened,
+        pytest.raises(DamagedError, match=r"stream of column 'a' \(rows 0 to 2\)"),
+    ):
+        opened.read()
+
+
+def test_a_bomb_of_constants_is_refused_at_once(tmp_path: Path) -> None:
+    groups, rows = 3_000, 1 << 20
+    header = {"rows": groups * rows, "block_rows": 1 << 15, "group_blocks": 32, "columns": [{}]}
+    stream = b"\0\0" + bytes(8)
+    path = forge(tmp_path / "t.svae", header, [b"", b"", *[stream] * groups], ONE, REPORT)
+    with archive.open(path) as opened:
+        with pytest.raises(ArchiveError, match="read fewer rows or columns at a time"):
+            opened.read()
+        assert opened.read(rows=(10**9, 10**9 + 3)).to_pydict() == {"a": [0, 0, 0]}
+
+
+def test_path_like_names_and_odd_metadata_are_mere_names(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("../../etc/passwd", pa.int64(), metadata={b"\xff": b"\0"})])
+    table = pa.table([pa.array([1])], schema=schema)
+    archive.write(table, tmp_path / "t.svae")
+    assert read_all(tmp_path / "t.svae").schema.equals(schema, check_metadata=True)
+
+
+def test_random_headers_raise_nothing_but_our_errors(rival_bytes: bytes, tmp_path: Path) -> None:
+    """Damage behind right checksums: the decompressed header changed at random."""
+    path = tmp_path / "t.svae"
+    path.write_bytes(rival_bytes)
+    inner = Container(path)
+    text = bytearray(container.canonical_json(inner.header.model_dump(mode="json", exclude_defaults=True)))
+    schema, report = inner.schema, inner.report
+    parts = [
+        inner.load(e, "part")
+        for e in [inner.tables, inner.model, *map(inner.stream, range(inner.header.streams()))]
+    ]
+    inner.close()
+    rng = np.random.default_rng(4)
+    forged = tmp_path / "f.svae"
+    for _ in range(300):
+        broken = bytearray(text)
+        for _ in range(rng.integers(1, 4)):
+            broken[rng.integers(0, len(broken))] = rng.choice(list(b'0123456789-"{}[],:azn'))
+        try:
+            header = Header.model_validate_json(bytes(broken)).model_dump(mode="json")
+        except ValueError:
+            continue
+        shuffled = [
+            parts[i] if rng.random() < 0.9 else parts[rng.integers(0, len(parts))] for i in range(len(parts))
+        ]
+        forge(forged, header, shuffled, schema, report)
+        message = f"{forged}: "
+        try:
+            read_all(forged)
+        except SvaeError as error:
+            message = str(error)
+        assert message.startswith(f"{forged}: ")
