@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,8 @@ INGEST = (
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-def start(source, target) -> subprocess.Popen[bytes]:
+def start(source: Path, target: Path) -> subprocess.Popen[bytes]:
+    """A process that has imported all it needs and begins to ingest."""
     process = subprocess.Popen(
         [sys.executable, "-c", INGEST, source, target], env=ENVIRONMENT, stdout=subprocess.PIPE
     )
@@ -31,39 +33,91 @@ def start(source, target) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_killed_at_any_moment_there_is_the_old_dataset_or_the_new_one(tmp_path):
-    sources = []
+@pytest.fixture
+def sources(tmp_path: Path) -> list[Path]:
+    paths = []
     for name, rows in (("a", 60_000), ("b", 61_000)):
         path = tmp_path / f"{name}.csv"
         path.write_text("n,x\n" + "".join(f"{index},{index / 8}\n" for index in range(rows)))
-        sources.append(path)
+        paths.append(path)
+    return paths
+
+
+def assert_whole(target: Path, digests: set[str]) -> None:
+    """There is one of these datasets, complete, or nothing under the name at all."""
+    try:
+        dataset = open_dataset(target)
+    except SourceError:
+        assert not target.exists()
+        return
+    assert content_digest(dataset.table()) == dataset.manifest.digest
+    assert dataset.manifest.digest in digests
+
+
+def assert_tidy(source: Path, target: Path) -> None:
+    """The next run finishes the job and clears what killed ones left."""
+    ingest(source, target)
+    assert open_dataset(target).manifest.source.uri == str(source)
+    assert not [path for path in target.parent.iterdir() if path.name.endswith(".tmp")]
+    assert len(list(target.iterdir())) == 2
+
+
+def test_killed_at_any_moment_there_is_the_old_dataset_or_the_new_one(tmp_path, sources):
+    digests = {ingest(source, tmp_path / f"whole-{source.stem}").manifest.digest for source in sources}
     began = time.monotonic()
-    process = start(sources[0], tmp_path / "timed")
-    process.wait()
+    with start(sources[0], tmp_path / "timed"):
+        pass
     duration = time.monotonic() - began
-    whole = {ingest(source, tmp_path / f"whole-{source.stem}").manifest.digest for source in sources}
     target, dice, killed = tmp_path / "out", random.Random(0), 0
 
-    for attempt in range(50):
-        process = start(sources[attempt % 2], target)
-        time.sleep(dice.uniform(0, duration))
-        process.kill()
-        killed += process.wait() != 0
-        process.stdout.close()
-        try:
-            dataset = open_dataset(target)
-        except SourceError:
-            assert not target.exists()  # Nothing yet: then nothing at all.
-            continue
-        assert content_digest(dataset.table()) == dataset.manifest.digest
-        assert dataset.manifest.digest in whole
+    for attempt in range(30):
+        with start(sources[attempt % 2], target) as process:
+            time.sleep(dice.uniform(0, duration))
+            process.kill()
+        killed += process.returncode != 0
+        assert_whole(target, digests)
 
-    assert killed > 10
-    final = ingest(sources[0], target)
-    assert open_dataset(target).table().num_rows == 60_000
-    assert final.path == target
-    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
-    assert len(list(target.iterdir())) == 2
+    assert killed > 5
+    assert_tidy(sources[0], target)
+
+
+DYING = """
+import os, pathlib, shutil, sys
+from data.ingest import ingest
+
+steps = int(sys.argv[3])
+
+def dying(function):
+    def step(*arguments, **options):
+        global steps
+        steps -= 1
+        if steps < 0:
+            os.kill(os.getpid(), 9)
+        return function(*arguments, **options)
+    return step
+
+os.fsync, shutil.rmtree = dying(os.fsync), dying(shutil.rmtree)
+pathlib.Path.rename, pathlib.Path.replace = dying(pathlib.Path.rename), dying(pathlib.Path.replace)
+ingest(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("former", [False, True], ids=["new", "replaced"])
+def test_killed_before_each_step_that_touches_names(tmp_path, sources, former):
+    old, new = (ingest(source, tmp_path / f"whole-{source.stem}").manifest.digest for source in sources)
+    target, steps, survived = tmp_path / "out", 0, False
+
+    while not survived:
+        if former:
+            ingest(sources[0], target)
+        command = [sys.executable, "-c", DYING, sources[1], target, str(steps)]
+        survived = subprocess.run(command, env=ENVIRONMENT, check=False).returncode == 0
+        assert_whole(target, {old, new} if former else {new})
+        assert target.exists() or not former
+        steps += 1
+
+    assert steps > 6
+    assert_tidy(sources[1], target)
 
 
 MEASURED = """
