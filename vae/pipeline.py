@@ -182,8 +182,8 @@ def compress(
 ) -> archive.ArchiveReport:
     """Write the verified archive of a table; without `model`, train one for this very table.
 
-    `bounds` are absolute widths by column, 0 or absent is exact; with a model, its own. `facts` are further arguments of
-    `archive.write` (source_bytes, stored_bytes). The model is left out where the archive is smaller without it.
+    `bounds` are absolute widths by column, 0 or absent is exact; with a model, its own. `facts` (source_bytes,
+    stored_bytes) enter the report. The model is left out where the archive is smaller without it.
 
     Raises:
         ModelError: The model is for another schema.
@@ -192,18 +192,16 @@ def compress(
     began = time.perf_counter()
     if model is None:
         model = _fit_or_none(table, bounds, settings, training, on_progress)
-        given: dict[str, Any] = {"train_seconds": time.perf_counter() - began, **(facts or {})}
+        facts = {"train_seconds": time.perf_counter() - began, **(facts or {})}
     else:
         check_table(model, table, bounds)
-        given = dict(facts or {})
 
     def tell(stage: str, share: float) -> None:
         if on_progress is not None:
             on_progress({"phase": stage, "step": round(100 * share), "steps": 100})
 
-    given |= {"rivals": rivals, "progress": tell}
     if model is None:
-        return archive.write(table, path, bounds=bounds, **given)
+        return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=tell)
     coded = code_columns(model.grid, table)
     return archive.write(
         table,
@@ -215,7 +213,9 @@ def compress(
         codes=encode_symbols(model, *block(coded, model.layout.plan.names)),
         family=model.settings.family.value,
         embed_model=embed_model,
-        **given,
+        rivals=rivals,
+        facts=facts,
+        progress=tell,
     )
 
 
