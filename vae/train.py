@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -202,10 +202,14 @@ def threads(settings: TrainSettings) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_flags = cast(Any, torch.utils.deterministic)
+
+
 @contextlib.contextmanager
 def _surroundings(settings: TrainSettings) -> Generator[None]:
     """Deterministic algorithms, the chosen threads and quiet Lightning; all put back as they were."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill = _flags.fill_uninitialized_memory
     quiet = logging.getLogger("lightning.pytorch")
     level = quiet.level
     main = threading.current_thread() is threading.main_thread()
@@ -213,6 +217,8 @@ def _surroundings(settings: TrainSettings) -> Generator[None]:
     try:
         torch.set_num_threads(threads(settings))
         torch.use_deterministic_algorithms(True)
+        # a debugging aid that comes with the line above and takes 7% of the time
+        _flags.fill_uninitialized_memory = False
         quiet.setLevel(logging.ERROR)
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)  # Lightning's own
@@ -222,8 +228,9 @@ def _surroundings(settings: TrainSettings) -> Generator[None]:
             raise
         raise KeyboardInterrupt from None  # Lightning would leave with status 1 and deaf to the next Ctrl-C
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(deterministic)
+        _flags.fill_uninitialized_memory = fill
         quiet.setLevel(level)
         if handler is not None:
             signal.signal(signal.SIGINT, handler)

@@ -106,6 +106,7 @@ def test_training_leaves_the_process_as_it_was(
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
     assert signal.getsignal(signal.SIGINT) is handler
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
