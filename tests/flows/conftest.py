@@ -1,4 +1,4 @@
-"""A migrated MLflow store, copied for each test: migrations take seconds."""
+"""A migrated MLflow store, copied for each test; one Prefect server for all; a small table of real rows."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-# Third parties' own, each with its reason; ours stay errors.
-IGNORED = [
-    # MLflow 3.17 uses a loader that SQLAlchemy 2.1 deprecates.
-    "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning",
-]
 
 VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "SVAE_CONFIG")
 
@@ -60,11 +54,6 @@ def finish_python() -> Callable[..., list[str]]:
     return finish
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    for line in IGNORED:
-        config.addinivalue_line("filterwarnings", line)
-
-
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the settings of whoever runs it, nor leaves files in the project."""
@@ -93,3 +82,28 @@ def home(migrated: Path, tmp_path: Path) -> Path:
     for name in ("mlflow.yml", "mlflow.db"):
         shutil.copy(migrated / name, home / name)
     return home
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """A Prefect API of the tests' own, started once."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+ROWS = 5_000
+
+
+@pytest.fixture(scope="session")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first rows of the flights, as CSV: nulls, a zoned timestamp, thousands of tail numbers."""
+    import zipfile
+
+    from data.samples import sample_path
+
+    path = tmp_path_factory.mktemp("source") / "flights.csv"
+    with zipfile.ZipFile(sample_path("flights")) as archive, archive.open(archive.namelist()[0]) as lines:
+        path.write_bytes(b"".join(line for line, _ in zip(lines, range(ROWS + 1), strict=False)))
+    return path
