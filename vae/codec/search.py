@@ -22,6 +22,8 @@ MAX_RESIDUALS = 64
 """Most differences of two columns that are tried as functions of keys."""
 MAX_EXCEPTIONS = 0.02
 """Largest share of rows that a function may get wrong."""
+MAX_UNEXPLAINED = 0.1
+"""The same, of the rows that do not hold the column's commonest value: it alone is right about most of a rare flag."""
 PER_COLUMN = 8
 """Most functions of one column that are proved on all rows."""
 TABLE_BYTES = 24.0
@@ -48,6 +50,8 @@ class _Table(NamedTuple):
     low: Ints
     """Smallest symbol of each column."""
     distinct: Ints
+    rare: Ints
+    """Rows that do not hold the column's commonest value."""
     bits: npt.NDArray[np.float64]
     """Bits a row of each column by itself, coded by value or by step, whichever is less."""
 
@@ -75,7 +79,8 @@ def candidates(
 
 def _survey(grids: list[ColumnGrid], cells: list[Cells]) -> _Table:
     rows, columns = len(cells[0].symbols), len(grids)
-    low, distinct, bits = np.zeros(columns, np.int64), np.zeros(columns, np.int64), np.zeros(columns)
+    low, distinct, rare = (np.zeros(columns, np.int64) for _ in range(3))
+    bits = np.zeros(columns)
     # whole runs of rows, so that steps from row to row are seen
     parts = [slice(0, rows)]
     if rows > 1 << 19:
@@ -85,11 +90,11 @@ def _survey(grids: list[ColumnGrid], cells: list[Cells]) -> _Table:
         present = cells[i].symbols[cells[i].states == State.VALUE]
         low[i] = int(present.min()) if len(present) else 0
         counts = np.bincount(places)
-        distinct[i] = np.count_nonzero(counts)
+        distinct[i], rare[i] = np.count_nonzero(counts), rows - counts.max()
         steps = np.concatenate([np.diff(places[part]) for part in parts])
         by_step = _entropy(np.bincount(steps - steps.min())) if len(steps) else np.inf
         bits[i] = min(_entropy(counts), by_step)
-    return _Table(grids, cells, low, distinct, bits)
+    return _Table(grids, cells, low, distinct, rare, bits)
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:
@@ -181,9 +186,10 @@ def _lookups(
     places += _residuals(table, symbols, states == State.VALUE, varied)
     targets = np.stack([_residual(cells, symbols, states, idea) for idea in places], axis=1)
     keys = [i for i in varied if key_size(table.grids[i]) <= widest_key + 3]
+    rare = targets != _commonest(targets)
     singles: set[tuple[int, int]] = set()
     for u in keys:
-        for place in _determined(ids[u], int(ids[u].max()) + 1, targets):
+        for place in _determined(ids[u], int(ids[u].max()) + 1, targets, rare):
             idea = places[place]
             if u not in (idea.target, *(t for t, _ in idea.terms)):
                 singles.add((place, u))
@@ -192,7 +198,7 @@ def _lookups(
     most = min(1 << 18, max(256, table.rows // 4))
     for _, u, v in sorted(p for p in pairs if p[0] <= most)[:MAX_PAIRS]:
         width = int(ids[v].max()) + 1
-        for place in _determined(ids[u] * width + ids[v], (int(ids[u].max()) + 1) * width, targets):
+        for place in _determined(ids[u] * width + ids[v], (int(ids[u].max()) + 1) * width, targets, rare):
             idea = places[place]
             used = (idea.target, *(t for t, _ in idea.terms))
             if u not in used and v not in used and not {(place, u), (place, v)} & singles:
@@ -223,7 +229,14 @@ def _residual(cells: Sequence[Ints], symbols: Ints, states: States, idea: _Idea)
     return np.where(both, symbols[:, idea.target] - factor * symbols[:, u], np.iinfo(np.int64).min)
 
 
-def _determined(key: Ints, size: int, targets: Ints) -> npt.NDArray[np.intp]:
+def _commonest(targets: Ints) -> Ints:
+    """The most frequent entry of each column."""
+    ordered = np.sort(targets, axis=0)
+    # what fills more than half of a column stands in its middle; of others any entry will do
+    return ordered[len(ordered) // 2]
+
+
+def _determined(key: Ints, size: int, targets: Ints, rare: Mask) -> npt.NDArray[np.intp]:
     """Which targets are a function of `key` (from 0 to size - 1), as far as rows with equal keys show."""
     rows = len(key)
     first = np.zeros(size, np.int64)
@@ -232,8 +245,10 @@ def _determined(key: Ints, size: int, targets: Ints) -> npt.NDArray[np.intp]:
     repeats = np.flatnonzero(model != np.arange(rows))
     if len(repeats) < 32:
         return np.zeros(0, np.intp)
-    wrong = (targets[model[repeats]] != targets[repeats]).sum(axis=0)
-    return np.flatnonzero(wrong <= 2 * MAX_EXCEPTIONS * len(repeats))
+    wrong = np.count_nonzero(targets[model[repeats]] != targets[repeats], axis=0)
+    telling = np.count_nonzero(rare[repeats], axis=0)
+    # twice, since one wrong entry of a key is wrong against all others
+    return np.flatnonzero((wrong <= 2 * MAX_EXCEPTIONS * len(repeats)) & (wrong <= 2 * MAX_UNEXPLAINED * telling))
 
 
 # ------------------------------------------------------------------------------------------------------ proving
@@ -247,7 +262,7 @@ def _prove(table: _Table, idea: _Idea, cost: npt.NDArray[np.float64]) -> Candida
     if wrong.any():
         derived, wrong = _with_follows(table, derived, idea, wrong)
     errors = int(wrong.sum())
-    if errors > MAX_EXCEPTIONS * rows:
+    if errors > min(MAX_EXCEPTIONS * rows, MAX_UNEXPLAINED * table.rare[x]):
         return None
     per_error = np.log2(rows / errors) + 1.5 + min(16.0, float(table.bits[x]) + 1) if errors else 0.0
     entries = len(set(derived.table))
