@@ -196,12 +196,8 @@ def compress(
     else:
         check_table(model, table, bounds)
 
-    def tell(stage: str, share: float) -> None:
-        if on_progress is not None:
-            on_progress({"phase": stage, "step": round(100 * share), "steps": 100})
-
     if model is None:
-        return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=tell)
+        return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
     coded = code_columns(model.grid, table)
     return archive.write(
         table,
@@ -215,7 +211,7 @@ def compress(
         embed_model=embed_model,
         rivals=rivals,
         facts=facts,
-        progress=tell,
+        progress=on_progress,
     )
 
 
