@@ -50,7 +50,9 @@ class Dataset:
         return self.manifest.columns
 
     def table(
-        self, columns: list[str] | None = None, rows: slice | tuple[int, int] | RowNumbers | None = None
+        self,
+        columns: list[str] | None = None,
+        rows: slice | tuple[int, int] | list[int] | RowNumbers | None = None,
     ) -> pa.Table:
         """Some or all of the table.
 
@@ -62,8 +64,8 @@ class Dataset:
             SchemaError: There is no such column.
             SourceError: A part is damaged.
         """
-        if isinstance(rows, np.ndarray):
-            return self._take(rows, columns)
+        if isinstance(rows, list | np.ndarray):
+            return self._take(np.asarray(rows, np.int64), columns)
         start, stop = self._range(rows)
         return pa.Table.from_batches(self._read(start, stop, columns), schema=self._arrow(columns))
 
@@ -118,17 +120,16 @@ class Dataset:
             first += part.rows
 
     def _take(self, numbers: RowNumbers, columns: list[str] | None) -> pa.Table:
-        """Rows by number, one batch in memory at a time beside the result."""
+        """Rows by number; reads the row groups that hold them, one at a time."""
         if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < self.rows:
             raise IndexError(f"row numbers must lie in 0 ... {self.rows - 1}")
         order = np.argsort(numbers, kind="stable")
         ascending = numbers[order]
         pieces: list[pa.RecordBatch] = []
-        for index, batch in enumerate(self.batches(columns=columns)):
-            first = index * BATCH_ROWS
-            low, high = np.searchsorted(ascending, [first, first + batch.num_rows])
-            if low < high:
-                pieces.append(batch.take(pa.array(ascending[low:high] - first)))
+        for start in (np.unique(ascending // BATCH_ROWS) * BATCH_ROWS).tolist():
+            low, high = np.searchsorted(ascending, [start, start + BATCH_ROWS])
+            group = pa.Table.from_batches(self._read(start, start + BATCH_ROWS, columns))
+            pieces += group.take(pa.array(ascending[low:high] - start)).to_batches()
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order))
         return pa.Table.from_batches(pieces, schema=self._arrow(columns)).take(pa.array(places))
@@ -165,7 +166,12 @@ def stored_schema(schema: Schema) -> pa.Schema:
 
 def _stored_type(type_: pa.DataType) -> pa.DataType | None:
     types = pa.types
-    if types.is_run_end_encoded(type_) or types.is_union(type_) or types.is_interval(type_) or _is_list_view(type_):
+    if (
+        types.is_run_end_encoded(type_)
+        or types.is_union(type_)
+        or types.is_interval(type_)
+        or _is_list_view(type_)
+    ):
         return None
     if types.is_struct(type_):
         fields = [(field, _stored_type(field.type)) for field in type_]
@@ -201,7 +207,9 @@ def _read_part(path: Path, start: int, stop: int, arrow: pa.Schema) -> Iterator[
                 if low < high:
                     table = file.read_row_group(group, columns=arrow.names).select(arrow.names)
                     pieces = table.slice(low, high - low).columns
-                    columns = [_restored(piece, field.type) for piece, field in zip(pieces, arrow, strict=True)]
+                    columns = [
+                        _restored(piece, field.type) for piece, field in zip(pieces, arrow, strict=True)
+                    ]
                     yield from pa.Table.from_arrays(columns, schema=arrow).to_batches()
                 first += count
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:

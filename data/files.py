@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.fs
@@ -50,7 +50,7 @@ class DataFile:
     @property
     def compression(self) -> str:
         """`gz`, `zip` or nothing."""
-        return next((ending for ending in ("gz", "zip") if self.path.endswith(f".{ending}")), "")
+        return next((ending for ending in ("gz", "zip") if self.path.lower().endswith(f".{ending}")), "")
 
     @contextmanager
     def open(self) -> Generator[BinaryIO]:
@@ -62,10 +62,10 @@ class DataFile:
         with explained(self.path), self.system.open_input_file(self.path) as raw:
             if self.compression == "gz":
                 with gzip.open(raw) as stream:
-                    yield stream  # type: ignore[misc]
+                    yield cast(BinaryIO, stream)
             elif self.compression == "zip":
-                with zipfile.ZipFile(raw) as archive, archive.open(self._member(archive)) as stream:
-                    yield stream  # type: ignore[misc]
+                with zipfile.ZipFile(raw) as archive, self._open_member(archive) as stream:
+                    yield stream
             else:
                 yield raw
 
@@ -100,6 +100,12 @@ class DataFile:
         """Whether size and time of the last change are what they were when the source was opened."""
         info = self.system.get_file_info(self.path)
         return info.type == fs.FileType.File and (info.size, info.mtime_ns) == (self.size, self.changed)
+
+    def _open_member(self, archive: zipfile.ZipFile) -> BinaryIO:
+        try:
+            return cast(BinaryIO, archive.open(self._member(archive)))
+        except RuntimeError as error:  # Encrypted, or packed by a method that Python does not know.
+            raise SourceError(f"{self.path}: cannot be unpacked: {one_line(error)}") from error
 
     def _member(self, archive: zipfile.ZipFile) -> str:
         names = [

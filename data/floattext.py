@@ -40,7 +40,7 @@ def render_floats(values: pa.Array, style: str) -> pa.Array:
         return _render_fixed(values, int(style.removeprefix("fixed:")))
     if style.startswith("printf:"):
         conversion = style.removeprefix("printf:")
-        return _render_each(values, lambda value: conversion % value)
+        return _render_each(values, lambda value: _spell_converted(value, conversion))
     texts = pc.cast(values, pa.string())
     if style == "shortest":
         return texts
@@ -65,6 +65,11 @@ def _with_exponent(texts: pa.Array) -> pa.Array:
         texts = pc.replace_substring_regex(texts, rf"^(-?)0\.{zeros}([1-9])$", rf"\1\2e-{power}")
         texts = pc.replace_substring_regex(texts, rf"^(-?)0\.{zeros}([1-9])(\d+)$", rf"\1\2.\3e-{power}")
     return texts
+
+
+def _spell_converted(value: float, conversion: str) -> str:
+    text = conversion % value
+    return text if float(text) == value else repr(value)
 
 
 def _spell_plain(value: float) -> str:

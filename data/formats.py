@@ -186,7 +186,10 @@ class IsoFormat:
 
 @dataclass(frozen=True)
 class PatternFormat:
-    """Timestamps of any strftime pattern; slower than ISO, and only on request."""
+    """Timestamps of any strftime pattern; slower than ISO, and only on request.
+
+    Rows of which one would not come back print in ISO 8601, all of them.
+    """
 
     pattern: str
     type: pa.DataType
@@ -200,7 +203,14 @@ class PatternFormat:
         return bare.view(pa.int64()).view(self.type)
 
     def render(self, values: pa.Array) -> pa.Array:
-        return pc.strftime(values, format=self.pattern)
+        texts = pc.strftime(values, format=self.pattern)
+        try:
+            if self.parse(texts).equals(values):
+                return texts
+        except (ValueError, pa.ArrowException):
+            pass
+        full = "%Y-%m-%dT%H:%M:%S" + ("Z" if self.type.tz else "")
+        return IsoFormat(full, self.type.unit).render(values)
 
 
 _UTC_SUFFIXES = ("Z", "+00:00")

@@ -64,7 +64,7 @@ def ingest(
     Args:
         source: A source or its name.
         out_dir: The dataset's folder; a former dataset there is replaced, at once and as a whole.
-        schema: What is known of the columns; the rest is inferred.
+        schema: With a name: what is known of the columns; the rest is inferred.
         progress: Called now and then with rows done and rows in all.
 
     Returns:
@@ -78,7 +78,7 @@ def ingest(
     opened = source if isinstance(source, Source) else open_source(source, schema)
     target = Path(out_dir)
     remove_leftovers(target)
-    request = None if schema is None else schema.digest()
+    request = None if opened.wanted is None else opened.wanted.digest()
     former = _former(target)
     if former is not None and former.is_whole():
         origin = former.manifest.source

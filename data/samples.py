@@ -101,9 +101,12 @@ def open_sample(name: str, schema: Schema | None = None) -> Source:
     path, uri = sample_path(name), f"sample:{name}"
     if name == _FASHION:
         files = [local_file(path / part, "idx") for part in _FASHION_PARTS]
-        return ArraySource(uri, files, lambda found: _ImageTable(*_load_fashion(found)))
+        return ArraySource(
+            uri, files, lambda found, wanted: _ImageTable(*_load_fashion(found), wanted), schema
+        )
     if name == "mnist":
-        return ArraySource(uri, [local_file(path, "pickle")], lambda found: _ImageTable(*_load_mnist(found)))
+        files = [local_file(path, "pickle")]
+        return ArraySource(uri, files, lambda found, wanted: _ImageTable(*_load_mnist(found), wanted), schema)
     if name == "adult":
         return file_source(uri, [local_file(path, "csv")], schema or _adult_schema())
     return file_source(uri, find_files(str(path)), schema)
@@ -123,11 +126,12 @@ def _adult_schema() -> Schema:
 class _ImageTable:
     """Images and their labels: columns `image`, an array of bytes, and `label`."""
 
-    def __init__(self, pixels: Bytes, labels: Bytes) -> None:
+    def __init__(self, pixels: Bytes, labels: Bytes, wanted: Schema | None) -> None:
         flat = pixels.reshape(len(pixels), -1)
         images = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
         self._table = pa.table({"image": images, "label": pa.array(labels)})
-        self.schema = Schema.from_arrow(self._table.schema)
+        found = Schema.from_arrow(self._table.schema)
+        self.schema = found if wanted is None else found.with_wishes(wanted, "images")
         self.rows = len(labels)
         self.source_bytes = pixels.nbytes + labels.nbytes
 

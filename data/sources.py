@@ -27,9 +27,11 @@ from data.statistics import content_digest
 class Source(ABC):
     """Rows from somewhere: typed, digested, readable as often as wished."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, wanted: Schema | None = None) -> None:
         self.uri = uri
         """The source as it was named."""
+        self.wanted = wanted
+        """The schema that was given, if one was."""
 
     @property
     @abstractmethod
@@ -96,12 +98,17 @@ class FileSource(Source):
         uri: The source as it was named.
         files: The files, in order.
         read: The reader of their format.
+        wanted: A given schema.
     """
 
     def __init__(
-        self, uri: str, files: list[DataFile], read: Callable[[list[DataFile]], FileContent]
+        self,
+        uri: str,
+        files: list[DataFile],
+        read: Callable[[list[DataFile], Schema | None], FileContent],
+        wanted: Schema | None = None,
     ) -> None:
-        super().__init__(uri)
+        super().__init__(uri, wanted)
         self.files = files
         self._reader = read
 
@@ -132,7 +139,7 @@ class FileSource(Source):
 
     @cached_property
     def _content(self) -> FileContent:
-        return self._reader(self.files)
+        return self._reader(self.files, self.wanted)
 
     @cached_property
     def _digest(self) -> str:
@@ -147,9 +154,13 @@ class ArraySource(FileSource):
     """Arrays or images: what counts as handed over are their values, not headers and compression."""
 
     def __init__(
-        self, uri: str, files: list[DataFile], read: Callable[[list[DataFile]], ArrayContent]
+        self,
+        uri: str,
+        files: list[DataFile],
+        read: Callable[[list[DataFile], Schema | None], ArrayContent],
+        wanted: Schema | None = None,
     ) -> None:
-        super().__init__(uri, files, read)
+        super().__init__(uri, files, read, wanted)
 
     @property
     def source_bytes(self) -> int:
@@ -160,7 +171,7 @@ class TableSource(Source):
     """A table in memory."""
 
     def __init__(self, table: pa.Table, uri: str = "memory:table", schema: Schema | None = None) -> None:
-        super().__init__(uri)
+        super().__init__(uri, schema)
         self._table = table
         found = with_categories(Schema.from_arrow(table.schema), table.to_batches())
         self._schema = found if schema is None else found.with_wishes(schema, uri)
@@ -196,7 +207,7 @@ class DatasetSource(Source):
     """A dataset that was ingested before; sizes are those of the source it came from."""
 
     def __init__(self, dataset: Dataset, schema: Schema | None = None) -> None:
-        super().__init__(str(dataset.path))
+        super().__init__(str(dataset.path), schema)
         self.dataset = dataset
         self._schema = dataset.schema if schema is None else dataset.schema.with_wishes(schema, self.uri)
 
@@ -256,15 +267,15 @@ def file_source(uri: str, files: list[DataFile], schema: Schema | None) -> FileS
             raise SourceError(f"{uri}: holds several array files; name one of them")
         from data.arrays import ArrayFile
 
-        return ArraySource(uri, files, lambda found: ArrayFile(found[0], schema))
+        return ArraySource(uri, files, lambda found, wanted: ArrayFile(found[0], wanted), schema)
     if form == "jsonl":
         from data.jsonl import JsonLines
 
-        return FileSource(uri, files, lambda found: JsonLines(found, schema))
+        return FileSource(uri, files, JsonLines, schema)
     if form == "parquet":
         from data.parquetfile import ParquetFiles
 
-        return FileSource(uri, files, lambda found: ParquetFiles(found, schema))
+        return FileSource(uri, files, ParquetFiles, schema)
     from data.csvfile import CsvFiles
 
-    return FileSource(uri, files, lambda found: CsvFiles(found, schema))
+    return FileSource(uri, files, CsvFiles, schema)

@@ -22,7 +22,7 @@ import data.ingest
 from data.errors import DataError, SchemaError, SourceError
 from data.ingest import ingest, open_dataset
 from data.schema import Column, Kind, Schema
-from data.sources import TableSource
+from data.sources import TableSource, open_source
 from data.split import TEST, TRAIN, VALIDATION, Split, split_for
 from data.statistics import content_digest, table_stats
 
@@ -88,6 +88,8 @@ def test_large_tables_have_several_parts_and_any_rows_are_read_from_them(tmp_pat
     assert dataset.table(rows=slice(-60, None)).equals(table.slice(990))
     assert dataset.table(rows=(5, 5)).num_rows == 0
     numbers = np.random.default_rng(0).integers(0, 1050, 500)
+    assert dataset.table(rows=[700, 3, 3]).equals(table.take([700, 3, 3]))
+    assert dataset.table(rows=[]).num_rows == 0
     assert dataset.table(["b", "a"], numbers).equals(table.select(["b", "a"]).take(numbers))
     assert [batch.num_rows for batch in dataset.batches(400)] == [400, 400, 250]
     dataset.verify()
@@ -133,6 +135,7 @@ def test_another_schema_makes_it_anew(tmp_path, csv):
     assert not dataset.reused
     assert dataset.schema.column("n").kind is Kind.categorical
     assert ingest(csv, tmp_path / "out", schema=schema).reused
+    assert ingest(open_source(csv, schema), tmp_path / "out").reused
     assert not ingest(csv, tmp_path / "out").reused
 
 

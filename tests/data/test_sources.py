@@ -118,10 +118,7 @@ def test_a_type_that_parquet_does_not_hold_is_refused_by_name(tmp_path):
     with pytest.raises(SchemaError) as error:
         ingest(TableSource(table), tmp_path / "dataset")
 
-    assert (
-        str(error.value)
-        == "column 'span': month_day_nano_interval has no place in Parquet; cast it"
-    )
+    assert str(error.value) == "column 'span': month_day_nano_interval has no place in Parquet; cast it"
     assert list(tmp_path.iterdir()) == []
 
 
