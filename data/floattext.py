@@ -110,10 +110,10 @@ def _digits(value: float) -> tuple[str, str, int]:
 def _render_fixed(values: pa.Array, decimals: int) -> pa.Array:
     """Texts with so many decimals; fewest digits where that would not give the value back."""
     numbers = pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False)
-    size = np.abs(numbers)
+    size = np.abs(numbers.astype(np.float64))
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = np.rint(size * 10.0**decimals)
-        kept = (scaled < _EXACT) & (scaled / 10.0**decimals == size)
+        kept = (scaled < _EXACT) & ((scaled / 10.0**decimals).astype(numbers.dtype) == np.abs(numbers))
         units = np.where(kept, scaled, 0.0).astype(np.int64)
     whole, rest = np.divmod(units, 10**decimals)
     texts = pc.cast(pa.array(whole), pa.string())

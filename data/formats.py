@@ -273,7 +273,7 @@ def find_format(spec: str, type_: pa.DataType, column: str) -> TextFormat:
         return BooleanFormat(true, false)
     if pa.types.is_floating(type_):
         style, *options = spec.split(" ")
-        if STYLE.fullmatch(style) and (style == "shortest" or pa.types.is_float64(type_)):
+        if STYLE.fullmatch(style) and (style == "shortest" or not pa.types.is_float16(type_)):
             words = {key: word for key, _, word in (option.partition("=") for option in options)}
             if set(words) <= {"nan", "inf", "decimal"}:
                 return FloatFormat(style, **words, type=type_)

@@ -448,3 +448,13 @@ def test_a_header_longer_than_a_block_is_read(tmp_path):
     name = "n" * 5_000_000
 
     assert source_of(tmp_path, f"{name},b\n1,2\n").table().to_pydict() == {name: [1], "b": [2]}
+
+
+@pytest.mark.parametrize("cells", [["1.50", "0.10", "NA"], ["0.1", "16777216"], ["1e-07", "0.5"]])
+def test_narrower_floats_come_back_too(tmp_path, cells):
+    schema = Schema(columns=(Column(name="x", kind=Kind.numeric, arrow="float"),))
+    content = "x,y\n" + "".join(f"{cell},1\n" for cell in cells)
+    source = source_of(tmp_path, content, schema=schema)
+
+    assert source.table().schema.field("x").type == pa.float32()
+    assert printed(source) == content.encode()

@@ -201,7 +201,7 @@ def test_booleans_of_any_two_words():
     ("spec", "type_"),
     [
         ("fixed:99", pa.float64()),
-        ("fixed:2", pa.float32()),
+        ("fixed:2", pa.float16()),
         ("int", pa.float64()),
         ("shout", pa.float64()),
         ("x", pa.string()),
