@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from data.atomic import atomic_path
 
+from data.atomic import atomic_path
 from data.errors import ModelError
 
 log = logging.getLogger(__name__)
