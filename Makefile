@@ -100,7 +100,7 @@ test: $(STAMPS)/test
 	$(BIN)/coverage report --include='data/*' --fail-under=90
 	$(BIN)/coverage report --include='vae/*' --fail-under=90
 
-test-slow: $(STAMPS)/test $(STAMPS)/core $(STAMPS)/wheel-pipeline
+test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline
 	SVAE_TEST_CORE_VENV='$(abspath $(CORE_VENV))' SVAE_TEST_WHEEL_VENV='$(abspath $(WHEEL_VENV))' \
 	    $(BIN)/python -m pytest -m slow $(TEST_ARGS)
 
