@@ -34,7 +34,9 @@ from vae.codec.kernel import ACTIVATION_MAX, Weights, observe, walk
 from vae.codec.plan import Head, Plan
 
 GROUPS = ("before", "after", "embed", "bias", "hidden", "head", "prior")
-MAX_PLAN_BYTES = 16 << 20
+MAX_PLAN_BYTES = 2 << 20
+MAX_PLAN_COMMAS = 1 << 17
+"""Parsing costs time and memory by the entry; 512 columns with all that an item may hold have fewer than 90,000."""
 MAX_WEIGHTS = 1 << 24
 SUM_LIMIT = 1 << 31
 MAX_CELLS = 1 << 26
@@ -267,7 +269,7 @@ def _unpack_plan(packed: bytes) -> Plan:
     inflate = zlib.decompressobj()
     try:
         text = inflate.decompress(packed, MAX_PLAN_BYTES)
-        if not inflate.eof or inflate.unused_data:
+        if not inflate.eof or inflate.unused_data or text.count(b",") > MAX_PLAN_COMMAS:
             raise ModelError("the model's plan is too long or cut short")
         return Plan.model_validate_json(text)
     except (zlib.error, ValueError) as error:

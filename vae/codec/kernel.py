@@ -162,8 +162,8 @@ def walk(
 ) -> None:  # fmt: skip
     """Write (onto `tape`) or read (from `streams`) a block: its latents and its first `upto` columns.
 
-    symbols, states: (rows, columns); codes: (rows, latents); filled when reading. Reading stops after the row in which
-    a stream runs dry: its state is then 0, for the caller to find out.
+    symbols, states: (rows, columns); codes: (rows, latents); filled when reading. A stream that runs dry reads
+    on with a state of 0, for the caller to find out: the others show by their own ends whether they are whole.
     """
     width, items, row = w.bias.shape[1], front.items, memory.row
     total, prior_total = np.zeros(width, np.int64), np.zeros(w.prior_bias.shape[1], np.int64)
@@ -223,10 +223,6 @@ def walk(
                 _add(total, w.embedding[place], 5)
             remember(j, front, memory)
         end_row(front, memory)
-        if reading:
-            for s in range(upto + 1):
-                if streams.state[s] == 0:
-                    return
 
 
 @jit

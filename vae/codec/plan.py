@@ -8,7 +8,7 @@ without the columns). So reading the first k columns never touches the streams b
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -25,7 +25,13 @@ MAX_LINEAR = 16
 MAX_TABLES = 256
 """Tables that remember, of all columns together."""
 Int32 = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
+Parents = Annotated[tuple[int, ...], Field(max_length=MAX_PARENTS, fail_fast=True)]
 BASES = ("center", "previous", "extrapolated", "linear", "recalled")
+
+
+def _few(most: int, default: Any = ...) -> Any:
+    """A field of at most this many entries, of which the first bad one is the last looked at."""
+    return Field(default=default, max_length=most, fail_fast=True)
 
 
 class Head(IntEnum):
@@ -44,9 +50,9 @@ class Linear(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sources: tuple[int, ...] = Field(max_length=MAX_LINEAR)
-    now: tuple[int, ...]
-    before: tuple[int, ...]
+    sources: tuple[int, ...] = _few(MAX_LINEAR)
+    now: tuple[int, ...] = _few(MAX_LINEAR)
+    before: tuple[int, ...] = _few(MAX_LINEAR)
     own: int
     constant: int
 
@@ -72,21 +78,21 @@ class Item(BaseModel):
     high: int = Field(ge=-MAX_SYMBOL, le=MAX_SYMBOL)
     ordered: bool
     """Whether the symbols are magnitudes (numbers) or mere names."""
-    states: tuple[Literal[1, 2, 3], ...] = ()
+    states: tuple[Literal[1, 2, 3], ...] = _few(3, ())
     """States other than VALUE with an output of their own: those the training rows held."""
     center: Int32 = 0
     spread: int = Field(default=1, ge=1, le=1 << 30)
     """Multiplier of `value - center`, in 2**-16, that makes a feature of it."""
-    bins: tuple[Int32, ...] = Field(default=(), max_length=63)
+    bins: tuple[Int32, ...] = _few(63, ())
     """Thresholds of the embedded bins of a number with many symbols."""
-    components: tuple[Literal[0, 1, 2, 3, 4], ...] = Field(default=(), max_length=8)
+    components: tuple[Literal[0, 1, 2, 3, 4], ...] = _few(8, ())
     """Base of each mixture component, an index into BASES."""
     unit: int = Field(default=0, ge=0, le=20)
     """Offsets of the mixture are in units of 2**unit symbols."""
     linear: Linear | None = None
-    recall: tuple[int, ...] = Field(default=(), max_length=MAX_PARENTS)
+    recall: tuple[int, ...] = _few(MAX_PARENTS, ())
     """Earlier items whose values, taken together, recall the last value seen with them."""
-    contexts: tuple[tuple[int, ...], ...] = Field(default=(), max_length=MAX_CONTEXTS)
+    contexts: tuple[Parents, ...] = _few(MAX_CONTEXTS, ())
     """Of a memory: the earlier items of each context, the most telling first; () counts all rows."""
 
     @property
@@ -165,7 +171,7 @@ class Plan(BaseModel):
     """Hidden width for latents."""
     fraction: int = Field(default=7, ge=4, le=10)
     """Weights are integers in units of 2**-fraction."""
-    columns: tuple[Item, ...] = Field(max_length=MAX_ITEMS)
+    columns: tuple[Item, ...] = _few(MAX_ITEMS)
 
     @model_validator(mode="after")
     def _check(self) -> Plan:
@@ -178,8 +184,6 @@ class Plan(BaseModel):
                 raise ValueError(
                     f"column {item.name!r}: a linear prediction from a column without magnitudes"
                 )
-            if any(len(context) > MAX_PARENTS for context in item.contexts):
-                raise ValueError(f"column {item.name!r}: a context of too many columns")
         if len({item.name for item in self.columns}) != len(self.columns):
             raise ValueError("a column stands twice in the model")
         if (tables := sum(item.tables for item in self.columns)) > MAX_TABLES:

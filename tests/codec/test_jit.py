@@ -1,0 +1,50 @@
+"""Machine code kept on disk is never older than any source it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from vae.codec import jit as module
+from vae.codec import kernel
+from vae.codec.jit import COMPILED, jit
+
+pytestmark = pytest.mark.skipif(not COMPILED, reason="nothing is kept of what is not compiled")
+
+
+def stamp(function: Any) -> tuple[Any, str]:
+    """What numba compares before it takes machine code from the disk."""
+    return function._cache._cache_file._source_stamp
+
+
+def test_kept_code_is_stamped_with_all_modules_it_was_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, sources = stamp(kernel.walk)
+    assert sources == stamp(kernel.observe)[1] == module._sources()
+    assert isinstance(own, tuple)
+    read = Path.read_bytes
+    for name in ("entropy", "frontend", "intervals", "plan"):
+        changed = f"{name}.py"
+        monkeypatch.setattr(Path, "read_bytes", lambda path, c=changed: read(path) + b"#" * (path.name == c))
+        assert module._sources() != sources
+    monkeypatch.undo()
+    assert module._sources() == sources
+
+
+def test_without_a_place_to_keep_code_functions_are_compiled_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler = cast(Any, module._njit)
+
+    def nowhere(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return compiler(**options)
+
+    monkeypatch.setattr(module, "_njit", nowhere)
+
+    def triple(number: int) -> int:
+        return 3 * number
+
+    assert jit(triple)(7) == 21
