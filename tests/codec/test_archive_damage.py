@@ -256,6 +256,24 @@ def test_path_like_names_and_odd_metadata_are_mere_names(tmp_path: Path) -> None
     assert read_all(tmp_path / "t.svae").schema.equals(schema, check_metadata=True)
 
 
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    header = {"rows": 0, "block_rows": 1, "group_blocks": 1, "columns": [{}]}
+    odd = pa.schema([("name", pa.int64())])
+    path = forge(tmp_path / "t.svae", header, [b"", b""], odd, REPORT)
+    text = container.canonical_json(header)
+    plain = odd.serialize().to_pybytes()
+    assert plain.count(b"name") == 1
+    content = squeeze(put_varint(len(text)) + text + plain.replace(b"name", b"\xff\xfe\xfd\xfc"))
+    prelude = struct.pack("<8sHHI", container.MAGIC, 1, 0, len(content))
+    total = checksum(prelude, content).to_bytes(8, "little")
+    index = b"\0\0" + squeeze(container.canonical_json(REPORT))
+    place = struct.pack("<QI", len(prelude + total + content), len(index))
+    end = index + place + checksum(total, index, place).to_bytes(8, "little") + container.END_MAGIC
+    path.write_bytes(prelude + total + content + end)
+    with pytest.raises(DamagedError, match="header is damaged: 'utf-8' codec can't decode"):
+        archive.open(path)
+
+
 def test_random_headers_raise_nothing_but_our_errors(rival_bytes: bytes, tmp_path: Path) -> None:
     """Damage behind right checksums: the decompressed header changed at random."""
     path = tmp_path / "t.svae"

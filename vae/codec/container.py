@@ -265,6 +265,9 @@ class Container:
             cursor = Cursor(unsqueeze(content, MAX_HEADER))
             self.header = Header.model_validate_json(bytes(cursor.take(cursor.varint())))
             self.schema = cast(pa.Schema, pa.ipc.read_schema(pa.py_buffer(cursor.rest())))
+            # names are decoded when they are asked for: ask now, while a fault in them can be named
+            self.names: list[str] = [*self.schema.names]
+            _ = [str(kind) for kind in self.schema.types]
         except (
             DamagedError,
             ValidationError,

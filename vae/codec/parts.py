@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +46,7 @@ class Parts:
         self.container = Container(path)
         self.path = Path(path)
         self.header = self.container.header
-        self.names: list[str] = cast(list[str], self.container.schema.names)
+        self.names = self.container.names
         self._given = model
         self._model: BlockModel | None = None
         self._lock = threading.Lock()

@@ -248,7 +248,9 @@ def _determined(key: Ints, size: int, targets: Ints, rare: Mask) -> npt.NDArray[
     wrong = np.count_nonzero(targets[model[repeats]] != targets[repeats], axis=0)
     telling = np.count_nonzero(rare[repeats], axis=0)
     # twice, since one wrong entry of a key is wrong against all others
-    return np.flatnonzero((wrong <= 2 * MAX_EXCEPTIONS * len(repeats)) & (wrong <= 2 * MAX_UNEXPLAINED * telling))
+    return np.flatnonzero(
+        (wrong <= 2 * MAX_EXCEPTIONS * len(repeats)) & (wrong <= 2 * MAX_UNEXPLAINED * telling)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ proving
