@@ -28,6 +28,7 @@ CHUNK = 4_096
 IWAE_SAMPLES, IWAE_ROWS = 100, 8_192
 SIZED_ROWS = 2_000_000
 """Rows above which a table is not compressed by general tools just to know what they make of it."""
+MOST_SHOWN_NAMES = 256
 NUMBERS_NAME = "evaluation.json"
 
 
@@ -155,6 +156,17 @@ def flat(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
+def main_columns(trained: TrainedModel, bits: Mapping[str, float]) -> list[str]:
+    """The columns with most bits: numbers, and categories of at most 256 names (more are identifiers)."""
+    grids = {name: trained.grid[name] for name in bits}
+    shown = [
+        name
+        for name, grid in grids.items()
+        if grid.kind == "number" or grid.high - grid.low < MOST_SHOWN_NAMES
+    ]
+    return sorted(shown, key=lambda name: -bits[name])[: report.MOST_PANELS]
+
+
 def _archived(table: pa.Table, path: Path, *, sizes: bool) -> dict[str, Any]:
     """What is written, and how it comes back."""
     with archive.open(path) as opened:
@@ -201,6 +213,5 @@ def _draw(
     yield report.save(report.bits_by_column(shown["columns"], code, title=title), out / "bits.png")
     if rebuilt is not None:
         yield report.save(report.code_usage(sparse), out / "codes.png")
-        main = sorted(numbers["bits"]["columns"].items(), key=lambda pair: -pair[1])[: report.MOST_PANELS]
-        figure = report.originals_and_codes(held, rebuilt, [name for name, _ in main])
+        figure = report.originals_and_codes(held, rebuilt, main_columns(trained, numbers["bits"]["columns"]))
         yield report.save(figure, out / "originals.png")

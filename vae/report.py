@@ -110,7 +110,7 @@ def code_usage(codes: NDArray[Any]) -> Figure:
     left.bar(places, negative[order], bottom=positive[order], color=ORANGE, width=0.8, label="below zero")
     _title(left, "Share of rows on which a latent is on")
     left.set_xlabel("latent, the most used first")
-    left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    left.yaxis.set_major_formatter(PercentFormatter(1.0))
     left.set_ylim(0, max(float((positive + negative).max(initial=0)) * 1.08, 0.01))
     left.set_xlim(-0.7, latents - 0.3)
     if latents <= 40:  # more numbers than these would overlap
@@ -122,7 +122,7 @@ def code_usage(codes: NDArray[Any]) -> Figure:
     _title(right, "Latents that are on in a row")
     right.set_xlabel("non-zero latents")
     right.set_ylabel("share of rows")
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_xlim(-0.7, max(last, 1) + 0.7)
     return figure
@@ -203,7 +203,7 @@ def _name_panel(axes: Axes, name: str, before: Any, after: Any, quality: Mapping
     )
     axes.set_yticks(places, [_short(key, 12) for key in top])
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color=FAINT)
