@@ -225,7 +225,9 @@ def test_unknown_columns_and_steps_are_refused(tmp_path: Path) -> None:
 def test_few_rows(tmp_path: Path, rows: int, with_model: bool, always_neural: None) -> None:
     whole = sample_table(300)
     table = whole.slice(0, rows)
-    made = small_model(whole) | {"codes": np.zeros((rows, 2), np.int8)} if with_model else {}
+    made: dict[str, Any] = small_model(whole) if with_model else {}
+    if with_model:
+        made["codes"] = np.zeros((rows, 2), np.int8)
     archive.write(table, tmp_path / "t.svae", **made)
     with archive.open(tmp_path / "t.svae") as opened:
         assert_same(opened.read(), table)
@@ -395,7 +397,7 @@ def test_bounds_that_cannot_be_are_refused(tmp_path: Path) -> None:
     table = sample_table(300)
     with pytest.raises(BoundError, match="there is no column 'zzz' to bound"):
         archive.write(table, tmp_path / "t.svae", bounds={"zzz": 1.0})
-    made = small_model(table) | {"bounds": {"x": 0.5}}
+    made: dict[str, Any] = {**small_model(table), "bounds": {"x": 0.5}}
     with pytest.raises(BoundError, match="column 'x': bound 0.5, but the grid of the model is of 0"):
         archive.write(table, tmp_path / "t.svae", **made)
     assert list(tmp_path.iterdir()) == []
@@ -488,7 +490,7 @@ def test_duplicate_names_and_missing_codes_are_refused(tmp_path: Path) -> None:
     table = sample_table(300)
     made = small_model(table)
     with pytest.raises(ValueError, match=r"codes: none; the model asks for \(300, 2\)"):
-        archive.write(table, tmp_path / "t.svae", **(made | {"codes": None}))
+        archive.write(table, tmp_path / "t.svae", **dict[str, Any](made, codes=None))
     assert list(tmp_path.iterdir()) == []
 
 
