@@ -9,8 +9,6 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as _pc
-import pyarrow.csv as _csv
-import pyarrow.parquet as _parquet
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.grid import ColumnGrid, State
@@ -19,8 +17,6 @@ from vae.codec.blocks import undress
 from vae.codec.columns import number_type, pack
 
 pc = cast(Any, _pc)
-csv = cast(Any, _csv)
-parquet = cast(Any, _parquet)
 
 
 class Record(BaseModel):
@@ -207,18 +203,22 @@ class _Count(io.RawIOBase):
 
 
 def _csv_size(table: pa.Table) -> int | None:
+    import pyarrow.csv
+
     sink = _Count()
     try:
-        csv.write_csv(table, sink)
+        cast(Any, pyarrow.csv).write_csv(table, sink)
     except pa.ArrowException:
         return None
     return sink.size
 
 
 def _parquet_size(table: pa.Table, codec: str, level: int) -> int | None:
+    import pyarrow.parquet
+
     sink = _Count()
     try:
-        parquet.write_table(table, sink, compression=codec, compression_level=level)
+        cast(Any, pyarrow.parquet).write_table(table, sink, compression=codec, compression_level=level)
     except (pa.ArrowException, NotImplementedError):
         return None
     return sink.size
