@@ -8,15 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as _pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from data.grid import ColumnGrid, State
 from data.stored import one_array
 from vae.codec.blocks import undress
 from vae.codec.columns import number_type, pack
-
-pc = cast(Any, _pc)
 
 
 class Record(BaseModel):
