@@ -19,6 +19,7 @@ from flows import cli_files, cli_models, cli_pipeline
 from flows.console import errors
 
 DEBUG_VARIABLE = "SVAE_DEBUG"
+INTERRUPTED = 130
 EXTRA = ("torch", "lightning", "prefect", "mlflow", "psutil", "matplotlib")
 """Packages that only the extra `pipeline` brings."""
 
@@ -50,6 +51,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong."""
     try:
         status = app(list(arguments), prog_name="svae", standalone_mode=False)
+        if status == INTERRUPTED:
+            return _fail("interrupted", INTERRUPTED)
         return status if isinstance(status, int) else 0
     except CallError as error:
         return _wrong_call(error)
@@ -64,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
             f"{error.name} is not installed; this command needs: pip install 'sparse-vae[pipeline]'", 2
         )
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise

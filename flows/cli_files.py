@@ -29,7 +29,11 @@ Efforts = Annotated[Effort, typer.Option(help="Optimiser steps: fast, standard o
 CodesKind = Annotated[Codes, typer.Option(help="How much the sparse code carries.")]
 Bounds = Annotated[
     list[str] | None,
-    typer.Option("--bound", help="Largest error: 'dep_delay=0.5', 'air_time=1%', '*=0.5%'; later ones win."),
+    typer.Option(
+        "--bound",
+        metavar="SPEC",
+        help="Largest error: 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, batch order and noise.")]
 

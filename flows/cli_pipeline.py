@@ -45,7 +45,8 @@ def run(
     effort: Annotated[Effort | None, typer.Option(help="Optimiser steps: fast, standard or max.")] = None,
     codes: Annotated[Codes | None, typer.Option(help="How much the code carries.")] = None,
     bound: Annotated[
-        list[str] | None, typer.Option(help="Error bound, such as 'dep_delay=0.5' or '*=0.5%'.")
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="Error bound, such as 'dep_delay=0.5' or '*=0.5%'."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for what is made; default: svae-runs/NAME.")

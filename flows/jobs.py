@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from data.errors import UsageError
+from data.errors import BoundError, UsageError
 from data.gate import DataGate
 from data.schema import parse_bound
 from flows.settings import PIPELINE_NAME, Tracking, load_tracking, read_yaml, validated
@@ -36,7 +36,10 @@ class RetrainSettings(Settings):
     @classmethod
     def _are_bounds(cls, bounds: tuple[str, ...]) -> tuple[str, ...]:
         for spec in bounds:
-            parse_bound(spec.rpartition("=")[2])
+            try:
+                parse_bound(spec.rpartition("=")[2])
+            except BoundError as error:
+                raise ValueError(f"{error} (in {spec!r})") from error
         return bounds
 
 

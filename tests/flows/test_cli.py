@@ -1,0 +1,268 @@
+"""The command line in this process: statuses, JSON, what is written and what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.cli import run
+
+COMMANDS = [
+    "run",
+    "serve",
+    "ingest",
+    "train",
+    "codes",
+    "decode",
+    "compress",
+    "decompress",
+    "inspect",
+    "verify",
+]
+GROUPED = [["models", name] for name in ("list", "show", "promote", "rollback")]
+REPORT_KEYS = {
+    "rows",
+    "columns",
+    "source_bytes",
+    "stored_bytes",
+    "archive_bytes",
+    "ratio",
+    "bytes",
+    "rivals",
+    "per_column",
+    "codes_summary",
+    "seconds",
+}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    lines = ["id,week,letter,amount"]
+    for i in range(600):
+        amount = "NA" if i % 13 == 0 else f"{i % 7 * 2.5 + rng.integers(3):.1f}"
+        lines.append(f"{i},{i % 7},{'xyz'[i // 3 % 3]},{amount}")
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def as_json(capfd: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Run a command with `--json`; standard output must be one object and nothing else."""
+
+    def call(*arguments: object) -> dict[str, Any]:
+        capfd.readouterr()
+        status = run([*map(str, arguments), "--json"])
+        out, err = capfd.readouterr()
+        assert status == 0, err
+        assert out.count("\n") == 1
+        return json.loads(out)
+
+    return call
+
+
+@pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["models"], *GROUPED], ids=" ".join)
+def test_help_has_an_example(command: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run([*command, "--help"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith(f"Usage: {' '.join(['svae', *command])}")
+    assert err == ""
+    if command not in ([], ["models"]):
+        assert f"Example: {' '.join(['svae', *command])}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rn"], "svae: No such command 'rn'. Did you mean 'run'? (see: svae --help)"),
+        (["compress"], "svae: Missing argument 'source'. (see: svae compress --help)"),
+        (
+            ["compress", "a", "-o", "b", "--effort", "quick"],
+            "'quick' is not one of 'fast', 'standard', 'max'.",
+        ),
+        (["compress", "a", "-o", "b", "--nope"], "No such option"),
+        (["decompress", "a.svae", "-o", "b.txt"], "b.txt: the name must end in one of .parquet, .csv, .npy"),
+        (
+            ["decompress", "a.svae", "-o", "b.csv", "--rows", "5"],
+            "--rows '5': expected A:B, such as 1000:2000",
+        ),
+        (["decompress", "a.svae", "-o", "b.csv", "--rows", "9:5"], "the first comes before the last"),
+        (["compress", "a.csv", "-o", "."], ".: is a folder; name a file, or add --each"),
+        (["codes", "a", "--model", "m", "-o", "c.csv"], "c.csv: the name must end in .parquet"),
+        (["models", "promote", "flights"], "which version of flights? say: svae models promote flights N"),
+    ],
+)
+def test_a_wrong_call_is_status_2_and_one_line(
+    arguments: list[str], message: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(arguments) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("svae: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_from_a_table_to_an_archive_and_back(table: Path, as_json: Callable[..., dict[str, Any]]) -> None:
+    report = as_json("compress", table, "-o", "t.svae", "--steps", 2, "--rivals")
+    assert set(report) >= REPORT_KEYS
+    assert (report["rows"], report["columns"]) == (600, 4)
+    assert report["source_bytes"] == report["stored_bytes"] == table.stat().st_size
+    assert report["archive_bytes"] == Path("t.svae").stat().st_size
+    assert report["ratio"] == pytest.approx(report["source_bytes"] / report["archive_bytes"])
+    assert sum(report["bytes"].values()) == report["archive_bytes"]
+    assert set(report["rivals"]) == {"csv", "parquet_zstd19", "parquet_brotli11", "pcodec"}
+    assert {"name", "kind", "coder", "bound", "max_error", "bits_per_value"} <= set(report["per_column"][0])
+    inspected = as_json("inspect", "t.svae")
+    assert {key: inspected[key] for key in REPORT_KEYS} == {key: report[key] for key in REPORT_KEYS}
+    assert as_json("verify", "t.svae", "--against", table)["rows"] == 600
+    as_json("decompress", "t.svae", "-o", "again.csv")
+    assert Path("again.csv").read_bytes() == table.read_bytes()
+    part = as_json("decompress", "t.svae", "-o", "p.parquet", "--columns", "amount,id", "--rows", "10:20")
+    assert (part["rows"], part["columns"]) == (10, 2)
+    assert pq.read_table("p.parquet")["id"].to_pylist() == list(range(10, 20))
+    assert pq.read_schema("p.parquet").names == ["amount", "id"]
+
+
+def test_from_a_dataset_to_codes_and_back(table: Path, as_json: Callable[..., dict[str, Any]]) -> None:
+    made = as_json("ingest", table, "--out", "dataset")
+    assert (made["rows"], made["columns"], made["reused"]) == (600, 4, False)
+    assert as_json("ingest", table, "--out", "dataset")["reused"] is True
+    model = as_json("train", "dataset", "--out", "model", "--steps", 2)
+    coded = as_json("codes", "dataset", "--model", "model", "--out", "codes.parquet")
+    assert coded["rows"] == 600
+    assert coded["model"] == model["digest"]
+    codes = pq.read_table("codes.parquet")
+    assert codes.schema.field("row").type == pa.uint64()
+    assert codes.schema.field("indices").type.value_type == pa.uint16()
+    assert codes.schema.field("values").type.value_type == pa.float32()
+    assert model["digest"].encode() in codes.schema.metadata.values()
+    assert as_json("decode", "codes.parquet", "--model", "model", "--out", "rows.parquet")["rows"] == 600
+    report = as_json("compress", table, "-o", "t.svae", "--model", "model")
+    assert report["seconds"]["train"] == 0
+    assert as_json("verify", "t.svae", "--against", "dataset")["rows"] == 600
+
+
+def test_readable_output(table: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(
+            [
+                "compress",
+                str(table),
+                "-o",
+                "t.svae",
+                "--codes",
+                "none",
+                "--steps",
+                "2",
+                "--bound",
+                "amount=0.5",
+            ]
+        )
+        == 0
+    )
+    out, err = capfd.readouterr()
+    assert re.search(r"^archive +[\d,]+ bytes, \d+\.\d\d to 1$", out, re.MULTILINE)
+    assert re.search(r"^amount +numeric +\w+ +[\d.]+ +0\.5 ", out, re.MULTILINE)
+    assert "Traceback" not in err
+    assert "\x1b" not in out + err  # no terminal, no colours
+    assert run(["verify", "t.svae"]) == 0
+    assert capfd.readouterr().out == "t.svae: every checksum holds (600 rows)\n"
+
+
+def test_the_registry_from_the_command_line(
+    home: Path, capfd: pytest.CaptureFixture[str], as_json: Callable[..., dict[str, Any]]
+) -> None:
+    assert as_json("models", "list", "--config", home) == {"models": []}
+    assert run(["models", "list", "--config", str(home)]) == 0
+    assert capfd.readouterr().out == "no models yet; make one with: svae run\n"
+    assert run(["models", "rollback", "--config", str(home)]) == 1
+    assert "holds no model; make one with: svae run" in capfd.readouterr().err
+    assert run(["models", "show", "flights@champion", "--config", str(home)]) == 1
+    assert "holds no model 'flights'; it has: none" in capfd.readouterr().err
+
+
+READ = """
+import sys
+from flows.cli import run
+status = run(sys.argv[1:])
+heavy = {"torch", "lightning", "prefect", "mlflow", "matplotlib", "psutil", "fastapi"}
+assert not heavy & {name.partition(".")[0] for name in sys.modules}, heavy & set(sys.modules)
+sys.exit(status)
+"""
+
+
+def test_reading_imports_the_core_alone(
+    table: Path,
+    start_python: Callable[..., subprocess.Popen[str]],
+    finish_python: Callable[..., list[str]],
+    as_json: Callable[..., dict[str, Any]],
+) -> None:
+    from data.sources import open_source
+    from vae.codec import archive
+
+    archive.write(open_source(table).table(), "t.svae")
+    calls = [
+        ["--help"],
+        ["run", "--help"],
+        ["inspect", "t.svae"],
+        ["verify", "t.svae", "--against", table],
+        ["decompress", "t.svae", "-o", "t.parquet"],
+        ["ingest", table, "--out", "dataset"],
+    ]
+    for call in calls:
+        finish_python(start_python(READ, *call))
+
+
+MISSING = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name in {"torch", "prefect", "mlflow"} else find(name, *a)
+from flows.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "call", [["run"], ["serve"], ["train", "t.csv", "-o", "m"], ["compress", "t.csv", "-o", "t.svae"]]
+)
+def test_a_missing_extra_is_named(
+    call: list[str], start_python: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start_python(MISSING, *call)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == "svae: torch is not installed; this command needs: pip install 'sparse-vae[pipeline]'\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_serving_without_a_server_is_refused(
+    home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    (home / "prefect.yaml").write_text(
+        "deployments: [{name: rollback, entrypoint: flows.rollback.rollback}]\n"
+    )
+    variables = dict(os.environ)
+    try:
+        assert run(["serve", "--config", str(home), "--no-server"]) == 2
+    finally:
+        os.environ.clear()
+        os.environ.update(variables)
+    err = capfd.readouterr().err
+    assert (
+        "schedules need a Prefect server and PREFECT_API_URL is not set; start one with `prefect server start`"
+        in err
+    )
