@@ -5,8 +5,9 @@ All choices are made on a sample of consecutive rows by measured code length or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,19 @@ import numpy.typing as npt
 from data.grid import Coded, State, TableGrid
 from vae.codec.frontend import FEATURE_MAX
 from vae.codec.jit import jit
-from vae.codec.plan import MAX_LINEAR, MAX_OUTPUTS, Head, Item, Linear, Plan
+from vae.codec.plan import MAX_ITEMS, MAX_LINEAR, MAX_OUTPUTS, MAX_TABLES, Head, Item, Linear, Plan
 
 Longs = npt.NDArray[np.int64]
 
 SAMPLE_ROWS = 65_536
+SAMPLE_WORK = SAMPLE_ROWS * 32**2
+"""Rows of the sample times columns squared: every column is tried beside every other."""
+FEWEST_ROWS = 2_048
+"""Rows of the sample of however wide a table."""
 BIN_COUNT = 16
 MAX_GREEDY_PARENTS = 4
+MAX_RETRIED = 16
+"""Columns that are tried again beside those already chosen: the best of the first round."""
 MAX_IDENTIFIERS = 20_000
 MEMORY_MARGIN = 0.5
 """Bits by which counts must beat the crude estimate for a smooth head, which sees much that the estimate does not."""
@@ -52,20 +59,38 @@ _Measure = Callable[[Longs, Facts], float]
 
 
 def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, width: int) -> Plan:
-    """The plan for the columns in `coded`: all of them on their grids, in row order."""
-    facts = [_facts(grid, name, column) for name, column in coded.items()]
+    """The plan for the columns in `coded`: all of them on their grids, in row order.
+
+    Columns beyond what a plan may hold (`MAX_ITEMS`; `MAX_TABLES` that remember) are left out, for other coders.
+    """
+    rows = max(FEWEST_ROWS, min(SAMPLE_ROWS, SAMPLE_WORK // max(1, len(coded)) ** 2))
+    facts = [_facts(grid, name, column, rows) for name, column in coded.items()]
     facts.sort(key=lambda f: (not f.stepping, f.distinct))
-    items: list[Item] = []
-    for j, fact in enumerate(facts):
-        items.append(_item(fact, facts[:j]))
+    items, chosen, tables = list[Item](), list[Facts](), MAX_TABLES
+    for fact in facts[:MAX_ITEMS]:
+        item = _within(_item(fact, chosen), tables)
+        if item is not None:
+            items.append(item)
+            chosen.append(fact)
+            tables -= item.tables
     return Plan(latents=latents, width=width, columns=tuple(items))
 
 
-def _facts(grid: TableGrid, name: str, column: Coded) -> Facts:
+def _within(item: Item, tables: int) -> Item | None:
+    """The item with no more tables than are left; None if it cannot do without."""
+    if item.tables <= tables:
+        return item
+    if item.head is Head.memory:
+        return item.model_copy(update={"contexts": item.contexts[-tables:]}) if tables else None
+    components = tuple(c for c in item.components if c != RECALLED)
+    return item.model_copy(update={"recall": (), "components": components})
+
+
+def _facts(grid: TableGrid, name: str, column: Coded, rows: int) -> Facts:
     spec = grid[name]
     states = tuple(s for s in (1, 2, 3) if (column.state == s).any())
-    symbols = _middle(column.symbols)
-    present = _middle(column.state) == State.VALUE
+    symbols = _middle(column.symbols, rows)
+    present = _middle(column.state, rows) == State.VALUE
     index = np.maximum.accumulate(np.where(present, np.arange(len(symbols)), -1))
     start = int(symbols[present][0]) if present.any() else spec.low
     filled = np.where(index >= 0, symbols[np.maximum(index, 0)], start)
@@ -78,10 +103,10 @@ def _facts(grid: TableGrid, name: str, column: Coded) -> Facts:
     )  # fmt: skip
 
 
-def _middle(array: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+def _middle(array: npt.NDArray[np.generic], rows: int) -> Longs:
     """A run of consecutive rows from the middle: the ends of a table are often unlike the rest."""
-    start = max(0, (len(array) - SAMPLE_ROWS) // 2)
-    return array[start : start + SAMPLE_ROWS].astype(np.int64)
+    start = max(0, (len(array) - rows) // 2)
+    return array[start : start + rows].astype(np.int64)
 
 
 def _entropy(values: Longs) -> float:
@@ -93,7 +118,10 @@ def _entropy(values: Longs) -> float:
 
 
 def _item(fact: Facts, earlier: list[Facts]) -> Item:
-    base = dict(name=fact.name, low=fact.low, high=fact.high, ordered=fact.ordered, states=fact.states)
+    """What the model may look at for one column, and how it speaks of it."""
+    base: dict[str, Any] = {
+        "name": fact.name, "low": fact.low, "high": fact.high, "ordered": fact.ordered, "states": fact.states
+    }  # fmt: skip
     span = fact.high - fact.low + 1
     if fact.ordered:
         base |= _magnitude(fact)
@@ -124,7 +152,7 @@ def _item(fact: Facts, earlier: list[Facts]) -> Item:
         residuals[EXTRAPOLATED] = np.concatenate([[0, 0], (fact.filled - twice)[2:]])[: len(fact.filled)]
     ranked = sorted(residuals, key=lambda kind: _octave_bits(residuals[kind][fact.present]))
     components = tuple([*ranked, ranked[0], ranked[0]][: max(3, min(4, len(ranked)))])
-    size = float(np.median(np.abs(residuals[ranked[0]]))) + 1
+    size = float(np.median(np.abs(residuals[ranked[0]]))) + 1 if len(fact.filled) else 1.0
     return Item.model_validate(
         base
         | {
@@ -139,6 +167,7 @@ def _item(fact: Facts, earlier: list[Facts]) -> Item:
 
 
 def _magnitude(fact: Facts) -> dict[str, int]:
+    """Center and spread of the feature that shows the magnitude: nearly all values within three quarters of it."""
     values = fact.filled[fact.present] if fact.present.any() else np.array([fact.low])
     low, center, high = (int(q) for q in np.quantile(values, [0.005, 0.5, 0.995], method="nearest"))
     half = max(high - center, center - low, 1)
@@ -146,6 +175,7 @@ def _magnitude(fact: Facts) -> dict[str, int]:
 
 
 def _bins(fact: Facts) -> tuple[int, ...]:
+    """Thresholds of bins that hold about as many rows each."""
     values = fact.filled[fact.present] if fact.present.any() else np.array([fact.low])
     edges = np.quantile(values, np.arange(1, BIN_COUNT) / BIN_COUNT, method="nearest")
     return tuple(sorted({int(e) for e in edges} - {fact.low}))
@@ -201,6 +231,7 @@ def _linear(fact: Facts, earlier: list[Facts]) -> Linear | None:
 
 
 def _predict(linear: Linear, fact: Facts, earlier: list[Facts]) -> Longs:
+    """What the codec's loop will predict, row by row (`vae.codec.frontend.predict`)."""
     previous = np.concatenate([fact.filled[:1], fact.filled[:-1]])
     total = linear.own * previous + linear.constant
     for source, now, before in zip(linear.sources, linear.now, linear.before, strict=True):
@@ -213,16 +244,14 @@ def _greedy(fact: Facts, earlier: list[Facts], bits: _Measure) -> tuple[tuple[in
     """Earlier columns that, taken together, shorten the code most; added while each saves 2%."""
     chosen: tuple[int, ...] = ()
     best = bits(np.zeros(len(fact.filled), np.int64), fact)
+    candidates = [i for i, f in enumerate(earlier) if f.distinct > 1]
     while len(chosen) < MAX_GREEDY_PARENTS:
-        tried = [
-            (bits(_keys((*chosen, i), earlier), fact), i)
-            for i, f in enumerate(earlier)
-            if i not in chosen and f.distinct > 1
-        ]
-        if not tried or min(tried)[0] > 0.98 * best:
+        tried = sorted((bits(_keys((*chosen, i), earlier), fact), i) for i in candidates)
+        if not tried or tried[0][0] > 0.98 * best:
             break
-        best, added = min(tried)
+        best, added = tried[0]
         chosen = (*chosen, added)
+        candidates = [i for _, i in tried[1 : MAX_RETRIED + 1]]
     return chosen, best
 
 
@@ -283,17 +312,18 @@ def _adaptive_bits(keys: Longs, values: Longs, distinct: int) -> float:
 
 @jit
 def _ppm_bits(keys: Longs, pairs: Longs, n_keys: int, n_pairs: int, distinct: int) -> float:
+    """Bits of all rows; `keys` and `pairs` (a key with its value) number densely what occurs."""
     totals, kinds = np.zeros(n_keys, np.int64), np.zeros(n_keys, np.int64)
     counts = np.zeros(n_pairs, np.int64)
     bits = 0.0
-    literal = np.log2(distinct)
+    literal = math.log2(distinct)
     for t in range(keys.shape[0]):
         k, p = keys[t], pairs[t]
         room = totals[k] + kinds[k]
         if counts[p] > 0:
-            bits += np.log2(room / counts[p])
+            bits += math.log2(room / counts[p])
         else:
-            bits += literal + (np.log2(room / kinds[k]) if kinds[k] > 0 else 0.0)
+            bits += literal + (math.log2(room / kinds[k]) if kinds[k] > 0 else 0.0)
             kinds[k] += 1
         counts[p] += 1
         totals[k] += 1
