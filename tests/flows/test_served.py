@@ -1,0 +1,274 @@
+"""The registered model as MLflow loads and serves it: signature, frames, codes, reconstructions."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.ingest import Dataset, ingest
+from data.schema import ColumnStats, Schema
+from flows.reload import Card, load, pack, wire_in
+from flows.signature import Wire, build_signature, frame_of, wire_of
+from vae import codes, pipeline, store
+from vae.settings import ModelSettings, TrainSettings
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def dataset(flights: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return ingest(flights, tmp_path_factory.mktemp("served") / "dataset")
+
+
+@pytest.fixture(scope="module")
+def model(dataset: Dataset) -> Path:
+    shape = ModelSettings(latents=8, width=8, encoder_width=32, encoder_depth=1)
+    # Long enough that some latents are used, or equal codes would say nothing.
+    training = TrainSettings(steps=150, batch_rows=512, threads=1)
+    out = dataset.path.parent / "model"
+    trained = pipeline.fit(dataset.table(), dataset.schema, model=shape, training=training, out=out)
+    assert (codes.encode_rows(trained, dataset.table()) != 0).any()
+    return out
+
+
+@pytest.fixture(scope="module")
+def packed(dataset: Dataset, model: Path) -> Path:
+    digest = store.load(model).digest
+    target = dataset.path.parent / "packed"
+    return pack(target, model=model, dataset=dataset, digest=digest, card=Card(specs=(), bounds={}))
+
+
+@pytest.fixture(scope="module")
+def served(packed: Path) -> Any:
+    before = list(sys.path)
+    try:
+        return load(packed)
+    finally:
+        sys.path[:] = before
+
+
+@pytest.fixture(scope="module")
+def wire(packed: Path) -> dict[str, Wire]:
+    return wire_in(packed)
+
+
+def codes_of(model: Path, table: pa.Table) -> list[dict[str, Any]]:
+    trained = store.load(model)
+    return codes.sparse_table(codes.encode_rows(trained, table)).to_pylist()
+
+
+def with_nulls(table: pa.Table, wire: dict[str, Wire]) -> pa.Table:
+    """One row for each column that may be null, in which it is."""
+    names = [name for name, way in wire.items() if way.optional]
+    rows = table.slice(100, len(names))
+    for index, name in enumerate(names):
+        place = rows.schema.get_field_index(name)
+        hidden = pa.array([i == index for i in range(rows.num_rows)])
+        column = pa.compute.if_else(hidden, pa.scalar(None, rows.schema.field(name).type), rows[name])  # type: ignore[attr-defined]
+        rows = rows.set_column(place, rows.schema.field(name), column)
+    return rows
+
+
+def test_signature_of_flights(wire: dict[str, Wire], served: Any) -> None:
+    kinds = {name: way.type for name, way in wire.items()}
+    assert kinds["year"] == "long"
+    assert kinds["dep_time"] == "double"
+    assert kinds["carrier"] == "string"
+    assert kinds["time_hour"] == "string"
+    nullable = {name for name, way in wire.items() if way.optional}
+    assert nullable == {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"}
+    inputs = served.metadata.signature.inputs
+    assert set(inputs.required_input_names()) == {name for name, way in wire.items() if not way.optional}
+    assert served.metadata.signature.params.params[0].name == "output"
+
+
+def test_codes_are_those_of_the_command(
+    served: Any, model: Path, dataset: Dataset, wire: dict[str, Wire]
+) -> None:
+    table = dataset.table(rows=slice(0, 1000))
+    found = served.predict(frame_of(table, wire))
+    assert list(found.columns) == ["row", "indices", "values"]
+    assert pa.Table.from_pandas(found, preserve_index=False).to_pylist() == codes_of(model, table)
+
+
+def test_rows_with_nulls(served: Any, model: Path, dataset: Dataset, wire: dict[str, Wire]) -> None:
+    table = with_nulls(dataset.table(), wire)
+    assert table.num_rows >= 5
+    found = served.predict(frame_of(table, wire))
+    assert pa.Table.from_pandas(found, preserve_index=False).to_pylist() == codes_of(model, table)
+
+
+def test_a_nullable_column_may_be_left_out(
+    served: Any, model: Path, dataset: Dataset, wire: dict[str, Wire]
+) -> None:
+    table = dataset.table(rows=slice(0, 50))
+    place = table.schema.get_field_index("air_time")
+    absent = table.set_column(place, table.schema.field(place), pa.nulls(50, pa.int64()))
+    found = served.predict(frame_of(table, wire).drop(columns="air_time"))
+    assert pa.Table.from_pandas(found, preserve_index=False).to_pylist() == codes_of(model, absent)
+
+
+def test_reconstructions(served: Any, model: Path, dataset: Dataset, wire: dict[str, Wire]) -> None:
+    table = dataset.table(rows=slice(0, 200))
+    found = served.predict(frame_of(table, wire), params={"output": "reconstructions"})
+    trained = store.load(model)
+    expected = codes.rows_from_codes(trained, codes.encode_rows(trained, table)).to_pandas()
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(ValueError, match="output 'nonsense': expected 'codes' or 'reconstructions'"):
+        served.predict(frame_of(table, wire), params={"output": "nonsense"})
+
+
+def test_a_wrong_cell_is_named(served: Any, dataset: Dataset, wire: dict[str, Wire]) -> None:
+    frame = frame_of(dataset.table(rows=slice(0, 3)), wire)
+    frame["time_hour"] = ["2013-01-01T05:00:00Z", "yesterday", "2013-01-01T05:00:00Z"]
+    with pytest.raises(ValueError, match="column 'time_hour': .*yesterday"):
+        served.predict(frame)
+
+
+KINDS = pa.table({
+    "small": pa.array([1, 2, None], pa.int32()),
+    "wide": pa.array([2**60 + 1, None, -(2**55)], pa.int64()),
+    "unsigned": pa.array([2**64 - 1, 0, 1], pa.uint64()),
+    "flag": pa.array([True, None, False]),
+    "sure": pa.array([True, True, False]),
+    "double": pa.array([1.5, None, -0.0]),
+    "nans": pa.array([1.5, float("nan"), 2.0]),
+    "plain": pa.array([1_600_000_000_123_456, None, -1], pa.timestamp("us")),
+    "zoned": pa.array([dt.datetime(2020, 1, 1, tzinfo=dt.UTC)] * 2 + [None], pa.timestamp("ms", "Europe/Paris")),
+    "day": pa.array([dt.date(2020, 1, 1), None, dt.date(1969, 1, 1)]),
+    "money": pa.array([decimal.Decimal("1.10"), None, decimal.Decimal("-3.00")], pa.decimal128(9, 2)),
+    "text": pa.array(["a", None, ""]),
+    "vector": pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], pa.list_(pa.float64(), 2)),
+    "bytes": pa.array([b"x", b"y", b"z"]),
+})  # fmt: skip
+
+
+def test_every_kind_travels_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.models.utils import _enforce_schema
+
+    from flows.served import table_of
+
+    schema = Schema.from_arrow(KINDS.schema)
+    stats = {
+        name: ColumnStats(nulls=KINDS[name].null_count, nans=1 if name == "nans" else 0)
+        for name in KINDS.column_names
+    }
+    stats["wide"] = ColumnStats(nulls=1, min=-(2**55), max=2**60 + 1)
+    wire = wire_of(schema, stats)
+    assert {name: way.type for name, way in wire.items()} == {
+        "small": "double",
+        "wide": "string",
+        "unsigned": "string",
+        "flag": "boolean",
+        "sure": "boolean",
+        "double": "double",
+        "nans": "double",
+        "plain": "datetime",
+        "zoned": "string",
+        "day": "string",
+        "money": "string",
+        "text": "string",
+        "vector": "array:double",
+    }
+    assert [name for name, way in wire.items() if way.nan] == ["nans"]
+    frame = _enforce_schema(frame_of(KINDS, wire), build_signature(wire).inputs)
+    found = table_of(frame, KINDS.schema, {name: way.model_dump() for name, way in wire.items()})
+    for name in wire:
+        left, right = KINDS[name].combine_chunks(), found[name].combine_chunks()
+        if name == "nans":
+            assert np.isnan(right[1].as_py())
+            left, right = left.take([0, 2]), right.take([0, 2])
+        assert left.equals(right), name
+    assert found["bytes"].null_count == 3
+
+
+@pytest.fixture
+def server(packed: Path, tmp_path: Path) -> Iterator[str]:
+    """`mlflow models serve` of the packed model, on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(packed), "--env-manager", "local"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Nothing of ours is on its path: the version carries its code.
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    variables["PATH"] = (
+        f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"  # it calls uvicorn by name
+    )
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            command, cwd=tmp_path, env=variables, stdout=log, stderr=log, start_new_session=True
+        ) as process,
+    ):
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 180
+            while not answers(url + "/ping"):
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.5)
+            yield url
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310
+            return True
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def post(url: str, frame: pd.DataFrame, **more: Any) -> list[dict[str, Any]]:
+    split = json.loads(frame.to_json(orient="split", date_format="iso"))
+    split.pop("index")
+    body = json.dumps({"dataframe_split": split, **more}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url + "/invocations", body, headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
+        return json.load(answer)["predictions"]
+
+
+@pytest.mark.slow
+def test_a_served_model_gives_the_same_codes(
+    server: str, model: Path, dataset: Dataset, wire: dict[str, Wire]
+) -> None:
+    for table in (dataset.table(rows=slice(0, 1000)), with_nulls(dataset.table(), wire)):
+        assert post(server, frame_of(table, wire)) == codes_of(model, table)
+    table = dataset.table(rows=slice(0, 20))
+    rebuilt = post(server, frame_of(table, wire), params={"output": "reconstructions"})
+    assert set(rebuilt[0]) == set(table.column_names)
+
+
+def test_the_packed_model_is_whole(packed: Path, model: Path) -> None:
+    inside = packed / "artifacts" / "model"
+    assert store.load(inside).digest == store.load(model).digest
+    names = {path.name for path in (packed / "code").iterdir()}
+    assert names == {"data", "vae"}
+    assert not list(packed.rglob("*.pyc"))
+    requirements = (packed / "requirements.txt").read_text()
+    assert "torch==2.13" in requirements
+    assert "prefect" not in requirements
+    rows = pq.read_table(packed / "artifacts" / "card" / "check-rows.parquet")
+    assert rows.num_rows == 64
