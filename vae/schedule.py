@@ -16,9 +16,9 @@ from vae.settings import Effort
 
 PhaseName = Literal["joint", "refit", "quantise"]
 
-FULL_COLUMNS = 19
-"""Columns of `flights`, on which the efforts were timed with batches of 2,048 rows."""
-FULL_STEPS = {Effort.fast: 1_200, Effort.standard: 6_000, Effort.max: 36_000}
+FULL_COLUMNS = 12
+"""Columns of `flights` that a model codes, on which the efforts were timed with batches of 2,048 rows."""
+FULL_STEPS = {Effort.fast: 800, Effort.standard: 4_000, Effort.max: 24_000}
 """Steps for a large table as wide as `flights`: about 1, 5 and 30 minutes on 2 cores."""
 FULL_ROWS = 100_000
 """Rows from which on a table gets the full number of steps."""
@@ -40,7 +40,7 @@ class Phase(NamedTuple):
 def steps(rows: int, columns: int, effort: Effort) -> int:
     """Optimiser steps for a table: fewer where a step is dear (many columns) or the rows are few.
 
-    >>> steps(336_776, 19, Effort.fast) == FULL_STEPS[Effort.fast]
+    >>> steps(336_776, 12, Effort.fast) == FULL_STEPS[Effort.fast]
     True
     >>> steps(1, 1, Effort.max)
     200
