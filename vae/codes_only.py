@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vae.features import Layout, View
+from vae.features import Layout
 from vae.heads import categorical_nats, logistic_nats
 from vae.networks import dense
 
@@ -65,13 +65,8 @@ class CodesOnly(nn.Module):
                 symbols.append(np.clip(value, item.low, item.high))
                 missing.append((out[2] > 0).numpy())
             else:
-                entry = out.argmax(0).numpy()
-                symbols.append(_names(view)[entry].astype(np.float64))
-                missing.append(entry == view.entries - 1)
+                # "all others" is no symbol: the likeliest of those with a name, or missing
+                likely = torch.cat([out[: len(view.names)], out[-1:]]).argmax(0).numpy()
+                symbols.append(np.array([*view.names, view.names[0]], np.float64)[likely])
+                missing.append(likely == len(view.names))
         return Guess(np.stack(symbols, 1), np.stack(missing, 1))
-
-
-def _names(view: View) -> npt.NDArray[np.int64]:
-    """The symbol of each entry; of "all others" and "missing" the most frequent, or 0 where there is none."""
-    common = view.names[0] if view.names else 0
-    return np.array([*view.names, common, common], np.int64)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
@@ -10,7 +14,7 @@ import torch
 from data.grid import TableGrid
 from data.schema import Schema
 from vae.codec.structure import Derived
-from vae.features import blank_model, block, make_layout, training_arrays
+from vae.features import Layout, blank_model, block, make_layout, training_arrays
 from vae.loop import Rows
 from vae.model import SparseVAE, latents_of
 from vae.planning import make_plan
@@ -74,3 +78,57 @@ def gaussian(table: pa.Table) -> TrainedModel:
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(1)
+
+
+class Prepared(NamedTuple):
+    """A table as the model is shown it."""
+
+    layout: Layout
+    symbols: npt.NDArray[np.int64]
+    states: npt.NDArray[np.uint8]
+    batch: dict[str, torch.Tensor]
+
+
+Prepare = Callable[..., Prepared]
+
+
+def varied_table(rows: int, seed: int = 0) -> pa.Table:
+    """Every head and every base: walks, sums, keys with values, identifiers; nulls, NaN and an escape."""
+    random = np.random.default_rng(seed)
+    walk, key = np.cumsum(random.integers(-4, 6, rows)), random.integers(0, 70, rows)
+    price = np.where(random.random(rows) < 0.02, np.nan, np.round(random.gamma(2, 30, rows), 2))
+    price[rows // 2] = -0.0
+    return pa.table({
+        "walk": walk,
+        "sum": 2 * walk + key + random.integers(-2, 3, rows),
+        "key": np.array([f"k{k:02d}" for k in range(70)])[key],
+        "value": pa.array(37 * key % 4_001 + random.integers(0, 4, rows), mask=random.random(rows) < 0.05),
+        "price": pa.array(price, mask=random.random(rows) < 0.05),
+        "flag": pa.array(random.random(rows) < 0.2 + 0.6 * (key > 35), mask=random.random(rows) < 0.1),
+        "day": random.integers(1, 32, rows),
+        "tail": (5 * key + random.integers(0, 5, rows)).astype(str),
+        "same": np.full(rows, 3),
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def varied() -> Callable[..., pa.Table]:
+    return varied_table
+
+
+@pytest.fixture(scope="session")
+def prepare() -> Prepare:
+    """Makes a table ready for a model; columns that have no grid are left out."""
+
+    def prepared(
+        table: pa.Table, latents: int = 4, width: int = 8, block_rows: int = 32_768, **plan: Any
+    ) -> Prepared:
+        grid = TableGrid.fit(table)
+        coded = {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
+        shape = make_plan(grid, coded, latents=latents, width=width).model_copy(update=plan)
+        layout = make_layout(shape, coded)
+        symbols, states = block(coded, shape.names)
+        arrays = training_arrays(layout, blank_model(shape), symbols, states, block_rows)
+        return Prepared(layout, symbols, states, {name: torch.from_numpy(a) for name, a in arrays.items()})
+
+    return prepared

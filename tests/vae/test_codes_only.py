@@ -1,0 +1,108 @@
+"""Rows from codes alone: densities that integrate to one, guesses on the grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vae.codes_only import LOG_SCALE_HIGH, LOG_SCALE_LOW, CodesOnly
+from vae.features import row_view
+
+Prepare = Callable[..., Any]
+
+
+@pytest.fixture
+def made(prepare: Prepare, varied: Any) -> Any:
+    return prepare(varied(120))
+
+
+@pytest.fixture
+def decoder(made: Any) -> CodesOnly:
+    torch.manual_seed(0)
+    decoder = CodesOnly(made.layout, 16, 1, "relu")
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(2)
+    return decoder
+
+
+def batch_of(made: Any, symbols: Any, states: Any) -> dict[str, torch.Tensor]:
+    view = row_view(made.layout, symbols, states) | {"state": states}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in view.items()}
+
+
+def test_each_column_s_likelihood_sums_to_one(made: Any, decoder: CodesOnly) -> None:
+    code = torch.tensor([[1.0, -2.0, 0.0, 3.0]])
+    for j, view in enumerate(made.layout.views):
+        item = made.layout.plan.columns[j]
+        if view.ordered:
+            # a number's density, in standard deviations, plus the chance that it is missing
+            value = torch.linspace(-6, 6, 4_001, dtype=torch.float64)
+            batch = {
+                "value": value.unsqueeze(1).expand(-1, len(made.layout.views)),
+                "entry": torch.zeros(len(value), len(made.layout.views), dtype=torch.int32),
+                "state": torch.zeros(len(value), len(made.layout.views), dtype=torch.uint8),
+            }
+            density = decoder.nats(batch, code.expand(len(value), -1))[:, j].neg().exp()
+            absent = decoder.nats({**batch, "state": batch["state"] + 1}, code.expand(len(value), -1))[0, j]
+            mean, log_scale, gone = (x.item() for x in decoder.heads(code)[j])
+            scale = math.exp(min(max(log_scale, LOG_SCALE_LOW), LOG_SCALE_HIGH))
+            tails = sum(1 / (1 + math.exp((6 + side * mean) / scale)) for side in (1, -1))
+            whole = torch.trapezoid(density, value).item() + tails / (1 + math.exp(gone))
+            assert whole + absent.neg().exp().item() == pytest.approx(1, abs=1e-4), item.name
+            continue
+        entries = view.entries
+        batch = {
+            "value": torch.zeros(entries, len(made.layout.views)),
+            "entry": torch.arange(entries).unsqueeze(1).expand(-1, len(made.layout.views)),
+            "state": torch.zeros(entries, len(made.layout.views), dtype=torch.uint8),
+        }
+        sizes = [v.entries for v in made.layout.views]
+        batch["entry"] = torch.minimum(batch["entry"], torch.tensor(sizes) - 1)
+        mass = decoder.nats(batch, code.expand(entries, -1))[:, j].neg().exp()
+        assert mass.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_guesses_lie_on_the_grid_and_are_the_most_probable(made: Any, decoder: CodesOnly) -> None:
+    code = torch.randint(-5, 6, (200, 4), generator=torch.Generator().manual_seed(1)).float()
+    guess = decoder.guess(code)
+    assert guess.symbols.shape == guess.missing.shape == (200, len(made.layout.views))
+    for j, (view, item) in enumerate(zip(made.layout.views, made.layout.plan.columns, strict=True)):
+        assert ((guess.symbols[:, j] >= item.low) & (guess.symbols[:, j] <= item.high)).all()
+        if not view.ordered:
+            assert set(guess.symbols[:, j].astype(int).tolist()) <= {*view.names}
+    symbols = np.rint(guess.symbols).astype(np.int64)
+    likely = decoder.nats(batch_of(made, symbols, guess.missing.astype(np.uint8)), code)
+    other = decoder.nats(batch_of(made, np.roll(made.symbols[:200], 1, 0)[:120], made.states), code[:120])
+    for j, view in enumerate(made.layout.views):
+        if not view.ordered:
+            assert (likely[:120, j] <= other[:, j] + 1e-5).all()
+
+
+def test_missing_cells_pay_for_being_missing_and_nothing_else(made: Any, decoder: CodesOnly) -> None:
+    code = torch.zeros(1, 4)
+    j = next(j for j, v in enumerate(made.layout.views) if v.ordered)
+    gone = np.ones((1, len(made.layout.views)), np.uint8)
+    first = decoder.nats(batch_of(made, made.symbols[:1], gone), code)
+    second = decoder.nats(batch_of(made, made.symbols[1:2] * 0, gone), code)
+    assert first[0, j] == second[0, j]
+    logit = decoder.heads(code)[j][2]
+    assert first[0, j].item() == pytest.approx(torch.nn.functional.softplus(-logit).item())
+
+
+def test_a_decoder_learns_what_the_code_says(made: Any) -> None:
+    torch.manual_seed(0)
+    decoder = CodesOnly(made.layout, 32, 1, "relu")
+    code = made.batch["value"][:, :4].clamp(-5, 5)
+    optimiser = torch.optim.Adam(decoder.parameters(), 0.02)
+    before = decoder.nats(made.batch, code).sum(1).mean().item()
+    for _ in range(60):
+        optimiser.zero_grad()
+        decoder.nats(made.batch, code).sum(1).mean().backward()
+        optimiser.step()
+    assert decoder.nats(made.batch, code).sum(1).mean().item() < before - 3
