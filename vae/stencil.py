@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vae.codec.frontend import FEATURE_ONE
+from vae.codec.frontend import FEATURE_MAX, FEATURE_ONE
 from vae.codec.plan import Head
 from vae.features import Layout
 from vae.heads import categorical_nats, memory_nats, mixture_nats, state_nats
@@ -83,7 +83,7 @@ class Stencil(nn.Module):
     def prior_nats(self, w: Tensors, code: Tensor, above: Tensor) -> Tensor:
         """-log P of every value of every latent: (batch, latents) twice -> (latents, 2 * reach + 1, batch)."""
         after = torch.bmm(_code_features(code).permute(1, 0, 2), w["prior_after"])
-        before = (above.T * (16 / FEATURE_ONE)).unsqueeze(-1) * w["prior_before"]
+        before = _code_value(above.T).unsqueeze(-1) * w["prior_before"]
         total = _running(before, after)
         hidden = (total + w["prior_bias"].unsqueeze(1)).clamp(0, ACTIVATION_TOP)
         logits = torch.baddbmm(w["prior_head_bias"].unsqueeze(-1), w["prior_head"], hidden.mT)
@@ -183,5 +183,9 @@ def _running(before: Tensor, after: Tensor) -> Tensor:
 
 def _code_features(code: Tensor) -> Tensor:
     """What latents show: value and presence, (batch, latents) -> (batch, latents, 2)."""
-    value = (code * (16 / FEATURE_ONE)).clamp(-127 / FEATURE_ONE, 127 / FEATURE_ONE)
-    return torch.stack([value, (code.detach() != 0).to(code.dtype)], -1)
+    return torch.stack([_code_value(code), (code.detach() != 0).to(code.dtype)], -1)
+
+
+def _code_value(code: Tensor) -> Tensor:
+    """Half a unit a step, within what a feature holds."""
+    return (code * (16 / FEATURE_ONE)).clamp(-FEATURE_MAX / FEATURE_ONE, FEATURE_MAX / FEATURE_ONE)

@@ -1,0 +1,183 @@
+"""The float decoder is the integer decoder: the same features, the same order of sight, nearly the same bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vae.codec.integer import IntegerModel
+from vae.codec.plan import Head
+from vae.stencil import Stencil
+
+Prepare = Callable[..., Any]
+LN2 = math.log(2)
+
+
+@pytest.fixture(scope="module")
+def made(prepare: Prepare, varied: Any) -> Any:
+    return prepare(varied(3_000), latents=3, width=8, reach=9)
+
+
+def codes_of(rows: int, latents: int, reach: int, seed: int = 0) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    values = torch.randint(-reach, reach + 1, (rows, latents), generator=random)
+    return (values * (torch.rand(rows, latents, generator=random) < 0.4)).float()
+
+
+def above_of(code: torch.Tensor) -> torch.Tensor:
+    return torch.cat([torch.zeros_like(code[:1]), code[:-1]])
+
+
+def cost(stencil: Stencil, made: Any, code: torch.Tensor, *, quantised: bool = True) -> tuple[Any, Any]:
+    """Nats of each latent and of each column, by the float model."""
+    weights = stencil.weights(quantised=quantised)
+    nats = stencil.prior_nats(weights, code, above_of(code))
+    index = (code + stencil.layout.plan.reach).long().T.unsqueeze(1)
+    return nats.gather(1, index).squeeze(1).T, stencil.column_nats(weights, made.batch, code)
+
+
+@pytest.fixture(scope="module")
+def stencil(made: Any) -> Stencil:
+    """Trained for a moment, so that every part of it says something."""
+    torch.manual_seed(0)
+    stencil = Stencil(made.layout)
+    code = codes_of(3_000, 3, 9)
+    optimiser = torch.optim.Adam(stencil.parameters(), 0.02)
+    for _ in range(40):
+        optimiser.zero_grad()
+        prior, columns = cost(stencil, made, code)
+        (prior.sum(1) + columns.sum(1)).mean().backward()
+        optimiser.step()
+    return stencil
+
+
+def test_all_heads_and_bases_are_put_to_the_test(made: Any) -> None:
+    items = made.layout.plan.columns
+    assert {item.head for item in items} == set(Head)
+    assert {base for item in items for base in item.components} == {0, 1, 2, 3, 4}
+    assert {state for item in items for state in item.states} == {1, 2, 3}
+
+
+def test_the_written_bits_are_the_float_model_s_within_one_percent(made: Any, stencil: Stencil) -> None:
+    code = codes_of(3_000, 3, 9)
+    model = IntegerModel(made.layout.plan, stencil.integers())
+    streams = model.encode_block(made.symbols, made.states, code.numpy().astype(np.int8))
+    with torch.no_grad():
+        prior, columns = cost(stencil, made, code)
+    floats = [prior.sum().item() / LN2, *(columns.sum(0) / LN2).tolist()]
+    written = [8 * len(stream) for stream in streams]
+    for name, bits, real in zip(["code", *model.columns], floats, written, strict=True):
+        # a flag, and the final state's 64 bits, of which 31 are always there and up to 32 wait for a full word
+        assert real - 72 - 0.01 * bits <= bits <= real - 8 + 0.01 * bits, name
+    assert sum(written) == pytest.approx(sum(floats) + 56 * len(streams), rel=0.003)
+
+
+def test_a_model_exported_and_read_back_decodes(made: Any, stencil: Stencil) -> None:
+    model = IntegerModel.from_bytes(IntegerModel(made.layout.plan, stencil.integers()).to_bytes())
+    codes = codes_of(300, 3, 9).numpy().astype(np.int8)
+    streams = model.encode_block(made.symbols[:300], made.states[:300], codes)
+    symbols, states, back = model.decode_block(streams, 300)
+    assert (symbols == made.symbols[:300]).all()
+    assert (states == made.states[:300]).all()
+    assert (back == codes).all()
+
+
+def test_quantised_weights_are_the_exported_ones(made: Any, stencil: Stencil) -> None:
+    whole = stencil.integers()
+    weights = {name: w.detach().numpy() * 2**7 for name, w in stencil.weights(quantised=True).items()}
+    assert set(whole) == set(made.layout.plan.shapes())
+    assert {name: array.shape for name, array in whole.items()} == made.layout.plan.shapes()
+    assert np.array_equal(whole["prior.head"], weights["prior_head"])
+    place = 0
+    for j, item in enumerate(made.layout.plan.columns):
+        assert np.array_equal(whole[f"column.{item.name}.hidden"], weights["hidden"][j])
+        assert np.array_equal(whole[f"column.{item.name}.before"], weights["before"][j, : item.before])
+        assert np.array_equal(whole[f"column.{item.name}.head"], weights["head"][j, : item.outputs])
+        for part in ("embed_before", "embed_after"):
+            rows = getattr(item, part.replace("embed", "embedded"))
+            if rows:
+                assert np.array_equal(
+                    whole[f"column.{item.name}.{part}"], weights["embedding"][place : place + rows]
+                )
+            place += rows
+
+
+def test_weights_beyond_16_bits_are_clipped_not_wrapped(made: Any) -> None:
+    stencil = Stencil(made.layout)
+    with torch.no_grad():
+        stencil.bias[0, 0] = 1e6
+        stencil.bias[0, 1] = -1e6
+    assert stencil.integers()[f"column.{made.layout.plan.names[0]}.bias"][:2].tolist() == [32767, -32767]
+
+
+def test_quantising_lets_the_gradient_through(made: Any) -> None:
+    torch.manual_seed(1)
+    stencil = Stencil(made.layout)
+    prior, columns = cost(stencil, made, codes_of(3_000, 3, 9))
+    (prior.sum(1) + columns.sum(1)).mean().backward()
+    for name, parameter in stencil.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_latents_are_a_distribution_that_sees_only_the_latents_before(made: Any, stencil: Stencil) -> None:
+    weights, code = stencil.weights(quantised=False), codes_of(50, 3, 9)
+    nats = stencil.prior_nats(weights, code, above_of(code))
+    assert nats.shape == (3, 19, 50)
+    assert torch.allclose(nats.neg().exp().sum(1), torch.ones(3, 50), atol=1e-5)
+    for changed in range(3):
+        other = code.clone()
+        other[:, changed] += 1
+        moved = (stencil.prior_nats(weights, other, above_of(code)) - nats).abs().amax((1, 2))
+        assert (moved[: changed + 1] == 0).all()
+        assert (moved[changed + 1 :] > 0).all()
+    moved = (stencil.prior_nats(weights, code, above_of(code) + 1) - nats).abs().amax((1, 2))
+    assert (moved > 0).all()
+
+
+def test_columns_see_the_code_and_what_is_decoded_before_them(made: Any, stencil: Stencil) -> None:
+    weights, code = stencil.weights(quantised=False), codes_of(50, 3, 9)
+    batch = {name: array[:50] for name, array in made.batch.items()}
+    out = stencil.outputs(weights, batch, code)
+    assert ((stencil.outputs(weights, batch, code + 1) - out).abs().amax((1, 2)) > 0).all()
+    for j in range(len(made.layout.plan.columns)):
+        for name, first in (("before", j), ("after", j + 1)):
+            other = {**batch, name: batch[name].clone()}
+            other[name][:, j] += 1
+            moved = (stencil.outputs(weights, other, code) - out).abs().amax((1, 2))
+            assert (moved[:first] < 1e-5).all(), (name, j)
+            if first < len(moved):
+                assert moved[first] > 1e-5, (name, j)
+
+
+def test_the_cost_of_a_cell_does_not_depend_on_its_company(made: Any, stencil: Stencil) -> None:
+    weights, code = stencil.weights(quantised=True), codes_of(3_000, 3, 9)
+    whole = stencil.column_nats(weights, made.batch, code)
+    parts = [
+        stencil.column_nats(weights, {n: a[k : k + 700] for n, a in made.batch.items()}, code[k : k + 700])
+        for k in range(0, 3_000, 700)
+    ]
+    assert torch.allclose(torch.cat(parts), whole, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "latents"), [(1, 0), (1, 2), (40, 0)])
+def test_small_tables_cost_what_is_written(prepare: Prepare, varied: Any, rows: int, latents: int) -> None:
+    for table in (varied(rows), varied(rows).select(["walk"]), varied(rows).select(["key"])):
+        made = prepare(table, latents=latents, width=4)
+        torch.manual_seed(rows)
+        stencil = Stencil(made.layout)
+        code = codes_of(rows, latents, 5)
+        with torch.no_grad():
+            prior, columns = cost(stencil, made, code)
+        model = IntegerModel(made.layout.plan, stencil.integers())
+        streams = model.encode_block(made.symbols, made.states, code.numpy().astype(np.int8))
+        floats = [prior.sum().item(), *columns.sum(0).tolist()]
+        for nats, stream in zip(floats, streams, strict=True):
+            assert 8 * len(stream) - 74 <= 1.02 * nats / LN2 + 1
+            assert 0.98 * nats / LN2 - 1 <= 8 * len(stream) - 8
