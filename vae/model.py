@@ -73,7 +73,7 @@ class SparseVAE(nn.Module):
         loss = (
             (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone + PRESENCE * presence
         )
-        terms = {"code": rate.mean(0).sum(), "columns": columns, "codes_only": alone}
+        terms = {"code": rate.mean(0).sum(), "columns": columns, "codes_only": alone, "presence": presence}
         if draw.kl is not None:
             # the archive's prior over rounded codes learns beside the KL, and teaches the encoder nothing
             hard = self.encode(batch).to(torch.float32)
@@ -163,7 +163,7 @@ class SparseVAE(nn.Module):
         return above.masked_fill(batch["first"].unsqueeze(1), 0.0)
 
     def _no_code(self, batch: Tensors) -> Tensor:
-        return torch.zeros(len(batch["symbol"]), self.layout.plan.latents)
+        return batch["value"].new_zeros(len(batch["value"]), self.layout.plan.latents)
 
 
 def latents_of(settings: ModelSettings) -> int:

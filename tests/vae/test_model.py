@@ -1,0 +1,358 @@
+"""The whole model: what is trained when, what a row costs, and bounds that hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vae.codec.integer import IntegerModel
+from vae.features import row_view
+from vae.latents import gaussian_kl, gaussian_log_density
+from vae.model import PRESENCE, SparseVAE, latents_of
+from vae.settings import CODES_WEIGHT, Codes, Family, ModelSettings
+
+Prepare = Callable[..., Any]
+ROWS = 600
+SMALL = ModelSettings(latents=4, width=8, encoder_width=32, encoder_depth=1)
+GAUSSIAN = SMALL.model_copy(update={"family": Family.gaussian})
+LN2 = math.log(2)
+
+
+@pytest.fixture(scope="module")
+def made(prepare: Prepare, varied: Any) -> Any:
+    return prepare(varied(ROWS), block_rows=250)
+
+
+def model_of(made: Any, settings: ModelSettings = SMALL, seed: int = 0) -> SparseVAE:
+    torch.manual_seed(seed)
+    return SparseVAE(made.layout, settings)
+
+
+def rows(batch: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
+    return {name: array[start:stop] for name, array in batch.items()}
+
+
+def losses(
+    model: SparseVAE, batch: dict[str, Tensor], phase: str = "joint", progress: float = 1.0
+) -> dict[str, Tensor]:
+    return model.loss(batch, progress=progress, phase=phase, generator=torch.Generator().manual_seed(3))
+
+
+def gradients(model: SparseVAE) -> dict[str, float]:
+    """Sum of all gradients of each part."""
+    found: dict[str, float] = {}
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        found[part] = found.get(part, 0.0) + (
+            0.0 if parameter.grad is None else parameter.grad.abs().sum().item()
+        )
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("settings", [SMALL, GAUSSIAN], ids=["quantized", "gaussian"])
+def test_all_parts_learn_together(made: Any, settings: ModelSettings) -> None:
+    model = model_of(made, settings)
+    losses(model, made.batch)["loss"].backward()
+    found = gradients(model)
+    assert set(found) == {"row", "encoder", "stencil", "codes_only"}
+    assert all(size > 0 and math.isfinite(size) for size in found.values())
+    for name, parameter in model.stencil.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("term", ["code", "columns", "codes_only"])
+def test_each_term_teaches_the_encoder(made: Any, term: str) -> None:
+    model = model_of(made)
+    losses(model, made.batch)[term].backward()
+    assert gradients(model)["encoder"] > 0
+
+
+@pytest.mark.parametrize("phase", ["refit", "quantise"])
+def test_the_encoder_rests_while_the_decoder_is_refitted(made: Any, phase: str) -> None:
+    model = model_of(made)
+    losses(model, made.batch, phase)["loss"].backward()
+    found = gradients(model)
+    assert found["row"] == found["encoder"] == 0
+    assert found["stencil"] > 0
+    assert found["codes_only"] > 0
+
+
+def test_the_last_phase_trains_the_weights_that_are_written(made: Any) -> None:
+    model, same = model_of(made), model_of(made)
+    with torch.no_grad():
+        for ours, other in zip(model.stencil.parameters(), same.stencil.parameters(), strict=True):
+            other.copy_((ours * 2**7).round() / 2**7)
+            ours.copy_(other + 2.0**-9)  # a quarter of a step: rounding takes it back
+    assert losses(model, made.batch, "quantise")["columns"] == losses(same, made.batch, "quantise")["columns"]
+    assert losses(model, made.batch, "refit")["columns"] != losses(same, made.batch, "refit")["columns"]
+
+
+def test_parameter_groups_are_the_encoder_and_all_else(made: Any) -> None:
+    model = model_of(made)
+    encoder, decoder = model.parameter_groups()
+    assert (encoder["name"], decoder["name"]) == ("encoder", "decoder")
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert {names[id(p)].split(".")[0] for p in encoder["params"]} == {"row", "encoder"}
+    assert {names[id(p)].split(".")[0] for p in decoder["params"]} == {"stencil", "codes_only"}
+    assert len(encoder["params"]) + len(decoder["params"]) == len(names)
+
+
+# -------------------------------------------------------------------------------------------------------------- loss
+
+
+@pytest.mark.parametrize("phase", ["joint", "refit", "quantise"])
+def test_the_loss_is_its_named_terms(made: Any, phase: str) -> None:
+    terms = losses(model_of(made), made.batch, phase)
+    whole = terms["code"] + terms["columns"] + CODES_WEIGHT[SMALL.codes] * terms["codes_only"]
+    assert terms["loss"].item() == pytest.approx((whole + PRESENCE * terms["presence"]).item(), rel=1e-6)
+
+
+def test_the_gaussian_s_loss_has_the_archive_s_prior_beside_it(made: Any) -> None:
+    terms = losses(model_of(made, GAUSSIAN), made.batch)
+    whole = (
+        terms["code"] + terms["columns"] + terms["prior"] + CODES_WEIGHT[SMALL.codes] * terms["codes_only"]
+    )
+    assert terms["loss"].item() == pytest.approx((whole + PRESENCE * terms["presence"]).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("phase", ["joint", "refit", "quantise"])
+def test_terms_are_nats_per_row_whatever_the_batch(made: Any, phase: str) -> None:
+    model = model_of(made)
+    whole = losses(model, made.batch, phase)
+    halves = [losses(model, rows(made.batch, k, k + ROWS // 2), phase) for k in (0, ROWS // 2)]
+    twice = losses(model, {name: torch.cat([array, array]) for name, array in made.batch.items()}, phase)
+    for name, value in whole.items():
+        assert value.shape == ()
+        assert value.item() == pytest.approx(np.mean([half[name].item() for half in halves]), rel=1e-4)
+        assert twice[name].item() == pytest.approx(value.item(), rel=1e-4)
+
+
+def test_the_rate_warms_up_and_only_while_all_learn_together(made: Any) -> None:
+    model = model_of(made, SMALL.model_copy(update={"kl_warmup": 0.4}))
+    full = losses(model, made.batch)
+    for progress, share in [(0.0, 0.0), (0.1, 0.25), (0.4, 1.0), (0.9, 1.0)]:
+        terms = losses(model, made.batch, progress=progress)
+        assert terms["code"] == full["code"]
+        expected = full["loss"] - (1 - share) * full["code"]
+        assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    refit = [losses(model, made.batch, "refit", progress=p)["loss"].item() for p in (0.0, 1.0)]
+    assert refit[0] == refit[1]
+    cold = model_of(made, SMALL.model_copy(update={"kl_warmup": 0.0}))
+    assert losses(cold, made.batch, progress=0.0)["loss"] == losses(cold, made.batch)["loss"]
+
+
+def test_free_bits_are_a_floor_of_the_loss_and_not_of_the_report(made: Any) -> None:
+    plain, free = model_of(made), model_of(made, SMALL.model_copy(update={"free_bits": 8.0}))
+    a, b = losses(plain, made.batch), losses(free, made.batch)
+    assert a["code"] == b["code"]
+    assert b["loss"].item() == pytest.approx((a["loss"] - a["code"]).item() + 8 * SMALL.latents, rel=1e-4)
+
+
+def test_the_noise_of_a_draw_is_the_generator_s(made: Any) -> None:
+    model = model_of(made, GAUSSIAN)
+    first, again = (losses(model, made.batch)["loss"] for _ in range(2))
+    other = model.loss(made.batch, progress=1.0, phase="joint", generator=torch.Generator().manual_seed(4))[
+        "loss"
+    ]
+    assert first == again != other
+
+
+def test_training_brings_the_loss_down(made: Any) -> None:
+    model = model_of(made)
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    began = losses(model, made.batch)["loss"].item()
+    for _ in range(25):
+        optimiser.zero_grad()
+        losses(model, made.batch)["loss"].backward()
+        optimiser.step()
+    assert losses(model, made.batch)["loss"].item() < 0.9 * began
+
+
+# ------------------------------------------------------------------------------------------------------------- codes
+
+
+@pytest.mark.parametrize("settings", [SMALL, GAUSSIAN], ids=["quantized", "gaussian"])
+def test_codes_are_small_whole_numbers_with_exact_zeros(made: Any, settings: ModelSettings) -> None:
+    codes = model_of(made, settings).encode(made.batch)
+    assert codes.dtype == torch.int8
+    assert codes.shape == (ROWS, 4)
+    assert codes.abs().max() <= made.layout.plan.reach
+    assert 0 < (codes == 0).float().mean() < 1
+
+
+def test_a_row_has_the_same_code_in_any_company(made: Any) -> None:
+    model = model_of(made)
+    whole = model.encode(made.batch)
+    for size in (1, 7, 256):
+        parts = [model.encode(rows(made.batch, k, k + size)) for k in range(0, 300, size)]
+        assert torch.equal(torch.cat(parts)[:300], whole[:300])
+    order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.encode({name: array[order] for name, array in made.batch.items()}), whole[order])
+
+
+def test_a_code_needs_the_row_s_view_and_nothing_else(made: Any) -> None:
+    model = model_of(made)
+    view = {name: torch.from_numpy(a) for name, a in row_view(made.layout, made.symbols, made.states).items()}
+    assert torch.equal(model.encode(view), model.encode(made.batch))
+    none = SparseVAE(made.layout.model_copy(update={"plan": no_latents(made)}), SMALL)
+    assert none.encode(view).shape == (ROWS, 0)
+
+
+def no_latents(made: Any) -> Any:
+    return made.layout.plan.model_copy(update={"latents": 0})
+
+
+def test_without_codes_there_is_no_encoder(prepare: Prepare, varied: Any) -> None:
+    settings = SMALL.model_copy(update={"codes": Codes.none})
+    assert latents_of(settings) == 0
+    assert latents_of(SMALL) == 4
+    made = prepare(varied(80), latents=0)
+    model = model_of(made, settings)
+    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"stencil"}
+    assert model.parameter_groups()[0]["params"] == []
+    terms = losses(model, made.batch)
+    assert set(terms) == {"loss", "columns"}
+    terms["loss"].backward()
+    bits = model.validation_bits(made.batch)
+    assert torch.equal(bits["bits"], bits["column_bits"])
+    assert model.encode(made.batch).shape == (80, 0)
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("latents", [0, 3])
+@pytest.mark.parametrize("columns", [None, ["walk"], ["key"], ["flag"], ["same"]], ids=str)
+def test_one_row_and_one_column_are_enough(
+    prepare: Prepare, varied: Any, family: Family, latents: int, columns: list[str] | None
+) -> None:
+    for size in (1, 30):
+        table = varied(size) if columns is None else varied(size).select(columns)
+        made = prepare(table, latents=latents)
+        model = model_of(made, SMALL.model_copy(update={"family": family}))
+        for phase in ("joint", "quantise"):
+            terms = losses(model, made.batch, phase)
+            assert all(math.isfinite(value.item()) for value in terms.values())
+            terms["loss"].backward()
+        assert model.validation_bits(made.batch)["bits"].shape == (size,)
+        assert model.cell_bits(made.batch).shape == (size, len(made.layout.views))
+
+
+# -------------------------------------------------------------------------------------------------------------- bits
+
+
+@pytest.mark.parametrize("settings", [SMALL, GAUSSIAN], ids=["quantized", "gaussian"])
+def test_validation_bits_are_the_bits_that_are_written(made: Any, settings: ModelSettings) -> None:
+    model = model_of(made, settings)
+    bits = model.validation_bits(made.batch)
+    integer = IntegerModel(made.layout.plan, model.stencil.integers())
+    codes = model.encode(made.batch).numpy()
+    written = np.zeros(2)
+    for start in range(0, ROWS, 250):  # the blocks that the batch was made in
+        part = slice(start, start + 250)
+        streams = integer.encode_block(made.symbols[part], made.states[part], codes[part])
+        written += [8 * len(streams[0]) - 56, sum(8 * len(stream) - 56 for stream in streams[1:])]
+    assert written[0] == pytest.approx(bits["code_bits"].sum().item(), rel=0.01, abs=3 * 16)
+    assert written[1] == pytest.approx(bits["column_bits"].sum().item(), rel=0.01, abs=3 * 16)
+    total = bits["code_bits"] + bits["column_bits"] + model.weight * bits["codes_only_bits"]
+    assert torch.allclose(bits["bits"], total)
+    assert torch.allclose(model.cell_bits(made.batch).sum(1), bits["column_bits"], rtol=1e-4)
+
+
+def test_the_last_phase_s_loss_is_the_validation_s_bits(made: Any) -> None:
+    model = model_of(made)
+    terms, bits = losses(model, made.batch, "quantise"), model.validation_bits(made.batch)
+    for term, name in [("code", "code_bits"), ("columns", "column_bits"), ("codes_only", "codes_only_bits")]:
+        assert terms[term].item() / LN2 == pytest.approx(bits[name].mean().item(), rel=1e-5)
+
+
+# -------------------------------------------------------------------------------------------------- ELBO and IWAE
+
+
+class Toy(SparseVAE):
+    """x = slope z + noise in one dimension, in place of a table: everything about it is known in closed form."""
+
+    slope, spread = 1.5, 0.7
+    mean, log_variance = 0.0, 0.0
+
+    def posterior(self, value: Tensor, entry: Tensor) -> Tensor:
+        del entry
+        parameters = torch.tensor([self.mean, self.log_variance]) * torch.ones(len(value), 1, 2)
+        return parameters + torch.tensor([1.0, 0.0]) * self.gain * value[:, :1].unsqueeze(-1)
+
+    gain = 0.0
+
+
+def toy(made: Any) -> Toy:
+    model = Toy(
+        made.layout.model_copy(update={"plan": made.layout.plan.model_copy(update={"latents": 1})}), GAUSSIAN
+    )
+
+    def nats(weights: Any, batch: dict[str, Tensor], code: Tensor) -> Tensor:
+        del weights
+        z = code * model.latents.step  # pyright: ignore[reportAttributeAccessIssue]
+        return -gaussian_log_density(batch["x"], model.slope * z, 2 * math.log(model.spread))
+
+    object.__setattr__(model.stencil, "column_nats", nats)
+    return model
+
+
+def toy_batch(x: list[float]) -> dict[str, Tensor]:
+    values = torch.tensor(x).unsqueeze(1)
+    return {"x": values, "value": values, "entry": torch.zeros(len(x), 1, dtype=torch.int32)}
+
+
+def test_with_the_true_posterior_every_weight_is_the_evidence(made: Any) -> None:
+    model = toy(made)
+    variance = model.slope**2 + model.spread**2
+    model.gain, model.log_variance = model.slope / variance, math.log(model.spread**2 / variance)
+    batch = toy_batch([-2.0, 0.0, 0.3, 4.0])
+    found = model.log_weights(batch, 5, torch.Generator().manual_seed(0))
+    evidence = gaussian_log_density(batch["x"], 0.0, math.log(variance)).flatten()
+    assert found.shape == (5, 4)
+    assert torch.allclose(found, evidence.expand(5, 4), atol=1e-5)
+
+
+def test_elbo_iwae_and_evidence_stand_in_their_order(made: Any) -> None:
+    model = toy(made)
+    variance = model.slope**2 + model.spread**2
+    true_variance = model.spread**2 / variance
+    model.gain, model.mean, model.log_variance = 0.2, 0.1, math.log(0.5)
+    batch = toy_batch([-1.0, 0.5, 1.5])
+    found = model.log_weights(batch, 4_000, torch.Generator().manual_seed(0)).double()
+    evidence = gaussian_log_density(batch["x"], 0.0, math.log(variance)).flatten()
+    gap = (model.gain * batch["x"] + model.mean - model.slope / variance * batch["x"]).flatten()
+    # KL between the posteriors, by shifting and scaling both to make the true one standard
+    kl = gaussian_kl(gap / math.sqrt(true_variance), torch.log(torch.tensor(0.5 / true_variance)))
+    elbo = found.mean(0)
+    assert torch.allclose(elbo.float(), evidence - kl, atol=0.08)
+    groups = found.view(40, 100, 3)
+    iwae = (groups.logsumexp(1) - math.log(100)).mean(0)
+    assert (elbo < iwae).all()
+    assert (iwae < evidence + 0.03).all()
+    assert torch.allclose((found.logsumexp(0) - math.log(4_000)).float(), evidence, atol=0.05)
+
+
+def test_the_bounds_hold_for_a_table(made: Any) -> None:
+    model = model_of(made, GAUSSIAN)
+    batch = rows(made.batch, 0, 50)
+    found = model.log_weights(batch, 64, torch.Generator().manual_seed(0))
+    assert found.shape == (64, 50)
+    iwae = found.logsumexp(0) - math.log(64)
+    assert (found.mean(0) <= iwae + 1e-4).all()
+    terms = losses(model, batch)
+    # the mean of the weights is the ELBO that training descends, up to the noise of the draws
+    assert -found.mean().item() == pytest.approx((terms["code"] + terms["columns"]).item(), rel=0.1)
+
+
+def test_codes_that_are_not_drawn_have_no_weights(made: Any) -> None:
+    with pytest.raises(TypeError, match="^the posterior of this latent family is not stochastic$"):
+        model_of(made).log_weights(made.batch, 1, torch.Generator())
