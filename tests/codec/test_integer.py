@@ -20,6 +20,7 @@ from pcodec import ChunkConfig, standalone  # pyright: ignore[reportAttributeAcc
 
 from data.errors import DamagedError, ModelError
 from data.grid import MAX_SPAN, MAX_SYMBOL
+from vae.codec import kernel
 from vae.codec.entropy import TOTAL, sigmoid_table
 from vae.codec.integer import GROUPS, MAX_CELLS, MAX_REMEMBERED, IntegerModel
 from vae.codec.intervals import T_MAX, edge
@@ -231,6 +232,17 @@ def test_the_bytes_are_the_same_on_every_machine_compiled_or_not() -> None:
     assert [len(stream) for stream in streams] == FIXED_SIZES
     assert hashlib.sha256(b"".join(streams)).hexdigest() == FIXED_DIGEST
     assert_same(model.decode_block(streams, len(block.symbols)), block)
+
+
+@pytest.mark.jit
+def test_the_loop_s_product_and_numpy_s_are_the_same() -> None:
+    matrix = fixed_numbers(5)(35, 65_535).reshape(5, 7).astype(np.int32) - 32_767
+    vector, loop, numpy = np.full(7, 2_048), np.zeros(6, np.int64), np.zeros(6, np.int64)
+    kernel._product_loop(matrix, vector, 5, loop)
+    kernel._product_numpy(matrix, vector, 5, numpy)
+    assert loop.tolist() == numpy.tolist()
+    assert loop[:5].all()
+    assert not loop[5]
 
 
 @pytest.mark.jit

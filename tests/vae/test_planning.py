@@ -130,6 +130,20 @@ def test_columns_beyond_what_a_plan_holds_are_left_out(monkeypatch: pytest.Monke
     assert len(tables_of(NUMBERS.integers(0, 80, (400, 5))).columns) == 3
 
 
+def test_a_number_does_without_recall_where_no_table_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = NUMBERS.integers(0, 40, 4_000)
+    columns = {
+        "key": key.astype(str),
+        "value": NUMBERS.integers(0, 90_000, 40)[key] + NUMBERS.integers(0, 7, 4_000),
+    }
+    assert item_of(plan_of(columns), "value").tables == 1
+    monkeypatch.setattr(planning, "MAX_TABLES", 0)
+    item = item_of(plan_of(columns), "value")
+    assert item.recall == ()
+    assert item.components
+    assert planning.RECALLED not in item.components
+
+
 def tables_of(cells: Any) -> Plan:
     """The plan of columns of names; each but the first two follows from the ones before it."""
     cells[:, 2] = (cells[:, 0] * 7 + cells[:, 1]) % 80
