@@ -99,7 +99,7 @@ def interval_lists(draw: st.DrawFn) -> list[tuple[int, int]]:
 
 
 @pytest.mark.jit
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(intervals=interval_lists())
 @example(intervals=[])
 @example(intervals=[(TOTAL - 1, 1)] * 100)
@@ -127,7 +127,6 @@ def test_a_stream_that_runs_dry_stays_dry() -> None:
 
 
 @pytest.mark.jit
-@settings(deadline=None)
 @given(state=st.integers(STATE_LOW, 2**63 - 1), width=st.integers(1, TOTAL), data=st.data())
 def test_reading_stays_within_63_bits_whatever_the_state(state: int, width: int, data: st.DataObject) -> None:
     target = state % TOTAL

@@ -27,7 +27,7 @@ from vae.codec.integer import IntegerModel
 from vae.codec.plan import Plan
 
 pytestmark = pytest.mark.jit
-COMMON = settings(deadline=None, max_examples=100)
+COMMON = settings(max_examples=100)
 INT32 = st.sampled_from([-(2**31), 2**31 - 1, 0, -1]) | st.integers(-(2**31), 2**31 - 1)
 SYMBOL = st.sampled_from([-MAX_SYMBOL, MAX_SYMBOL]) | st.integers(-MAX_SYMBOL, MAX_SYMBOL)
 
@@ -166,7 +166,7 @@ def test_what_the_network_is_shown_row_by_row() -> None:
     assert np.allclose(shown["member"][:, 3], [np.log2(1000), 0, np.log2(1000), 1])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), rows=st.integers(0, 12))
 def test_features_stay_within_127_and_missing_symbols_do_not_matter(seed: int, rows: int) -> None:
     random, plan = np.random.default_rng(seed), mixed_plan()

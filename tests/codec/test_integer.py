@@ -27,7 +27,7 @@ from vae.codec.intervals import T_MAX, edge
 from vae.codec.jit import COMPILED
 from vae.codec.plan import MAX_TABLES, Plan
 
-BLOCKS = settings(deadline=None, max_examples=120 if COMPILED else 40)
+BLOCKS = settings(max_examples=120 if COMPILED else 40)
 
 
 class Block(NamedTuple):
@@ -145,7 +145,7 @@ def test_a_block_comes_back_and_so_does_any_prefix(data: st.DataObject, model: I
     assert_same(model.decode_block([*streams[: upto + 1], *behind], len(block.symbols), upto), block, upto)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(data=st.data(), model=models())
 def test_a_model_survives_its_bytes(data: st.DataObject, model: IntegerModel) -> None:
     again = IntegerModel.from_bytes(model.to_bytes())
@@ -292,7 +292,7 @@ def outcome(model: IntegerModel, streams: list[bytes], rows: int) -> str | tuple
 
 
 @pytest.mark.jit
-@settings(deadline=None, max_examples=150 if COMPILED else 15)
+@settings(max_examples=150 if COMPILED else 15)
 @given(
     stream=st.integers(0, 5), flip=st.integers(0, 2**20), cut=st.integers(0, 3), more=st.binary(max_size=9)
 )
@@ -319,7 +319,7 @@ def test_damaged_streams_are_named_or_read_as_something_else(
 
 
 @pytest.mark.jit
-@settings(deadline=None, max_examples=40 if COMPILED else 8)
+@settings(max_examples=40 if COMPILED else 8)
 @given(noise=st.lists(st.binary(min_size=8, max_size=400), min_size=6, max_size=6), rows=st.integers(0, 60))
 def test_noise_is_read_to_an_end(noise: list[bytes], rows: int) -> None:
     # a flag, a state that a writer could leave, then anything
@@ -436,7 +436,7 @@ def test_every_truncation_of_a_model_is_refused() -> None:
         assert refusal(blob + b"\0") == "bytes after the end of the model"
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(place=st.integers(0, 2**16), value=st.integers(1, 255))
 def test_a_flipped_model_is_refused_or_is_another_model(place: int, value: int) -> None:
     blob = bytearray(FIXED_BLOB)
@@ -448,7 +448,7 @@ def test_a_flipped_model_is_refused_or_is_another_model(place: int, value: int) 
 FIXED_BLOB = fixed_model().to_bytes()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(body=st.binary(max_size=60), keep=st.integers(0, 12))
 def test_noise_in_place_of_weights_is_refused(body: bytes, keep: int) -> None:
     good = packed(np.ones(3, np.int16))
@@ -598,7 +598,7 @@ def test_weights_that_could_overflow_are_refused_by_layer() -> None:
 
 
 @pytest.mark.jit
-@settings(deadline=None, max_examples=40 if COMPILED else 4)
+@settings(max_examples=40 if COMPILED else 4)
 @given(seed=st.integers(0, 2**32), sign=st.sampled_from([1, -1, 0]))
 @example(seed=0, sign=1)
 @example(seed=0, sign=-1)
@@ -627,7 +627,7 @@ def test_the_largest_weights_that_are_proved_still_give_the_block_back(seed: int
 
 
 @pytest.mark.jit
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     low=st.sampled_from([-MAX_SYMBOL, 0, MAX_SYMBOL - MAX_SPAN + 1]),
     places=st.lists(st.integers(0, MAX_SPAN), min_size=2, max_size=6),

@@ -19,7 +19,7 @@ from data.errors import BoundError, DamagedError
 from data.grid import MAX_SPAN, MAX_SYMBOL, ColumnGrid, State, TableGrid, fit_column
 from data.stored import is_numeric, offenders, stored_numbers
 
-COMMON = settings(max_examples=60, deadline=None)
+COMMON = settings(max_examples=60)
 INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
 FLOATS = [pa.float16(), pa.float32(), pa.float64()]
 TIMES = [
@@ -293,7 +293,7 @@ BOUNDS = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(array=integer_columns(INTEGERS) | float_columns(), bound=BOUNDS)
 @example(array=pa.array([-100, 127, 5], pa.int8()), bound=5.0)  # 127 lies nearest to a symbol beyond int8
 @example(array=pa.array([0.1, 0.3, 0.6999999999999998]), bound=0.1)  # ties that rounding moves either way
@@ -320,7 +320,6 @@ def test_ties_of_the_grid_need_no_escapes() -> None:
 
 
 @given(x=st.floats(-1e3, 1e3), gap=st.floats(-2, 2), bound=st.sampled_from([0.1, 0.5, 0.7, 1e-3]))
-@settings(deadline=None)
 def test_offenders_are_those_of_real_arithmetic(x: float, gap: float, bound: float) -> None:
     for other in (
         x + gap,

@@ -63,7 +63,7 @@ def test_names_have_entries_by_frequency_and_share_one_beyond_the_most_frequent(
     assert view_of(many, [[0], [511], [512], [699]])["entry"][:, 0].tolist() == [0, 511, 512, 512]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seen=st.lists(st.integers(-1, 60), min_size=1, max_size=50),
     asked=st.integers(-1, 5_000),

@@ -23,7 +23,7 @@ from vae.heads import (
     state_nats,
 )
 
-FEW = settings(deadline=None, max_examples=40)
+FEW = settings(max_examples=40)
 SEEDS = st.integers(0, 10_000)
 
 
@@ -63,7 +63,7 @@ def test_a_column_without_states_pays_nothing_for_them() -> None:
     assert nats.tolist() == [0, 0, 0]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     seed=SEEDS,
     low=st.integers(-(2**20), 2**20),

@@ -22,7 +22,7 @@ from vae.latents import (
 )
 from vae.settings import Family
 
-FEW = settings(deadline=None, max_examples=40)
+FEW = settings(max_examples=40)
 REACH = 5
 
 

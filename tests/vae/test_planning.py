@@ -83,7 +83,7 @@ def column(kind: str, rows: int, random: np.random.Generator) -> pa.Array:
 KINDS = ["number", "huge", "walk", "decimal", "name", "identifier", "truth", "constant", "odd", "null"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     kinds=st.lists(st.sampled_from(KINDS), max_size=7), rows=st.integers(1, 200), seed=st.integers(0, 2**32)
 )
@@ -224,7 +224,7 @@ def test_the_same_table_has_the_same_plan() -> None:
     assert plan_of(columns) == plan_of(columns)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 300))
 def test_adaptive_counts_cost_what_they_are_worth(seed: int, rows: int) -> None:
     """The code length of PPM-C, by a dictionary and logarithms."""
