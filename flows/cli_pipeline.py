@@ -168,7 +168,7 @@ def serve(
     lasting = bool(os.environ.get(server.URL_VARIABLE))
     with server.lasting_server(tracking, port=port, start=start) as url:
         errors.print(f"Prefect: {url.removesuffix('/api')}   state: {tracking.state}", markup=False)
-        d.serve(entries, tracking.config, url, lasting=lasting)
+        d.serve(entries, tracking.config, tracking.state, url, lasting=lasting)
 
 
 def add_to(app: typer.Typer) -> None:

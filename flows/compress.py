@@ -12,7 +12,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.logging import get_run_logger
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
@@ -111,9 +111,14 @@ def _made_once(job: FileJob, inputs: dict[str, Any], make: Any) -> Any:
     return done
 
 
+def run_name() -> str:
+    """`compress-dataset-exports`."""
+    return f"{flow_run.flow_name}-{Path(flow_run.parameters['folder']).name}"
+
+
 @flow(
     name="compress-dataset",
-    flow_run_name="compress-{folder}",
+    flow_run_name=run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=WORKERS),  # type: ignore[arg-type]
     timeout_seconds=72 * HOUR,
     on_failure=ON_FLOW_FAILURE,
@@ -145,7 +150,7 @@ def compress_folder(
 
 @flow(
     name="decompress-dataset",
-    flow_run_name="decompress-{folder}",
+    flow_run_name=run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=WORKERS),  # type: ignore[arg-type]
     timeout_seconds=72 * HOUR,
     on_failure=ON_FLOW_FAILURE,

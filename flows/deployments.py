@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,12 +112,13 @@ def read_deployments(path: Path) -> list[DeploymentEntry]:
     return [validated(DeploymentEntry, entry if isinstance(entry, dict) else {}, path) for entry in entries]
 
 
-def serve(entries: list[DeploymentEntry], config: Path, url: str, *, lasting: bool) -> None:
+def serve(entries: list[DeploymentEntry], config: Path, state: Path, url: str, *, lasting: bool) -> None:
     """Serve deployments until interrupted.
 
     Args:
         entries: The deployments.
         config: Full path of `mlflow.yml`.
+        state: The state folder.
         url: The server's API.
         lasting: Whether the server outlives us; then schedules pause while nobody serves them.
     """
@@ -126,7 +126,11 @@ def serve(entries: list[DeploymentEntry], config: Path, url: str, *, lasting: bo
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     os.environ[URL_VARIABLE] = url
-    os.environ["PYTHONSAFEPATH"] = "1"  # runs start in our folder, which may have a `data` package of its own
+    # Runs inherit our folder, and Prefect imports from it first: somebody's own package `data` must not lie there.
+    neutral = state / "prefect" / "work"
+    neutral.mkdir(parents=True, exist_ok=True)
+    os.chdir(neutral)
+    os.environ["PYTHONSAFEPATH"] = "1"
     _own_modules_first()
     with temporary_settings(updates={PREFECT_API_URL: url}):
         prefect.serve(*(entry.build(config) for entry in entries), pause_on_shutdown=lasting)  # type: ignore[arg-type]
@@ -136,5 +140,5 @@ def _own_modules_first() -> None:
     """Runs import `flows` from where this process has it, installed or not."""
     own = str(Path(__file__).parents[1])
     others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != own]
-    if "site-packages" not in own and own not in sys.path[-1:]:
+    if "site-packages" not in own:
         os.environ["PYTHONPATH"] = os.pathsep.join([own, *others])

@@ -101,7 +101,7 @@ def decompress(job: FileJob) -> FileDone:
     from vae.codec import archive
 
     with archive.open(job.source) as opened:
-        write_table(opened.read(), opened.schema, job.target)
+        write_table(opened.batches(), Schema.from_arrow(opened.schema), job.target)
         rows = opened.rows
     return FileDone(
         source=job.source,

@@ -1,4 +1,7 @@
-"""When something fails: what to do about it, in the run's log, and no MLflow run left open."""
+"""When something fails: what to do about it, in the run's log, and no MLflow run left open.
+
+Prefect calls a hook by position in the process of the run, by name in that of the runner.
+"""
 
 from __future__ import annotations
 
@@ -55,16 +58,16 @@ def outside_failed(_task: Any, _run: Any, state: Any) -> bool:
     )
 
 
-def explain_task(task: Any, run: Any, state: Any) -> None:
+def explain_task(task: Any, task_run: Any, state: Any) -> None:
     """Hook of tasks: one line of advice in the log."""
     from prefect.logging.loggers import task_run_logger
 
-    task_run_logger(run, task=task).error(
+    task_run_logger(task_run, task=task).error(
         "%s: %s What to do: %s", task.name, _error_of(state), advice(_error_of(state))
     )
 
 
-def close_runs(flow: Any, run: Any, state: Any) -> None:
+def close_runs(flow: Any, flow_run: Any, state: Any) -> None:
     """Hook of flows: MLflow runs that this flow run opened are marked as failed or killed."""
     from prefect.logging.loggers import flow_run_logger
 
@@ -73,17 +76,19 @@ def close_runs(flow: Any, run: Any, state: Any) -> None:
 
     status = "FAILED" if state.is_failed() else "KILLED"
     with contextlib.suppress(e.SvaeError):
-        closed = Store(load_tracking((run.parameters or {}).get("config"))).end_runs_of(str(run.id), status)
+        closed = Store(load_tracking((flow_run.parameters or {}).get("config"))).end_runs_of(
+            str(flow_run.id), status
+        )
         if closed:
-            flow_run_logger(run, flow).info("MLflow run %s is marked %s", ", ".join(closed), status)
+            flow_run_logger(flow_run, flow).info("MLflow run %s is marked %s", ", ".join(closed), status)
 
 
-def explain_flow(flow: Any, run: Any, state: Any) -> None:
+def explain_flow(flow: Any, flow_run: Any, state: Any) -> None:
     """Hook of flows: one line of advice in the log."""
     from prefect.logging.loggers import flow_run_logger
 
     error = _error_of(state)
-    flow_run_logger(run, flow).error("%s stopped: %s What to do: %s", flow.name, error, advice(error))
+    flow_run_logger(flow_run, flow).error("%s stopped: %s What to do: %s", flow.name, error, advice(error))
 
 
 def _error_of(state: Any) -> BaseException | None:
