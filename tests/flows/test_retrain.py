@@ -282,6 +282,40 @@ def test_the_story_of_a_champion(story: Path, flights: Path, tmp_path: Path) -> 
     assert not registry.find("flights/3").rolled_back
 
 
+def test_a_changed_schema_waits_for_a_hand(story: Path, flights: Path, tmp_path: Path) -> None:
+    assert retrain(story, flights).version.promoted
+    lines = [line.rsplit(",", 1)[0] for line in flights.read_text().splitlines()]
+    changed = tmp_path / "changed" / "flights.csv"
+    changed.parent.mkdir()
+    changed.write_text("\n".join(lines) + "\n")
+    with pytest.raises(GateError, match="time_hour: type is missing"):
+        retrain(story, changed)
+    version = retrain(story, changed, allow_schema_change=True).version
+    assert (version.version, version.promoted) == (2, False)
+    assert (
+        "the champion (version 1) cannot be compared (the model is for another schema" in version.reasons[0]
+    )
+    registry = connect(story)
+    registry.promote(registry.find("flights/2"), "agreed", verify=lambda v: verify_reload(registry, v))
+    assert aliases(story) == {"champion": 2, "previous": 1}
+
+
+def test_a_percentage_keeps_the_champions_width(story: Path, flights: Path, tmp_path: Path) -> None:
+    """Else a range that grew by a minute would forbid every comparison."""
+    assert retrain(story, flights, bounds=("air_time=5%",)).version.promoted
+    lines = flights.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[lines[0].replace('"', "").split(",").index("air_time")] = "700"
+    grown = tmp_path / "grown" / "flights.csv"
+    grown.parent.mkdir()
+    grown.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    version = retrain(story, grown, bounds=("air_time=5%",)).version
+    assert "against the champion's" in version.reasons[0]
+    other = retrain(story, grown, bounds=("air_time=6%",)).version
+    assert not other.promoted
+    assert "serves other bounds" in other.reasons[0]
+
+
 def test_a_version_that_was_tampered_with_is_not_promoted(home: Path, first: Outcome) -> None:
     registry = connect(home)
     version = registry.find("flights@champion")
