@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import SourceError
+from data.manifest import MANIFEST_NAME, Manifest
 from data.schema import Schema
 
 if TYPE_CHECKING:
@@ -54,6 +55,15 @@ def read_source(source: Source) -> tuple[pa.Table, Schema, dict[str, Any]]:
     table = source.table()
     if not table.num_rows:
         raise SourceError(f"{source.uri}: has no rows")
+    if "://" not in source.uri and (Path(source.uri) / MANIFEST_NAME).is_file():
+        origin = Manifest.read(
+            Path(source.uri)
+        ).source  # an ingested dataset: what counts is what it was made of
+        return (
+            table,
+            source.schema,
+            {"source_bytes": origin.source_bytes, "stored_bytes": origin.stored_bytes},
+        )
     return table, source.schema, {"source_bytes": source.source_bytes, "stored_bytes": source.stored_bytes}
 
 

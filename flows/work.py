@@ -25,6 +25,7 @@ from vae.settings import Settings
 
 Advance = Callable[[float], None]
 Say = Callable[..., None]
+SAY_SECONDS = 20.0
 
 
 class Ingested(Settings):
@@ -276,18 +277,19 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
     data = open_dataset(dataset.path)
     began = time.perf_counter()
     with store.recording(run_id) as metrics:
-        phase = ""
+        phase, told = "", 0.0
 
         def on_progress(event: Mapping[str, Any]) -> None:
-            nonlocal phase
+            nonlocal phase, told
             advance(event["step"] / event["steps"])
             metrics.add(
                 {f"train/{name}": event.get(name) for name in ("loss", "bits", "rows_per_second")},
                 event["step"],
             )
-            if event["phase"] != phase:
-                phase = event["phase"]
-                say("training, phase %s: step %d of %d", phase, event["step"], event["steps"])
+            if event["phase"] != phase or time.monotonic() - told > SAY_SECONDS:
+                phase, told = event["phase"], time.monotonic()
+                bits = f", {event['bits']:.2f} bits a row" if event.get("bits") else ""
+                say("training, phase %s: step %d of %d%s", phase, event["step"], event["steps"], bits)
 
         trained = pipeline.fit(
             data.table(),

@@ -152,6 +152,10 @@ def test_from_a_dataset_to_codes_and_back(table: Path, as_json: Callable[..., di
     assert as_json("decode", "codes.parquet", "--model", "model", "--out", "rows.parquet")["rows"] == 600
     report = as_json("compress", table, "-o", "t.svae", "--model", "model")
     assert report["seconds"]["train"] == 0
+    assert (
+        as_json("compress", "dataset", "-o", "d.svae", "--model", "model")["source_bytes"]
+        == report["source_bytes"]
+    )
     assert as_json("verify", "t.svae", "--against", "dataset")["rows"] == 600
 
 
@@ -224,6 +228,30 @@ def test_reading_imports_the_core_alone(
     ]
     for call in calls:
         finish_python(start_python(READ, *call))
+
+
+NO_SERVERS = """
+import sys
+from flows.cli import run
+for call in sys.argv[1].split(";"):
+    assert run(call.split()) == 0, call
+started = {"prefect", "mlflow"} & {name.partition(".")[0] for name in sys.modules}
+assert not started, started
+"""
+
+
+def test_commands_on_files_start_neither_prefect_nor_mlflow(
+    table: Path, start_python: Callable[..., subprocess.Popen[str]], finish_python: Callable[..., list[str]]
+) -> None:
+    calls = [
+        f"ingest {table} -o dataset",
+        "train dataset -o model --steps 2",
+        "codes dataset --model model -o codes.parquet",
+        "decode codes.parquet --model model -o rows.csv",
+        "compress dataset -o t.svae --model model",
+        "verify t.svae --against dataset",
+    ]
+    finish_python(start_python(NO_SERVERS, ";".join(calls)))
 
 
 MISSING = """
