@@ -187,7 +187,7 @@ class ColumnTyper:
 
     def _text_column(self) -> Column:
         only_null = self._forms is None and not self._specials and len(self._spellings) == 1
-        if self.wanted is not None and self.wanted.null_text is not None:
+        if self.wanted is not None and (self.wanted.null_text is not None or not self.wanted.nullable):
             null_text = self.wanted.null_text
         elif only_null:
             null_text = self._spellings[0]

@@ -564,3 +564,12 @@ def test_an_unknown_ending_is_a_wrong_call(tmp_path):
         str(error.value)
         == f"{tmp_path}/t.xlsx: the name must end in one of .parquet, .csv, .npy, .npz, .jsonl"
     )
+
+
+def test_words_that_look_like_null_stay_words_under_the_schema_that_was_inferred(tmp_path):
+    source = tmp_path / "t.csv"
+    source.write_text("tail,dest\nN1,\nNA,X\nN1,Y\n")
+    first = open_source(source)
+    again = open_source(source, Schema.from_arrow(first.table().schema))
+    assert first.schema.column("tail").nullable is False
+    assert again.table().equals(first.table())
