@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from data.errors import BoundError, ModelError
-from data.grid import Coded, State, TableGrid
+from data.grid import Coded, TableGrid
 from data.schema import Schema
 from vae import train
-from vae.codec import archive, columns, structure
+from vae.codec import archive, blocks, columns, structure
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
 from vae.codes import encode_rows, encode_symbols, rows_from_codes
@@ -33,7 +32,6 @@ Split = npt.NDArray[np.uint8]
 MAX_TRAIN_ROWS = 1_000_000
 """Rows that training reads; of a larger table, evenly spread runs."""
 RUN_ROWS = 4_096
-SCORE_ROWS = 4_096
 """Rows that are scored at once."""
 TEST = 2
 
@@ -56,6 +54,7 @@ class Score(NamedTuple):
     """What a registry's gate weighs, measured on held-out rows."""
 
     model_bytes: int
+    """Weights as an archive holds them, and the tables of grids and functions."""
     bits_per_row: float
     """Code, columns and what the model leaves to other coders, with hard codes and the codec's weights."""
     code_score: float
@@ -92,28 +91,27 @@ def fit(
 
     `split` (rows,): 0 train, 1 validation, 2 test; without it all rows are trained on, and nothing that is reported
     speaks of generalisation. Grids and lookup tables, which are the archive's format, are made from all rows; the
-    model's shape and weights from the training rows.
+    model's shape and weights from the training rows, of at most a million rows in evenly spread runs.
 
     Raises:
         NothingToModelError: All columns follow from others, or have no grid.
         ModelError: Training diverged.
     """
     model, training = model or ModelSettings(), training or TrainSettings()
-    chosen = _sample_rows(table.num_rows)
-    if chosen is not None:
-        table, split = table.take(pa.array(chosen)), None if split is None else split[chosen]
     prepared = prepare(table, bounds)
     if not prepared.names:
         raise NothingToModelError("no column of this table can be modelled; compress it with --codes none")
-    rows = np.arange(table.num_rows, dtype=np.int64)
+    coded, rows = prepared.coded, np.arange(table.num_rows, dtype=np.int64)
+    chosen = _sample_rows(table.num_rows)
+    if chosen is not None:
+        coded, rows = {name: _rows_of(column, chosen) for name, column in coded.items()}, rows[: len(chosen)]
+        split = None if split is None else split[chosen]
     learn = rows if split is None else rows[split == 0]
     held = rows[:0] if split is None else rows[split == 1]
-    seen = {name: _rows_of(prepared.coded[name], learn) for name in prepared.names}
+    seen = {name: _rows_of(coded[name], learn) for name in prepared.names}
     plan = make_plan(prepared.grid, seen, latents=latents_of(model), width=model.width)
     layout = make_layout(plan, seen).model_copy(update={"derived": prepared.derived})
-    arrays = training_arrays(
-        layout, blank_model(plan), *block(prepared.coded, plan.names), DEFAULT_BLOCK_ROWS
-    )
+    arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), DEFAULT_BLOCK_ROWS)
     module, record = train.fit(
         lambda: SparseVAE(layout, model),
         train.Rows(arrays, learn, held),
@@ -217,32 +215,45 @@ def compress(
 
 def score(trained: TrainedModel, table: pa.Table, split: Split) -> Score:
     """What the gate weighs, on the rows that `split` says are test rows; ModelError where there are none."""
+    from vae.evaluate import model_bits
     from vae.metrics import code_score, table_quality
 
     check_table(trained, table)
     rows = np.flatnonzero(split == TEST)
     if not len(rows):
         raise ModelError("no held-out rows to score a model on; give a larger table")
-    integer = integer_model(trained)
-    coded = code_columns(trained.grid, table)
-    names = trained.layout.plan.names
-    arrays = training_arrays(trained.layout, integer, *block(coded, names), DEFAULT_BLOCK_ROWS)
-    bits = 0.0
-    with torch.inference_mode():
-        for part in _batches(arrays, rows):
-            found = trained.module.validation_bits(part)
-            bits += float(
-                sum(found[key].double().sum() for key in ("code_bits", "column_bits") if key in found)
-            )
+    plan, derived = trained.layout.plan, {d.name: d for d in trained.layout.derived}
+    bits = len(rows) * float(model_bits(trained, code_columns(trained.grid, table), rows)["total"])
     held = table.take(pa.array(rows))
-    follow = {d.name for d in trained.layout.derived}
-    bits += 8 * sum(
-        len(columns.pack(held[n])) for n in table.column_names if n not in names and n not in follow
-    )
-    bits += 8 * sum(len(columns.pack(_escapes(coded[name], rows))) for name in names)
-    alone = rows_from_codes(trained, encode_rows(trained, held))
-    quality = table_quality(held.select(names), alone.select(names))
-    return Score(len(integer.to_bytes()), bits / len(rows), code_score(quality), len(rows))
+    coded = code_columns(trained.grid, held)
+    grids = {c.name: c for c in trained.grid.columns}
+
+    def cells(name: str) -> structure.Cells:
+        return structure.Cells(coded[name].symbols, coded[name].state)
+
+    for name in table.column_names:
+        if name in plan.names:
+            bits += 8 * len(columns.pack(coded[name].escapes)) if len(coded[name].escapes) else 0
+        elif name in derived:
+            bits += 8 * len(
+                blocks.pack_exceptions(coded[name], derived[name].evaluate(grids, cells, len(rows)))
+            )
+        else:
+            bits += 8 * len(columns.pack(held[name]))
+    alone = 0.0
+    if plan.latents:
+        rebuilt = rows_from_codes(trained, encode_rows(trained, held)).select(plan.names)
+        alone = code_score(table_quality(held.select(plan.names), rebuilt))
+    return Score(_format_bytes(trained), bits / len(rows), alone, len(rows))
+
+
+def _format_bytes(trained: TrainedModel) -> int:
+    """Bytes that every archive of this model pays: its weights, and the tables of its grids and functions."""
+    derived = {d.name: d for d in trained.layout.derived}
+    kept = {*trained.layout.plan.names, *derived}
+    grids = [c if c.name in kept else None for c in trained.grid.columns]
+    tables, _ = blocks.pack_tables(grids, [derived.get(c.name) for c in trained.grid.columns], [])
+    return len(integer_model(trained).to_bytes()) + len(tables)
 
 
 def _fit_or_none(
@@ -260,19 +271,6 @@ def _fit_or_none(
         return fit(table, schema, bounds=bounds, model=settings, training=training, on_progress=on_progress)
     except NothingToModelError:
         return None
-
-
-def _batches(
-    arrays: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
-) -> Sequence[dict[str, torch.Tensor]]:
-    parts = [rows[k : k + SCORE_ROWS] for k in range(0, len(rows), SCORE_ROWS)]
-    return [{name: torch.from_numpy(array[part]) for name, array in arrays.items()} for part in parts]
-
-
-def _escapes(coded: Coded, rows: npt.NDArray[np.int64]) -> pa.Array:
-    """The escapes of a column that lie on these rows."""
-    where = np.flatnonzero(coded.state == State.ESCAPE)
-    return coded.escapes.filter(pa.array(np.isin(where, rows)))
 
 
 def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
