@@ -1,0 +1,129 @@
+"""From a table to a model, an archive and a score, on a small table with structure, nulls and a free column."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data.errors import BoundError, ModelError
+from data.schema import Schema
+from vae import pipeline
+from vae.codec import archive
+from vae.pipeline import compress, fit, score
+from vae.settings import Codes, Family, ModelSettings, TrainSettings
+
+QUICK = TrainSettings(steps=30, batch_rows=256, threads=1)
+SMALL = ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1)
+
+
+def table(rows: int = 2_000, seed: int = 0) -> pa.Table:
+    random = np.random.default_rng(seed)
+    shop, units = random.integers(0, 7, rows), random.integers(0, 200, rows)
+    price = pa.array(np.round(units * 0.5 + shop, 2), mask=random.random(rows) < 0.05)
+    return pa.table(
+        {
+            "shop": pa.array([f"shop {s}" for s in shop]),
+            "units": units,
+            "twice": 2 * units + 1,
+            "price": price,
+            "note": pa.array([f"free text {seed} {k}" for k in range(rows)]),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def split():
+    return (np.arange(2_000) // 100 % 5 == 4).astype(np.uint8) * 2
+
+
+@pytest.fixture(scope="module")
+def trained(split):
+    given = table()
+    return fit(given, Schema.from_arrow(given.schema), model=SMALL, training=QUICK, split=split)
+
+
+def test_columns_that_follow_from_others_are_not_modelled(trained):
+    assert {d.name for d in trained.layout.derived} & {"units", "twice"}
+    assert "note" not in trained.layout.plan.names
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("codes", [Codes.none, Codes.balanced])
+def test_an_archive_of_any_family_gives_every_value_back(family, codes, tmp_path):
+    given = table(300)
+    settings = SMALL.model_copy(update={"family": family, "codes": codes})
+    compress(given, tmp_path / "t.svae", settings=settings, training=QUICK)
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.read().equals(given)
+
+
+def test_a_registered_model_serves_rows_it_never_saw(trained, tmp_path):
+    new = table(500, seed=1).to_pylist()
+    new[3] |= {"shop": "a new shop", "units": 10**6, "price": -1e12}
+    given = pa.Table.from_pylist(new, schema=table(1).schema)
+    compress(given, tmp_path / "t.svae", model=trained)
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.read().equals(given)
+
+
+def test_a_model_for_other_bounds_is_refused_by_name(trained, tmp_path):
+    with pytest.raises(BoundError, match="bound 0.5 for column 'price': the model was trained with 0"):
+        compress(table(100), tmp_path / "t.svae", model=trained, bounds={"price": 0.5})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.drop_columns(["price"]), "lacks column 'price'"),
+        (lambda t: t.append_column("tax", t["units"]), "has an unknown column 'tax'"),
+        (lambda t: t.select(t.column_names[::-1]), "has its columns in another order"),
+        (lambda t: t.set_column(1, "units", t["units"].cast(pa.float64())), "column 'units' is double, not int64"),
+    ],
+)
+def test_a_model_for_another_schema_is_refused(trained, tmp_path, change, says):
+    with pytest.raises(ModelError, match=says):
+        compress(change(table(100)), tmp_path / "t.svae", model=trained)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_score_counts_what_an_archive_pays(trained, split):
+    found = score(trained, table(), split)
+    assert found.rows == int((split == 2).sum())
+    assert found.model_bytes > len(pipeline.integer_model(trained).to_bytes())
+    assert 0 <= found.code_score <= 1
+
+
+def test_a_relation_that_no_longer_holds_costs_its_exceptions(trained, split):
+    holds = score(trained, table(), split)
+    broken = table()
+    twice = broken["twice"].to_numpy() + np.random.default_rng(2).integers(0, 2, 2_000)
+    column = broken.column_names.index("twice")
+    breaks = score(trained, broken.set_column(column, "twice", pa.array(twice)), split)
+    # a coin a row, and where it falls
+    assert breaks.bits_per_row > holds.bits_per_row + 0.5
+
+
+def test_no_held_out_rows_no_score(trained):
+    with pytest.raises(ModelError, match="no held-out rows to score a model on"):
+        score(trained, table(100), np.zeros(100, np.uint8))
+
+
+def test_a_table_without_anything_to_model_gets_an_archive_without_a_model(tmp_path):
+    given = pa.table({"constant": [5] * 50, "blob": pa.array([bytes([k]) for k in range(50)])})
+    report = compress(given, tmp_path / "t.svae", training=QUICK)
+    assert report.bytes.model == 0
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.read().equals(given)
+
+
+def test_long_tables_are_sampled_in_runs():
+    rows = pipeline._sample_rows(5_000_000)
+    assert rows is not None
+    assert len(rows) <= pipeline.MAX_TRAIN_ROWS
+    assert rows[0] == 0
+    assert rows[-1] == 4_999_999
+    breaks = np.flatnonzero(np.diff(rows) != 1)
+    assert len(breaks) < pipeline.MAX_TRAIN_ROWS // pipeline.RUN_ROWS
+    assert pipeline._sample_rows(1_000) is None
