@@ -100,8 +100,28 @@ def lasting_server(tracking: Tracking, *, port: int, start: bool) -> Iterator[st
             f"schedules need a Prefect server and {URL_VARIABLE} is not set; start one with `prefect server start`,"
             f" then {URL_VARIABLE}=http://{HOST}:4200/api svae serve (or let svae start one: leave --no-server out)"
         )
+    check_scheduler()
     with _started(tracking, port) as url:
         yield url
+
+
+def check_scheduler() -> None:
+    """Refuse to serve schedules that would never fire.
+
+    Prefect 3.8 admits SQLAlchemy 2.1, but its scheduler fails on it, in the server's log and nowhere else: `Can't
+    evaluate bulk DML statement`.
+
+    Raises:
+        ServerError: names the version to install.
+    """
+    from importlib.metadata import version
+
+    found = version("sqlalchemy")
+    if tuple(int(part) for part in found.split(".")[:2]) >= (2, 1):
+        raise ServerError(
+            f"Prefect's scheduler does not work with SQLAlchemy {found}: nothing would ever be scheduled; install"
+            " another: pip install 'sqlalchemy>=2.0,<2.1'"
+        )
 
 
 @contextlib.contextmanager

@@ -307,6 +307,7 @@ def test_a_pipeline_on_bad_data_ends_in_one_line(
     assert not list((tmp_path / "svae-runs").glob("ragged*"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_leaves_nothing(
     good: Path, tmp_path: Path, start_python: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -101,3 +101,15 @@ def test_importing_flows_switches_telemetry_off() -> None:
         [sys.executable, "-c", QUIET], env=variables, capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.split() == ["False", "False", "True", "90"]
+
+
+def test_a_scheduler_that_would_never_fire_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.server import ServerError, check_scheduler
+
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.0.58")
+    check_scheduler()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.9")
+    with pytest.raises(
+        ServerError, match=r"does not work with SQLAlchemy 2\.1\.9: nothing would ever be scheduled"
+    ):
+        check_scheduler()

@@ -282,6 +282,7 @@ def test_the_story_of_a_champion(story: Path, flights: Path, tmp_path: Path) -> 
     assert not registry.find("flights/3").rolled_back
 
 
+@pytest.mark.slow
 def test_a_changed_schema_waits_for_a_hand(story: Path, flights: Path, tmp_path: Path) -> None:
     assert retrain(story, flights).version.promoted
     lines = [line.rsplit(",", 1)[0] for line in flights.read_text().splitlines()]
@@ -300,6 +301,7 @@ def test_a_changed_schema_waits_for_a_hand(story: Path, flights: Path, tmp_path:
     assert aliases(story) == {"champion": 2, "previous": 1}
 
 
+@pytest.mark.slow
 def test_a_percentage_keeps_the_champions_width(story: Path, flights: Path, tmp_path: Path) -> None:
     """Else a range that grew by a minute would forbid every comparison."""
     assert retrain(story, flights, bounds=("air_time=5%",)).version.promoted
