@@ -80,7 +80,7 @@ class TrainSettings(Settings):
     """Rows a step."""
     encoder_lr: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of the encoder."""
-    decoder_lr: float = Field(default=4e-3, gt=0, le=1)
+    decoder_lr: float = Field(default=8e-3, gt=0, le=1)
     """Peak learning rate of the decoder and the prior."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
