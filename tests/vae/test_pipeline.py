@@ -79,7 +79,10 @@ def test_a_model_for_other_bounds_is_refused_by_name(trained, tmp_path):
         (lambda t: t.drop_columns(["price"]), "lacks column 'price'"),
         (lambda t: t.append_column("tax", t["units"]), "has an unknown column 'tax'"),
         (lambda t: t.select(t.column_names[::-1]), "has its columns in another order"),
-        (lambda t: t.set_column(1, "units", t["units"].cast(pa.float64())), "column 'units' is double, not int64"),
+        (
+            lambda t: t.set_column(1, "units", t["units"].cast(pa.float64())),
+            "column 'units' is double, not int64",
+        ),
     ],
 )
 def test_a_model_for_another_schema_is_refused(trained, tmp_path, change, says):
