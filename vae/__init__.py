@@ -16,6 +16,8 @@ __all__ = ["compress"]
 # Read by the OpenMP runtime when torch loads it. Threads that spin while they wait made training fifteen times slower
 # beside one other busy process (two cores, measured); threads that sleep cost nothing on a quiet machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Without it CUDA's matrix products refuse to be deterministic, which training asks of them.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def __getattr__(name: str) -> Any:

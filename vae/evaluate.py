@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -79,9 +80,18 @@ def evaluate(
         numbers["codes_only"] = {"score": metrics.code_score(modelled), "columns": quality}
     if archive_path is not None:
         numbers |= _archived(table, Path(archive_path), sizes=sizes and table.num_rows <= SIZED_ROWS)
+    numbers = _finite(numbers)
     with atomic_path(target / NUMBERS_NAME) as path:
         path.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return Evaluation(numbers, tuple(_draw(trained, held, rebuilt, sparse, numbers, target)))
+
+
+def _finite(value: Any) -> Any:
+    """The same numbers, None for those that are none: the square of 1e200 has no place in JSON."""
+    if isinstance(value, Mapping):
+        found = cast("Mapping[str, Any]", value)
+        return {key: _finite(entry) for key, entry in found.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def model_bits(trained: TrainedModel, coded: Mapping[str, Coded], rows: NDArray[np.int64]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class Referee(pl.Callback):
         state, terms = module.state, module.terms
         state.step += 1
         self.counted += 1
-        self.sums = {name: self.sums.get(name, 0.0) + value.double() for name, value in terms.items()}
+        self.sums = {name: self.sums.get(name, 0.0) + value.cpu().double() for name, value in terms.items()}
         if state.step % schedule.interval(module.total) == 0 or state.step == module.phase.stop:
             self._judge(trainer, module)
         self.report(state, module.phase, terms["loss"])
@@ -249,7 +249,7 @@ def validate(model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[str, fl
         )
         total += rows
         for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + float(value.double().mean()) * rows
+            sums[name] = sums.get(name, 0.0) + float(value.cpu().double().mean()) * rows
     model.train()
     means = {name: value / total for name, value in sums.items()}
     return {**means, "bits": means["bits"] if "bits" in means else sum(means.values())}

@@ -101,10 +101,11 @@ def _numbers(given: pa.Array, back: pa.Array) -> dict[str, float | None]:
     values, restored, lost = values[rows], restored[rows], lost[rows] | ~np.isfinite(restored[rows])
     if not len(values):
         return dict.fromkeys(("max_error", "rmse", "r2", "accuracy", "score"))
-    mean = values.mean()
-    error = np.abs(values - np.where(lost, mean, restored))
-    power, variance = float((error**2).mean()), float(((values - mean) ** 2).mean())
-    r2 = 1 - power / variance if variance > 0 else None
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of numbers near the largest are infinite
+        mean = values.mean()
+        error = np.abs(values - np.where(lost, mean, restored))
+        power, variance = float((error**2).mean()), float(((values - mean) ** 2).mean())
+    r2 = 1 - power / variance if 0 < variance < np.inf else None
     return {
         "max_error": float(error.max()),
         "rmse": power**0.5,

@@ -129,3 +129,11 @@ def test_evidence_of_a_gaussian_model_reaches_its_marginal_likelihood() -> None:
     gap = np.log(spread / deviation) + (deviation**2 + (mean - posterior) ** 2) / (2 * spread**2) - 0.5
     assert bound == pytest.approx(exact, abs=0.002)
     assert elbo == pytest.approx(exact - gap.mean() / np.log(2), abs=0.01)
+
+
+def test_numbers_whose_squares_overflow_have_no_score():
+    given = pa.chunked_array([[1e300, -1e300, 1.0]])
+    found = metrics.column_quality(given, pa.chunked_array([[1e300, 1e300, 1.0]]))
+    assert found["r2"] is None
+    assert found["score"] is None
+    assert found["max_error"] == 2e300
