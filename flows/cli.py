@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from data.errors import SvaeError, UsageError
-from flows import cli_files, cli_models, cli_pipeline
+from flows import cli_archives, cli_files, cli_models, cli_pipeline
 from flows.console import errors
 
 DEBUG_VARIABLE = "SVAE_DEBUG"
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 cli_pipeline.add_to(app)
 cli_files.add_to(app)
+cli_archives.add_to(app)
 app.add_typer(cli_models.app, name="models")
 
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_options import AsJson, Config
 from flows.console import Output, key_values, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.registry import Registry, Version
+    from flows.registry import Registry
+    from flows.versions import Version
 
 app = typer.Typer(
     help="The registry: list, show, promote and roll back models.",
@@ -19,10 +21,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Config = Annotated[
-    str | None, typer.Option(help="Settings of tracking and registry (mlflow.yml), or its folder.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the version's tags.")]
 
 

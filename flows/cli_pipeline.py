@@ -7,31 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_options import AsJson, Config, need_pipeline, quiet_failures
 from flows.console import Output, errors, key_values
 from vae.settings import Codes, Effort
 
 if TYPE_CHECKING:
     from flows.jobs import Job
+    from flows.results import Outcome
     from flows.settings import Tracking
-    from flows.work import Outcome
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Config = Annotated[
-    str | None, typer.Option(help="Settings of tracking and registry (mlflow.yml), or its folder.")
-]
-
-
-def need_pipeline() -> None:
-    """Fail before anything is written if the extra is not installed."""
-    import importlib.util
-
-    from data.errors import UsageError
-
-    for name in ("torch", "prefect", "mlflow"):
-        if importlib.util.find_spec(name) is None:
-            raise UsageError(
-                f"{name} is not installed; this command needs: pip install 'sparse-vae[pipeline]'"
-            )
 
 
 def run(
@@ -92,25 +75,6 @@ def run_flow(job: Job, tracking: Tracking) -> Outcome:
             settings=job.settings,
             out=str(job.out),
             config=str(tracking.config) if tracking.config else None,
-        )
-
-
-def quiet_failures() -> None:
-    """Keep Prefect's reports of a failure, tracebacks and all, off the terminal: the command itself ends with one line.
-
-    They stay in the run's log on the server.
-    """
-    import logging
-    import os
-
-    if os.environ.get("SVAE_DEBUG"):
-        return
-    from prefect.logging.configuration import setup_logging
-
-    setup_logging()  # else the flow does it, and makes new handlers
-    for handler in logging.root.handlers:
-        handler.addFilter(
-            lambda record: not (record.name.startswith("prefect") and record.levelno >= logging.ERROR)
         )
 
 

@@ -11,20 +11,11 @@ from data.ingest import open_dataset
 from flows import cache
 from flows.gate import Score, Verdict, decide
 from flows.jobs import Job
-from flows.registry import DIGEST, ROLLED_BACK, VERDICT, Registry, Version
+from flows.registry import Registry
+from flows.results import Archived, Checked, Evaluated, Ingested, Registered, Trained
 from flows.tracking import Store
-from flows.work import (
-    Archived,
-    Checked,
-    Evaluated,
-    Ingested,
-    Registered,
-    Say,
-    Trained,
-    run_key,
-    run_of,
-    split_of,
-)
+from flows.versions import DIGEST, ROLLED_BACK, VERDICT, Version
+from flows.work import Say, run_key, run_of, split_of
 
 if TYPE_CHECKING:
     from data.dataset import Dataset

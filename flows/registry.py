@@ -12,7 +12,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,54 +19,10 @@ from typing import Any
 from data.errors import ModelError, TrackingError, UsageError
 from flows.locks import file_lock, lock_for_uri
 from flows.tracking import Store, shown
+from flows.versions import DIGEST, MANAGED, ROLLED_BACK, VERDICT, Version, parse_model, version_from
 
-MANAGED = "svae.managed"
-DIGEST = "svae.model_digest"
-ROLLED_BACK = "svae.rolled_back"
-VERDICT = "svae.verdict"
-MOVE = "svae.move"
 LOCK_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of a registered model."""
-
-    name: str
-    version: int
-    run_id: str
-    created: datetime
-    aliases: tuple[str, ...]
-    tags: Mapping[str, str] = field(repr=False)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of weights and description."""
-        return self.tags.get(DIGEST, "")
-
-    @property
-    def rolled_back(self) -> bool:
-        """Whether somebody rolled it back, and nobody has promoted it since."""
-        return ROLLED_BACK in self.tags
-
-    @property
-    def uri(self) -> str:
-        """`models:/NAME/VERSION`."""
-        return f"models:/{self.name}/{self.version}"
-
-    def as_json(self) -> dict[str, Any]:
-        """What `svae models` prints."""
-        ours = {
-            key.removeprefix("svae."): value for key, value in self.tags.items() if key.startswith("svae.")
-        }
-        return {
-            "name": self.name,
-            "version": self.version,
-            "aliases": list(self.aliases),
-            "run_id": self.run_id,
-            "created": self.created.isoformat(timespec="seconds"),
-            **ours,
-        }
+MOVE = "svae.move"
 
 
 Verify = Callable[[Version], None]
@@ -121,7 +76,7 @@ class Registry:
             aliases = self._alias_map(name)
             text = f"name = '{name}'"
             found = _all_pages(lambda token: self.client.search_model_versions(text, page_token=token))
-        return sorted((_version(entry, aliases) for entry in found), key=lambda v: -v.version)
+        return sorted((version_from(entry, aliases) for entry in found), key=lambda v: -v.version)
 
     def find(self, text: str) -> Version:
         """The version that `NAME@ALIAS`, `NAME/VERSION` or `NAME` (its champion) means; `models:/` may precede.
@@ -388,34 +343,6 @@ class Registry:
         for alias, version in sorted(self.client.get_registered_model(name).aliases.items()):
             by_version[int(version)] = (*by_version.get(int(version), ()), alias)
         return by_version
-
-
-def parse_model(text: str) -> tuple[str, str | None, int | None]:
-    """Name, alias and version number of `[models:/]NAME[@ALIAS or /VERSION]`.
-
-    >>> parse_model("models:/flights@champion")
-    ('flights', 'champion', None)
-    >>> parse_model("flights/3")
-    ('flights', None, 3)
-    """
-    body = text.removeprefix("models:/")
-    name, _, alias = body.partition("@")
-    if alias:
-        return name, alias, None
-    name, slash, number = body.rpartition("/")
-    if not slash:
-        return body, None, None
-    if not number.isdigit():
-        raise UsageError(
-            f"model {text!r}: expected NAME@ALIAS or NAME/VERSION, such as flights@champion or flights/3"
-        )
-    return name, None, int(number)
-
-
-def _version(entry: Any, aliases: Mapping[int, tuple[str, ...]]) -> Version:
-    number = int(entry.version)
-    created = datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC)
-    return Version(entry.name, number, entry.run_id or "", created, aliases.get(number, ()), dict(entry.tags))
 
 
 def _all_pages(fetch: Callable[[str | None], Any]) -> Iterator[Any]:

@@ -20,8 +20,9 @@ from data.ingest import Dataset
 from data.manifest import MANIFEST_NAME, Manifest
 from flows import provenance, signature
 from flows.cache import SOURCES
-from flows.registry import Registry, Version
+from flows.registry import Registry
 from flows.signature import Wire
+from flows.versions import Version
 from vae.settings import Settings
 
 CHECK_ROWS = 64

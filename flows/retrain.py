@@ -10,7 +10,8 @@ from flows import tasks
 from flows.hooks import ON_RETRAIN_CANCELLATION, ON_RETRAIN_FAILURE
 from flows.jobs import RetrainSettings, dataset_name, open_job
 from flows.locks import file_lock
-from flows.work import Outcome
+from flows.results import Outcome
+from flows.work import known_run
 
 
 def run_name() -> str:
@@ -49,4 +50,4 @@ def retrain(
         archive = tasks.compress(job, dataset, checked, model)
         report = tasks.evaluate(job, dataset, model, codes, archive)
         version = tasks.register(job, dataset, checked, model, archive, report)
-    return Outcome.of(job, dataset, model, codes, archive, report, version)
+    return Outcome.of(dataset, model, codes, archive, report, version, known_run(job) or "")

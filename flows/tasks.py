@@ -29,7 +29,7 @@ from data.gate import require
 from flows import cache, work
 from flows.hooks import ON_TASK_FAILURE, outside_failed
 from flows.jobs import Job
-from flows.work import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
+from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
 from vae.settings import Settings
 
 S = TypeVar("S", bound=Settings)

@@ -151,6 +151,22 @@ class Store:
             self.client.log_dict(run_id, provenance.packages(), "packages.json")
             return run_id
 
+    def take_up(self, run_id: str, tags: Mapping[str, str]) -> bool:
+        """Tag a run that shall go on; False if this store has no such run any more."""
+        from mlflow.exceptions import MlflowException
+
+        with self.explained():
+            try:
+                if self.client.get_run(run_id).info.lifecycle_stage != "active":
+                    return False
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
+            for key, value in tags.items():
+                self.client.set_tag(run_id, key, value)
+        return True
+
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log nested settings as flat parameters: `train.effort`."""
         from mlflow.entities import Param

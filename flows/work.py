@@ -1,7 +1,4 @@
-"""What the tasks of the retraining call: the work of `vae.pipeline`, with its run in MLflow beside it.
-
-Every result is small, frozen and JSON: paths, digests and numbers. Tables and models stay on disk.
-"""
+"""What the tasks of the retraining call: the work of `vae.pipeline`, with its run in MLflow beside it."""
 
 from __future__ import annotations
 
@@ -20,141 +17,12 @@ from data.ingest import open_dataset
 from data.manifest import Manifest
 from flows import cache
 from flows.jobs import Job
+from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Trained
 from flows.tracking import FLOW_RUN_TAG, Store, flatten
-from vae.settings import Settings
 
 Advance = Callable[[float], None]
 Say = Callable[..., None]
 SAY_SECONDS = 20.0
-
-
-class Ingested(Settings):
-    """A dataset on disk."""
-
-    path: Path
-    """Its folder."""
-    digest: str
-    """SHA-256 of its content."""
-    rows: int
-    """Its rows."""
-
-
-class Checked(Settings):
-    """Data that passed its gate."""
-
-    bounds: dict[str, float]
-    """Absolute error bounds of the columns that need not be exact."""
-
-
-class Trained(Settings):
-    """A model on disk, and the run it was trained in."""
-
-    path: Path
-    """Its folder."""
-    digest: str
-    """SHA-256 of weights and description."""
-    seconds: float
-    """Time it took to train."""
-
-
-class Coded(Settings):
-    """Sparse codes on disk."""
-
-    path: Path
-    """The Parquet file."""
-    digest: str
-    """SHA-256 of its bytes."""
-
-
-class Archived(Settings):
-    """An archive on disk."""
-
-    path: Path
-    """The file."""
-    digest: str
-    """SHA-256 of its bytes."""
-    bytes: int
-    """Its size."""
-    ratio: float
-    """Source bytes over its size."""
-
-
-class Evaluated(Settings):
-    """Numbers and figures on disk."""
-
-    path: Path
-    """Their folder."""
-    digest: str
-    """SHA-256 of the numbers."""
-    numbers: dict[str, Any]
-    """The numbers, nested by part."""
-    figures: tuple[Path, ...]
-    """PNG files."""
-
-
-class Registered(Settings):
-    """A version in the registry."""
-
-    name: str
-    """Registered model."""
-    version: int
-    """Its number."""
-    promoted: bool
-    """Whether it is the champion now."""
-    reasons: tuple[str, ...]
-    """What the gate said."""
-    is_new: bool
-    """Whether this run made the version."""
-
-
-class Outcome(Settings):
-    """Everything that a retraining made, or found made."""
-
-    dataset: Path
-    """Folder of the ingested dataset."""
-    model: Path
-    """Folder of the model."""
-    codes: Path
-    """The sparse codes."""
-    archive: Path
-    """The archive."""
-    figures: Path
-    """Folder of numbers and figures."""
-    rows: int
-    """Rows of the dataset."""
-    archive_bytes: int
-    """Size of the archive."""
-    ratio: float
-    """Source bytes over archive bytes."""
-    version: Registered
-    """The version in the registry."""
-    run_id: str
-    """The run in MLflow."""
-
-    @classmethod
-    def of(
-        cls,
-        job: Job,
-        dataset: Ingested,
-        model: Trained,
-        codes: Coded,
-        archive: Archived,
-        report: Evaluated,
-        version: Registered,
-    ) -> Outcome:
-        """From the results of the tasks."""
-        return cls(
-            dataset=dataset.path,
-            model=model.path,
-            codes=codes.path,
-            archive=archive.path,
-            figures=report.path,
-            rows=dataset.rows,
-            archive_bytes=archive.bytes,
-            ratio=archive.ratio,
-            version=version,
-            run_id=known_run(job) or "",
-        )
 
 
 # -- ingest and validate
@@ -224,17 +92,12 @@ def run_of(job: Job, store: Store, dataset: Ingested, key: str) -> str:
 
     A training that was killed and goes on writes into the run it began in.
     """
-    from mlflow.exceptions import MlflowException
-
     receipt = cache.find(job.out, RUN_STEP, key)
     if receipt:
         run_id = str(receipt.result["run_id"])
-        try:
-            if store.client.get_run(run_id).info.lifecycle_stage == "active":
-                store.client.set_tag(run_id, FLOW_RUN_TAG, flow_run_id())
-                return run_id
-        except MlflowException:
-            pass  # the store was deleted: the model gets a run in the new one
+        if store.take_up(run_id, {FLOW_RUN_TAG: flow_run_id()}):
+            return run_id
+        # The store was deleted since: the model gets a run in the new one.
     manifest = Manifest.read(dataset.path)
     run_id = store.start_run(
         f"{job.name}-{dataset.digest[:8]}",

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.registry import DIGEST, Registry
+from flows.registry import Registry
 from flows.settings import load_tracking
 from flows.tracking import Store
+from flows.versions import DIGEST
 
 pytestmark = pytest.mark.slow
 

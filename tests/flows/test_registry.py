@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import ModelError, TrackingError, UsageError
-from flows.registry import DIGEST, MOVE, Registry, Version
+from flows.registry import MOVE, Registry
 from flows.settings import load_tracking
 from flows.tracking import Store
+from flows.versions import DIGEST, Version
 
 
 def no_check(version: Version) -> None:

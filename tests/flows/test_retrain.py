@@ -15,9 +15,9 @@ from flows import cache
 from flows.jobs import RetrainSettings
 from flows.registry import Registry
 from flows.reload import verify_reload
+from flows.results import Outcome
 from flows.settings import load_tracking
 from flows.tracking import Store
-from flows.work import Outcome
 from vae.settings import ModelSettings, TrainSettings
 
 SMALL = ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1)

@@ -1,0 +1,291 @@
+"""Commands on archives. Those that read work on the core alone; `--each` runs a flow over a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from data.errors import UsageError
+from flows.cli_options import (
+    AsJson,
+    Bounds,
+    CodesKind,
+    Config,
+    Efforts,
+    OutFile,
+    Seed,
+    Steps,
+    need_pipeline,
+    quiet_failures,
+    training_progress,
+)
+from flows.console import Advance, Output, key_values, progress
+from flows.console import table as show_table
+from vae.settings import Codes, Effort
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from data.schema import Schema
+
+
+def compress(
+    source: Annotated[str, typer.Argument(help="A file, folder, glob, URI or sample:NAME.")],
+    out: OutFile,
+    bound: Bounds = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model to use; without it one is trained and embedded.")
+    ] = None,
+    codes: CodesKind = Codes.balanced,
+    effort: Efforts = Effort.standard,
+    rivals: Annotated[
+        bool, typer.Option("--rivals", help="Also measure, and store, what other coders need.")
+    ] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="SOURCE is a folder: one archive a file, as a flow.")
+    ] = False,
+    schema: Annotated[
+        Path | None, typer.Option(help="What is known of the columns (YAML); the rest is inferred.")
+    ] = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """A verified archive; exact unless --bound allows an error."""
+    need_pipeline()
+    from vae.settings import ModelSettings, TrainSettings
+
+    shape, training = ModelSettings(codes=codes), TrainSettings(effort=effort, seed=seed, steps=steps)
+    with Output(as_json) as output:
+        if each:
+            from flows.jobs import FolderSettings
+
+            settings = FolderSettings(
+                model=model, settings=shape, train=training, bounds=tuple(bound or ()), rivals=rivals
+            )
+            _folder_job("compress_folder", source, out, config, output, settings=settings)
+            return
+        _must_be_file(out)
+        from data.sources import open_source
+        from flows import files
+        from vae import pipeline
+
+        with progress("compress") as advance:
+            table, known, facts = files.read_source(open_source(source, _schema_file(schema)))
+            bounds = files.absolute_bounds(bound or [], table, known)
+            trained = files.load_model(model, None, config) if model else None
+            report = pipeline.compress(
+                table,
+                out,
+                bounds=bounds if bound or trained is None else None,
+                model=trained,
+                settings=shape,
+                training=training,
+                rivals=rivals,
+                facts=facts,
+                on_progress=training_progress(advance),
+            )
+        content = report.model_dump(mode="json")
+        output.show({"path": str(out), **content}, lambda console: _show_report(console, content))
+
+
+def decompress(
+    archive: Annotated[Path, typer.Argument(help="The archive, or with --each a folder of them.")],
+    out: OutFile,
+    columns: Annotated[str | None, typer.Option(help="Columns to read, separated by commas.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Rows A:B, counted from 0, B not included.")] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="ARCHIVE is a folder: one file an archive, as a flow.")
+    ] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rows of an archive, to .parquet, .csv, .npy, .npz or .jsonl."""
+    with Output(as_json) as output:
+        if each:
+            need_pipeline()
+            _folder_job("decompress_folder", str(archive), out, config, output)
+            return
+        from data.output import check_ending, write_table
+        from data.schema import Schema
+        from vae.codec import archive as archives
+
+        check_ending(out)
+        wanted = [name.strip() for name in columns.split(",")] if columns else None
+        span = parse_rows(rows)
+        with archives.open(archive) as opened, progress("decompress") as advance:
+            names = opened.names if wanted is None else wanted
+            known = Schema.from_arrow(opened.schema)
+            known = known.model_copy(update={"columns": tuple(known.column(name) for name in names)})
+            start, stop, _ = slice(*span).indices(opened.rows)
+            count = max(0, stop - start)
+            write_table(_counted(opened.batches(names, span), count, advance), known, out)
+        output.show({"path": out, "rows": count, "columns": len(names)})
+
+
+def _counted(batches: Any, rows: int, advance: Advance) -> Any:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += batch.num_rows
+        advance(done / max(1, rows), f"{done:,} rows")
+
+
+def inspect(archive: Annotated[Path, typer.Argument(help="The archive.")], as_json: AsJson = False) -> None:
+    """What is inside: bytes by part, each column's coder, bits and bound; what rivals need."""
+    with Output(as_json) as output:
+        from vae.codec import archive as archives
+
+        with archives.open(archive, inspect=True) as opened:
+            content = opened.report().model_dump(mode="json")
+        output.show(content, lambda console: _show_report(console, content))
+
+
+def verify(
+    archive: Annotated[Path, typer.Argument(help="The archive.")],
+    against: Annotated[str | None, typer.Option(help="A source to compare every value with.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every checksum; with --against, every value against its bound."""
+    with Output(as_json) as output:
+        from data.schema import Schema
+        from data.sources import open_source
+        from vae.codec import archive as archives
+
+        with archives.open(archive) as opened, progress("verify") as advance:
+            table = None
+            if against is not None:
+                table = open_source(against, _wishes(Schema.from_arrow(opened.schema), against)).table()
+            errors = opened.verify(
+                table, lambda share: advance(share, "streams" if table is None else "rows")
+            )
+            count = opened.rows
+        what = "every checksum holds" if against is None else f"every value of {against} is within its bound"
+        result = {"path": archive, "rows": count, "against": against, "max_error": errors}
+        output.show(
+            result, lambda console: console.print(f"{archive}: {what} ({count:,} rows)", markup=False)
+        )
+
+
+def _wishes(schema: Schema, against: str) -> Schema | None:
+    """Text is typed as it was for the archive; formats that carry their types speak for themselves."""
+    textual = against.startswith("sample:") or ".csv" in against.lower() or ".jsonl" in against.lower()
+    return schema if textual else None
+
+
+def parse_rows(text: str | None) -> tuple[int | None, int | None]:
+    """`A:B`, either may be left out.
+
+    >>> parse_rows("1000:2000"), parse_rows(":5"), parse_rows(None)
+    ((1000, 2000), (None, 5), (None, None))
+    """
+    if text is None:
+        return None, None
+    first, colon, last = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        start, stop = (int(part) if part.strip() else None for part in (first, last))
+    except ValueError as error:
+        raise UsageError(f"--rows {text!r}: expected A:B, such as 1000:2000") from error
+    if (start or 0) < 0 or (stop is not None and stop < (start or 0)):
+        raise UsageError(f"--rows {text!r}: rows count from 0, and the first comes before the last")
+    return start, stop
+
+
+def _show_report(console: Console, report: Mapping[str, Any]) -> None:
+    parts = report["bytes"]
+    key_values(
+        console,
+        {
+            "rows x columns": f"{report['rows']:,} x {report['columns']:,}",
+            "source": f"{report['source_bytes']:,} bytes",
+            "archive": f"{report['archive_bytes']:,} bytes, {report['ratio']:.2f} to 1",
+            "of these": ", ".join(f"{name} {size:,}" for name, size in parts.items()),
+            "codes": _codes_line(report["codes_summary"]),
+            "seconds": ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items()),
+        },
+    )
+    if report["rivals"]:
+        sizes = ", ".join(f"{name} {size:,}" for name, size in report["rivals"].items() if size is not None)
+        key_values(console, {"rivals": sizes})
+    console.print()
+    columns = ["column", "kind", "coder", "bits/value", "bound", "max error"]
+    rows = [
+        [
+            c["name"],
+            c["kind"],
+            c["coder"],
+            float(c["bits_per_value"]),
+            f"{c['bound']:g}",
+            f"{c['max_error']:g}",
+        ]
+        for c in report["per_column"]
+    ]
+    show_table(console, columns, rows)
+
+
+def _codes_line(codes: Mapping[str, Any]) -> str:
+    if not codes["latents"]:
+        return "none"
+    return (
+        f"{codes['latents']} latents ({codes['family']}), {codes['mean_nonzero']:.2f} non-zero a row,"
+        f" {codes['bits_per_row']:.2f} bits a row"
+    )
+
+
+def _folder_job(
+    flow: str, folder: str, out: Path, config: str | None, output: Output, **parameters: Any
+) -> None:
+    """A flow over a folder, on the server that is named or on the ephemeral one."""
+    import json
+
+    from data.errors import SourceError
+    from flows import server
+    from flows.settings import load_tracking
+
+    if not Path(folder).is_dir():
+        raise SourceError(f"{folder}: no such folder; --each takes one with files in it")
+    tracking = load_tracking(config)
+    server.use_local_state(tracking)
+    server.ready(tracking)
+    quiet_failures()
+    from flows import compress as jobs
+
+    manifest = getattr(jobs, flow)(
+        folder=str(Path(folder).absolute()), out=str(out.absolute()), config=config, **parameters
+    )
+    files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    sizes = {
+        "files": len(files),
+        "source_bytes": sum(f["source_bytes"] for f in files),
+        "bytes": sum(f["bytes"] for f in files),
+    }
+    output.show({"path": out, "manifest": manifest, **sizes})
+
+
+def _schema_file(path: Path | None) -> Schema | None:
+    from data.schema import Schema
+
+    return Schema.from_yaml(path) if path else None
+
+
+def _must_be_file(path: Path) -> None:
+    if path.is_dir() or str(path).endswith("/"):
+        raise UsageError(f"{path}: is a folder; name a file, or add --each for one archive a file")
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    app.command(epilog="Example: svae compress sample:flights -o flights.svae --bound 'dep_delay=0.5'")(
+        compress
+    )
+    app.command(
+        epilog="Example: svae decompress flights.svae -o part.csv --columns carrier,dep_delay --rows 0:1000"
+    )(decompress)
+    app.command(epilog="Example: svae inspect flights.svae --json")(inspect)
+    app.command(epilog="Example: svae verify flights.svae --against sample:flights")(verify)

@@ -1,0 +1,81 @@
+"""Options that several commands share, and what they do before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from data.errors import UsageError
+from flows.console import Advance
+from vae.settings import Codes, Effort
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Config = Annotated[
+    str | None, typer.Option(help="Settings of tracking and registry (mlflow.yml), or its folder.")
+]
+Model = Annotated[
+    str, typer.Option(help="A folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")
+]
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
+Efforts = Annotated[Effort, typer.Option(help="Optimiser steps: fast, standard or max.")]
+CodesKind = Annotated[Codes, typer.Option(help="How much the sparse code carries.")]
+Bounds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bound",
+        metavar="SPEC",
+        help="Largest error: 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'.",
+    ),
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of --effort.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, batch order and noise.")]
+
+
+def need_pipeline() -> None:
+    """Fail before anything is written if the extra is not installed."""
+    import importlib.util
+
+    for name in ("torch", "prefect", "mlflow"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f"{name} is not installed; this command needs: pip install 'sparse-vae[pipeline]'"
+            )
+
+
+def quiet_failures() -> None:
+    """Keep Prefect's reports of a failure, tracebacks and all, off the terminal: the command itself ends with one line.
+
+    They stay in the run's log on the server.
+    """
+    import logging
+    import os
+
+    if os.environ.get("SVAE_DEBUG"):
+        return
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()  # else the flow does it, and makes new handlers
+    for handler in logging.root.handlers:
+        handler.addFilter(
+            lambda record: not (record.name.startswith("prefect") and record.levelno >= logging.ERROR)
+        )
+
+
+def training_progress(advance: Advance) -> Callable[[Any], None]:
+    """Progress of a training, and of the writing after it."""
+
+    def done(event: Any) -> None:
+        if isinstance(event, Mapping) and event.get("steps"):
+            bits = f", {event['bits']:.2f} bits a row" if event.get("bits") else ""
+            advance(
+                event["step"] / event["steps"],
+                f"{event['phase']} step {event['step']:,} of {event['steps']:,}{bits}",
+            )
+        elif isinstance(event, float):
+            advance(event, "writing")
+
+    return done

@@ -1,0 +1,137 @@
+"""What the steps of a retraining hand on: small, frozen, JSON; tables and models stay on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vae.settings import Settings
+
+
+class Ingested(Settings):
+    """A dataset on disk."""
+
+    path: Path
+    """Its folder."""
+    digest: str
+    """SHA-256 of its content."""
+    rows: int
+    """Its rows."""
+
+
+class Checked(Settings):
+    """Data that passed its gate."""
+
+    bounds: dict[str, float]
+    """Absolute error bounds of the columns that need not be exact."""
+
+
+class Trained(Settings):
+    """A model on disk, and the run it was trained in."""
+
+    path: Path
+    """Its folder."""
+    digest: str
+    """SHA-256 of weights and description."""
+    seconds: float
+    """Time it took to train."""
+
+
+class Coded(Settings):
+    """Sparse codes on disk."""
+
+    path: Path
+    """The Parquet file."""
+    digest: str
+    """SHA-256 of its bytes."""
+
+
+class Archived(Settings):
+    """An archive on disk."""
+
+    path: Path
+    """The file."""
+    digest: str
+    """SHA-256 of its bytes."""
+    bytes: int
+    """Its size."""
+    ratio: float
+    """Source bytes over its size."""
+
+
+class Evaluated(Settings):
+    """Numbers and figures on disk."""
+
+    path: Path
+    """Their folder."""
+    digest: str
+    """SHA-256 of the numbers."""
+    numbers: dict[str, Any]
+    """The numbers, nested by part."""
+    figures: tuple[Path, ...]
+    """PNG files."""
+
+
+class Registered(Settings):
+    """A version in the registry."""
+
+    name: str
+    """Registered model."""
+    version: int
+    """Its number."""
+    promoted: bool
+    """Whether it is the champion now."""
+    reasons: tuple[str, ...]
+    """What the gate said."""
+    is_new: bool
+    """Whether this run made the version."""
+
+
+class Outcome(Settings):
+    """Everything that a retraining made, or found made."""
+
+    dataset: Path
+    """Folder of the ingested dataset."""
+    model: Path
+    """Folder of the model."""
+    codes: Path
+    """The sparse codes."""
+    archive: Path
+    """The archive."""
+    figures: Path
+    """Folder of numbers and figures."""
+    rows: int
+    """Rows of the dataset."""
+    archive_bytes: int
+    """Size of the archive."""
+    ratio: float
+    """Source bytes over archive bytes."""
+    version: Registered
+    """The version in the registry."""
+    run_id: str
+    """The run in MLflow."""
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Ingested,
+        model: Trained,
+        codes: Coded,
+        archive: Archived,
+        report: Evaluated,
+        version: Registered,
+        run_id: str,
+    ) -> Outcome:
+        """From the results of the tasks."""
+        return cls(
+            dataset=dataset.path,
+            model=model.path,
+            codes=codes.path,
+            archive=archive.path,
+            figures=report.path,
+            rows=dataset.rows,
+            archive_bytes=archive.bytes,
+            ratio=archive.ratio,
+            version=version,
+            run_id=run_id,
+        )
