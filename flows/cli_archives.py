@@ -81,7 +81,7 @@ def compress(
             report = pipeline.compress(
                 table,
                 out,
-                bounds=bounds if bound or trained is None else None,
+                bounds=bounds,
                 model=trained,
                 settings=shape,
                 training=training,

@@ -88,7 +88,7 @@ def compress(job: FileJob) -> FileDone:
     report = pipeline.compress(
         table,
         job.target,
-        bounds=bounds if bounds or job.model is None else None,
+        bounds=bounds,
         model=store.load(job.model) if job.model else None,
         settings=settings.settings,
         training=settings.train,

@@ -161,7 +161,7 @@ def check_table(trained: TrainedModel, table: pa.Table, bounds: Mapping[str, flo
             if not math.isclose(asked, given, rel_tol=1e-12):
                 raise BoundError(
                     f"bound {asked:g} for column {name!r}: the model was trained with {given:g}; "
-                    "leave the bound out, or compress without --model"
+                    f"ask for --bound '{name}={given!r}', or compress without --model"
                 )
 
 
@@ -180,7 +180,7 @@ def compress(
 ) -> archive.ArchiveReport:
     """Write the verified archive of a table; without `model`, train one for this very table.
 
-    `bounds` are absolute widths by column, 0 or absent is exact; with a model, its own. `facts` (source_bytes,
+    `bounds` are absolute widths by column, 0 or absent is exact; None takes those of `model`. `facts` (source_bytes,
     stored_bytes) enter the report. The model is left out where the archive is smaller without it.
 
     Raises:

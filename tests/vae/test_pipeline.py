@@ -67,6 +67,23 @@ def test_a_registered_model_serves_rows_it_never_saw(trained, tmp_path):
         assert opened.read().equals(given)
 
 
+def test_a_model_with_a_bound_never_serves_who_asked_for_exact_values(tmp_path):
+    given = table(400)
+    schema = Schema.from_arrow(given.schema)
+    lossy = fit(given, schema, bounds={"price": 2.0}, model=SMALL, training=QUICK)
+    with pytest.raises(BoundError, match=r"bound 0 for column 'price': .* ask for --bound 'price=2.0'"):
+        compress(given, tmp_path / "t.svae", model=lossy, bounds={})
+    compress(given, tmp_path / "t.svae", model=lossy, bounds={"price": 2.0})
+    with archive.open(tmp_path / "t.svae") as opened:
+        restored = opened.read()["price"]
+    gaps = [
+        abs(a - b)
+        for a, b in zip(given["price"].to_pylist(), restored.to_pylist(), strict=True)
+        if a is not None
+    ]
+    assert 0 < max(gaps) <= 2.0
+
+
 def test_a_model_for_other_bounds_is_refused_by_name(trained, tmp_path):
     with pytest.raises(BoundError, match="bound 0.5 for column 'price': the model was trained with 0"):
         compress(table(100), tmp_path / "t.svae", model=trained, bounds={"price": 0.5})
