@@ -31,8 +31,10 @@ Bounds = Annotated[
         help="Largest error: 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'.",
     ),
 ]
-Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of --effort.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, batch order and noise.")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, max=100_000_000, help="Optimiser steps, in place of --effort.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of weights, batch order and noise.")]
 
 
 def need_pipeline() -> None:

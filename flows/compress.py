@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -52,8 +53,10 @@ class FileJob(Settings):
 
     @property
     def step(self) -> str:
-        """Name of the file's receipt."""
-        return re.sub(r"[^\w.-]+", "-", str(self.target.relative_to(self.folder)))
+        """Name of the file's receipt; `a/b` and `a-b` have different ones."""
+        place = str(self.target.relative_to(self.folder))
+        readable = re.sub(r"[^\w.-]+", "-", place)
+        return f"{readable}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
 
 class FileDone(Settings):

@@ -56,8 +56,6 @@ class FolderSettings(Settings):
     """Error bounds, as for a retraining."""
     rivals: bool = False
     """Whether each archive also stores what other coders would need."""
-    workers: int = Field(default=2, ge=1, le=64)
-    """Files at a time."""
 
 
 class Job(Settings):

@@ -29,7 +29,8 @@ def git_state(folder: Path | None = None) -> dict[str, str]:
         return {"commit": "unknown", "dirty": "unknown"}
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no", ":/")
-    dirty = "unknown" if changes is None else str(bool(changes)).lower()
+    added = _git(folder, "ls-files", "--others", "--exclude-standard", ":/data", ":/vae", ":/flows")
+    dirty = "unknown" if changes is None else str(bool(changes or added)).lower()
     return {"commit": commit or "unknown", "dirty": dirty}
 
 

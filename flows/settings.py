@@ -117,8 +117,11 @@ class Tracking:
         return absolute_uri(self.settings.registry_uri or self.settings.tracking_uri, self.home)
 
     @property
-    def artifact_location(self) -> str:
-        """URI of the folder for new experiments' artifacts."""
+    def artifact_location(self) -> str | None:
+        """URI of the folder for new experiments' artifacts; None leaves it to a server, which keeps its own."""
+        chosen = "artifact_location" in self.settings.model_fields_set
+        if self.tracking_uri.startswith("http") and not chosen:
+            return None
         return absolute_uri(self.settings.artifact_location, self.home)
 
     @property
@@ -140,12 +143,14 @@ def absolute_uri(uri: str, home: Path) -> str:
     'file:///srv/job/artifacts'
     >>> absolute_uri("s3://bucket/runs", Path("/srv/job"))
     's3://bucket/runs'
+    >>> absolute_uri("mlflow-artifacts:/runs", Path("/srv/job"))
+    'mlflow-artifacts:/runs'
     """
     sqlite = re.fullmatch(r"(sqlite(?:\+\w+)?):///([^?]*)(\?.*)?", uri)
     if sqlite:
         scheme, path, query = sqlite.groups()
         return uri if path in {"", ":memory:"} else f"{scheme}:///{_absolute(home / path)}{query or ''}"
-    if "://" in uri or uri.startswith("databricks"):
+    if uri.startswith("databricks") or re.match(r"(?!file:)[a-z][a-z0-9+.-]+:", uri):
         return uri
     return _absolute(home / uri.removeprefix("file:")).as_uri()
 

@@ -117,7 +117,8 @@ def run_of(job: Job, store: Store, dataset: Ingested, key: str) -> str:
 
 def run_key(job: Job, dataset: Ingested) -> str:
     """What a run is of: the dataset and every setting, and where the runs are kept."""
-    return cache.key_of(RUN_STEP, {"data": dataset.digest, "settings": job.settings}, sources="")
+    place = job.tracking().tracking_uri
+    return cache.key_of(RUN_STEP, {"data": dataset.digest, "settings": job.settings, "tracking": place})
 
 
 def flow_run_id() -> str:
