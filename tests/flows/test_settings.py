@@ -50,7 +50,7 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: py
     tracking = load_tracking("../a/mlflow.yml")
     assert tracking.tracking_uri == f"sqlite:///{tmp_path}/a/sub/runs.db?timeout=5"
     assert tracking.registry_uri == "sqlite:////abs/models.db"
-    assert tracking.artifact_location.endswith("/a/art")
+    assert tracking.artifact_location == (tmp_path / "a" / "art").as_uri()
 
 
 def test_environment_variables_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +102,10 @@ def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_deployment_does_not_fall_back_on_its_own_folder() -> None:
     with pytest.raises(SettingsError, match="name mlflow.yml by its full path"):
         load_tracking(required=True)
+
+
+def test_a_server_keeps_its_own_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert load_tracking(SHIPPED).artifact_location is None
+    (tmp_path / "mlflow.yml").write_text("artifact_location: s3://bucket/runs\n")
+    assert load_tracking().artifact_location == "s3://bucket/runs"
