@@ -122,8 +122,8 @@ def test_a_model_that_does_not_pay_is_left_out(tmp_path: Path) -> None:
     made = small_model(table)
     alone = archive.write(table, tmp_path / "alone.svae", grid=made["grid"], derived=made["derived"])
     report = archive.write(table, tmp_path / "t.svae", **made)
-    assert report.archive_bytes <= alone.archive_bytes
-    assert report.bytes.model == 0
+    assert report.bytes.columns <= alone.bytes.columns  # the container holds timings: its length varies by bytes
+    assert (report.bytes.model, report.bytes.codes) == (0, 0)
     assert report.codes_summary.family == "none"
     with archive.open(tmp_path / "t.svae") as opened:
         assert_same(opened.read(), table)
