@@ -252,3 +252,11 @@ def test_no_text_breaks_the_bound_parser(text):
     except BoundError:
         return
     assert 0 <= bound.width < float("inf")
+
+
+def test_a_changed_copy_forgets_what_was_cached() -> None:
+    column = Column(name="a", kind=Kind.integer, nullable=False)
+    assert not column.field.nullable
+    changed = column.model_copy(update={"nullable": True, "bound": "2"})
+    assert changed.field.nullable
+    assert changed.field.metadata[b"svae.bound"] == b"2"
