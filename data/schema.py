@@ -108,7 +108,7 @@ class Column(Frozen):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Column:
         """A copy with some settings changed; what was cached of the original is not the copy's."""
         copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("field", None)
+        vars(copy).pop("field", None)
         return copy
 
     @classmethod
