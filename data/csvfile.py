@@ -79,11 +79,13 @@ class CsvFiles:
         typers = [ColumnTyper(name, self._wish(name)) for name in self._names]
         end = _End()
         for file in self.files:
+            rows_before = self.rows
             for texts in self._texts(file, end):
                 self.rows += len(texts[0])
                 for typer, cells in zip(typers, texts, strict=True):
                     typer.feed(cells)
-            if end.quotes % 2:
+            # An odd number of quotes, or records over several lines: one that is never closed may be among them.
+            if end.quotes % 2 or (end.quotes and end.lines > self.rows - rows_before + self.dialect.header):
                 check_quotes(file, self.dialect)
         if not self.rows:
             raise SourceError(f"{self.files[0].path}: has a header but no rows")
@@ -175,8 +177,10 @@ class _End:
     def __init__(self) -> None:
         self.has_line_end = True
         self.quoted_empty = False
+        # Of the current file:
         self.quotes = 0
-        self.bytes = 0  # Of the current file.
+        self.lines = 0
+        self.bytes = 0
 
 
 class _Watched(io.RawIOBase):
@@ -185,7 +189,7 @@ class _Watched(io.RawIOBase):
     def __init__(self, stream: BinaryIO, end: _End) -> None:
         self._stream = stream
         self._end = end
-        end.bytes = 0
+        end.bytes = end.quotes = end.lines = 0
         self._last = b"\n"
 
     def readable(self) -> bool:
@@ -197,6 +201,7 @@ class _Watched(io.RawIOBase):
             end = self._end
             end.bytes += len(block)
             end.quotes += block.count(b'"')
+            end.lines += block.count(b"\n")
             end.quoted_empty = end.quoted_empty or b'\n""' in self._last + block[:2] or b'\n""' in block
             end.has_line_end = block.endswith((b"\n", b"\r"))
             self._last = block[-2:]

@@ -30,6 +30,7 @@ FORMATS = {
     ".ndjson": "jsonl",
 }
 """File endings that are read; `.gz` or `.zip` may follow those of text formats."""
+TEXT_FORMATS = ("csv", "jsonl")
 _BLOCK = 1 << 20
 
 
@@ -221,6 +222,6 @@ def _data_file(system: Any, info: Any, root: str) -> DataFile | None:
     packed = suffixes[-1:] in ([".gz"], [".zip"])
     ending = (suffixes[-2:-1] if packed else suffixes[-1:]) or [""]
     form = FORMATS.get(ending[0])
-    if form is None or (packed and form not in ("csv", "jsonl")):
+    if form is None or (packed and form not in TEXT_FORMATS):
         return None
     return DataFile(info.path, system, form, info.size, info.mtime_ns, root)

@@ -7,12 +7,14 @@
 
 A new version is written under a hidden name beside `DIR` and flushed. Where nothing stands yet it is renamed to
 `DIR`; else its parts move in, the manifest is replaced, and the former parts go last. Killed at any point, `DIR`
-holds a manifest that names complete parts, old or new, or does not exist.
+holds a manifest that names complete parts, old or new, or does not exist. Nothing else in `DIR` is ever touched, and
+a folder that holds other things than a dataset is refused.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +35,7 @@ from data.atomic import (
 )
 from data.batches import BATCH_ROWS
 from data.dataset import Dataset, open_dataset, stored_schema
-from data.errors import SchemaError, SourceError
+from data.errors import DataError, SchemaError, SourceError
 from data.manifest import FORMAT, MANIFEST_NAME, Manifest, Origin, Part
 from data.schema import ColumnStats, Schema
 from data.sources import Source, open_source
@@ -45,6 +47,8 @@ __all__ = ["Dataset", "Manifest", "Progress", "ingest", "open_dataset"]
 pq: Any = pyarrow.parquet
 
 PARTS = "parts"
+_PARTS_FOLDER = re.compile(rf"{PARTS}-[0-9a-f]{{16}}(-[0-9a-f]{{8}})?")
+"""Names that only we give."""
 PART_ROWS = 16 * BATCH_ROWS
 """Rows of one Parquet file; a row group holds `BATCH_ROWS`."""
 
@@ -57,6 +61,7 @@ def ingest(
     out_dir: str | Path,
     *,
     schema: Schema | None = None,
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Make a dataset of a source, unless it is there already.
@@ -65,6 +70,7 @@ def ingest(
         source: A source or its name.
         out_dir: The dataset's folder; a former dataset there is replaced, at once and as a whole.
         schema: With a name: what is known of the columns; the rest is inferred.
+        fresh: Make it anew even if it is there: the code that types a source may have changed.
         progress: Called now and then with rows done and rows in all.
 
     Returns:
@@ -73,14 +79,15 @@ def ingest(
     Raises:
         SourceError: The source is missing, empty, malformed, or changed while it was read.
         SchemaError: The source's columns are not what `schema` says.
-        DataError: The dataset cannot be written.
+        DataError: The dataset cannot be written, or would take the place of something else.
     """
     opened = source if isinstance(source, Source) else open_source(source, schema)
     target = Path(out_dir)
+    _check_target(target, opened)
     remove_leftovers(target)
     request = None if opened.wanted is None else opened.wanted.digest()
     former = _former(target)
-    if former is not None and former.is_whole():
+    if former is not None and former.is_whole() and not fresh:
         origin = former.manifest.source
         if (former.manifest.format, origin.digest, origin.request) == (FORMAT, opened.digest(), request):
             return Dataset(target, former.manifest, reused=True)
@@ -127,6 +134,19 @@ class _Content:
     @property
     def stats(self) -> dict[str, ColumnStats]:
         return self._statistics.finish()
+
+
+def _check_target(target: Path, source: Source) -> None:
+    """DataError where a dataset at `target` would take the place of other files, or of the source itself."""
+    if "://" not in source.uri and ":" not in source.uri.split("/")[0]:
+        origin = Path(source.uri).resolve()
+        if origin == target.resolve() or target.resolve() in origin.parents:
+            raise DataError(f"{target}: holds the source {source.uri}; name another folder")
+    if target.is_dir():
+        if any(target.iterdir()) and not (target / MANIFEST_NAME).exists():
+            raise DataError(f"{target}: holds other files and no dataset; name a new or an empty folder")
+    elif target.exists():
+        raise DataError(f"{target}: is a file; name a folder")
 
 
 def _former(target: Path) -> Dataset | None:
@@ -216,7 +236,7 @@ def _publish(work: Path, target: Path, manifest: Manifest) -> Manifest:
         sync_folder(target)
         _write_manifest(target, manifest)
         for entry in target.iterdir():
-            if entry.name.startswith(f"{PARTS}-") and entry.name != free:
+            if _PARTS_FOLDER.fullmatch(entry.name) and entry.is_dir() and entry.name != free:
                 remove_tree(entry)
     return manifest
 

@@ -22,27 +22,33 @@ pj: Any = pyarrow.json
 
 _BLOCK = 1 << 23
 _LONG_INTEGER = re.compile(rb"(?<![\d.eE+-])-?\d{19,}(?![\d.eE])")
+_BEYOND_FLOAT = re.compile(rb"(?<![\d.eE+-])-?\d{16,}(?![\d.eE])")
+"""Whole numbers that may lie beyond 2**53."""
 
 
 class JsonLines:
     """Files of one JSON object a line, as one table.
 
     Texts that are all timestamps of one spelling become timestamps, as in CSV; other values keep JSON's types, whole
-    numbers among fractions become floats.
+    numbers among fractions become floats, and one that a float cannot hold is refused.
     """
 
     def __init__(self, files: list[DataFile], wanted: Schema | None = None) -> None:
         self.files = files
         self.rows = 0
         types: dict[str, pa.DataType] = {}
+        long_blocks = 0
         for file in files:
             for line, block in _blocks(file):
+                long_blocks += _BEYOND_FLOAT.search(block) is not None
                 found = self._parse(file, line, block, None)
                 self.rows += found.num_rows
                 for field in found.schema:
                     types[field.name] = self._unified(file, line, field, types.get(field.name))
         if not self.rows or not types:
             raise SourceError(f"{files[0].path}: has no rows")
+        if long_blocks:
+            self._check_rounding(pa.struct(list(types.items())))
         self._raw = pa.schema([pa.field(name, _known(type_)) for name, type_ in types.items()])
         self.schema = self._typed(wanted)
 
@@ -60,6 +66,18 @@ class JsonLines:
         for file in self.files:
             for line, block in _blocks(file):
                 yield from self._parse(file, line, block, self._raw).to_batches()
+
+    def _check_rounding(self, type_: pa.DataType) -> None:
+        """SourceError for a whole number in a column of floats that no float equals."""
+        for file in self.files:
+            for first, block in _blocks(file):
+                for number, raw in enumerate(block.split(b"\n"), first):
+                    lost = _rounded(json.loads(raw), type_) if _BEYOND_FLOAT.search(raw) else None
+                    if lost is not None:
+                        raise SourceError(
+                            f"{file.path}, line {number}: {lost} stands among fractions and would be rounded; "
+                            "write the column in quotes, or as whole numbers alone"
+                        )
 
     def _typed(self, wanted: Schema | None) -> Schema:
         """Second pass: which texts are timestamps or categories."""
@@ -171,6 +189,19 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
             fields[field.name] = merged
         return pa.struct(list(fields.items()))
     return None
+
+
+def _rounded(value: Any, type_: pa.DataType) -> int | None:
+    """A whole number in `value` that its type, a float, would round."""
+    types = pa.types
+    if isinstance(value, int) and types.is_floating(type_):
+        return value if int(float(value)) != value else None
+    found: Iterable[int | None] = ()
+    if isinstance(value, list) and types.is_list(type_):
+        found = (_rounded(item, type_.value_type) for item in value)
+    if isinstance(value, dict) and types.is_struct(type_):
+        found = (_rounded(value[field.name], field.type) for field in type_ if field.name in value)
+    return next((lost for lost in found if lost is not None), None)
 
 
 def _known(type_: pa.DataType) -> pa.DataType:

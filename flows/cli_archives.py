@@ -62,6 +62,7 @@ def compress(
     shape, training = ModelSettings(codes=codes), TrainSettings(effort=effort, seed=seed, steps=steps)
     with Output(as_json) as output:
         if each:
+            _each_takes_no(schema=schema)
             from flows.jobs import FolderSettings
 
             settings = FolderSettings(
@@ -70,6 +71,7 @@ def compress(
             _folder_job("compress_folder", source, out, config, output, settings=settings)
             return
         _must_be_file(out)
+        _must_not_be(source, out)
         from data.sources import open_source
         from flows import files
         from vae import pipeline
@@ -107,6 +109,7 @@ def decompress(
     """Rows of an archive, to .parquet, .csv, .npy, .npz or .jsonl."""
     with Output(as_json) as output:
         if each:
+            _each_takes_no(columns=columns, rows=rows)
             need_pipeline()
             _folder_job("decompress_folder", str(archive), out, config, output)
             return
@@ -115,6 +118,7 @@ def decompress(
         from vae.codec import archive as archives
 
         check_ending(out)
+        _must_not_be(str(archive), out)
         wanted = [name.strip() for name in columns.split(",")] if columns else None
         span = parse_rows(rows)
         with archives.open(archive) as opened, progress("decompress") as advance:
@@ -173,7 +177,9 @@ def verify(
 
 def _wishes(schema: Schema, against: str) -> Schema | None:
     """Text is typed as it was for the archive; formats that carry their types speak for themselves."""
-    textual = against.startswith("sample:") or ".csv" in against.lower() or ".jsonl" in against.lower()
+    from data.files import TEXT_FORMATS, find_files
+
+    textual = against.startswith("sample:") or any(f.format in TEXT_FORMATS for f in find_files(against))
     return schema if textual else None
 
 
@@ -277,6 +283,18 @@ def _schema_file(path: Path | None) -> Schema | None:
 def _must_be_file(path: Path) -> None:
     if path.is_dir() or str(path).endswith("/"):
         raise UsageError(f"{path}: is a folder; name a file, or add --each for one archive a file")
+
+
+def _must_not_be(source: str, out: Path) -> None:
+    if "://" not in source and Path(source).resolve() == out.resolve():
+        raise UsageError(f"{out}: is what is read; name another file")
+
+
+def _each_takes_no(**options: object) -> None:
+    """UsageError for what only a single file can be asked for, rather than leaving it out in silence."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--{name} does not go with --each")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from data.atomic import atomic_path
 from data.errors import DataError, SourceError
+from data.files import FORMATS, TEXT_FORMATS
 from flows import cache
 from flows.hooks import ON_FLOW_FAILURE, ON_TASK_FAILURE, outside_failed
 from flows.jobs import FolderSettings
@@ -30,7 +31,11 @@ from vae.settings import Settings
 HOUR = 3600
 MANIFEST = "archives.json"
 WORKERS = 2
-SOURCE_ENDINGS = (".csv", ".csv.gz", ".csv.zip", ".parquet", ".npy", ".npz", ".jsonl")
+SOURCE_ENDINGS = tuple(
+    ending + packed
+    for ending, form in FORMATS.items()
+    for packed in (("", ".gz", ".zip") if form in TEXT_FORMATS else ("",))
+)
 
 Target = Literal["parquet", "csv", "npz", "jsonl"]
 

@@ -15,7 +15,7 @@ from flows.registry import Registry
 from flows.results import Archived, Checked, Evaluated, Ingested, Registered, Trained
 from flows.tracking import Store
 from flows.versions import DIGEST, ROLLED_BACK, VERDICT, Version
-from flows.work import Say, run_key, run_of, split_of
+from flows.work import Say, known_run, run_key, run_of, split_of
 
 if TYPE_CHECKING:
     from data.dataset import Dataset
@@ -51,6 +51,7 @@ def register(
     known = _known(job, registry, key, model.digest)
     if known:
         say("register: %s version %d was judged already", known.name, known.version)
+        _close_run(job, store)
         return known
     run_id = run_of(job, store, dataset, run_key(job, dataset))
     data = open_dataset(dataset.path)
@@ -63,6 +64,13 @@ def register(
     )
     cache.keep(job.out, STEP, key, [], registered.model_dump(mode="json"))
     return registered
+
+
+def _close_run(job: Job, store: Store) -> None:
+    """A step that was made again has written into the run, which is over now."""
+    run_id = known_run(job)
+    if run_id is not None and store.client.get_run(run_id).info.status == "RUNNING":
+        store.end_run(run_id)
 
 
 def _known(job: Job, registry: Registry, key: str, digest: str) -> Registered | None:

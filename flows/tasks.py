@@ -139,7 +139,7 @@ def validate(job: Job, dataset: Ingested) -> Checked:
     return checked
 
 
-@shell(hours=48)
+@shell(hours=48, **outside)
 def train(job: Job, dataset: Ingested, checked: Checked) -> Trained:
     """A model of the training split; a training that was killed goes on where it was."""
     settings = job.settings
@@ -181,7 +181,7 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained) -> A
     return archived
 
 
-@shell(hours=12)
+@shell(hours=12, **outside)
 def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive: Archived) -> Evaluated:
     """Numbers and figures on held-out rows, logged to the model's run."""
     inputs = {"data": dataset.digest, "model": model.digest, "codes": codes.digest, "archive": archive.digest}

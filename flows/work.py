@@ -43,7 +43,8 @@ def ingest(job: Job, advance: Advance) -> Ingested:
         if total:
             advance(rows / total)
 
-    dataset = ingest_source(job.source, job.dataset, progress=rows_done)
+    # its receipt was of no use: the source has changed, or the code that types it
+    dataset = ingest_source(job.source, job.dataset, fresh=True, progress=rows_done)
     advance(1.0)
     return Ingested(path=dataset.path, digest=dataset.manifest.digest, rows=dataset.rows)
 

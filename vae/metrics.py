@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -116,6 +117,8 @@ def _numbers(given: pa.Array, back: pa.Array) -> dict[str, float | None]:
 
 
 def _names(given: pa.Array, back: pa.Array) -> dict[str, float | None]:
+    if not _has_kernels(given.type):
+        given, back = _texts(given), _texts(back)
     rows = pc.is_valid(given)
     values, restored = given.filter(rows), back.filter(rows)
     empty: dict[str, float | None] = dict.fromkeys(("max_error", "rmse", "r2", "accuracy", "score"))
@@ -128,15 +131,24 @@ def _names(given: pa.Array, back: pa.Array) -> dict[str, float | None]:
 
 
 def _equal(values: pa.Array, restored: pa.Array) -> Any:
-    """Where two arrays agree; nested ones value by value, for which Arrow has no kernel."""
-    if pa.types.is_nested(values.type):
-        return pa.array([a == b for a, b in zip(values.to_pylist(), restored.to_pylist(), strict=True)])
+    """Where two arrays agree."""
     return pc.fill_null(pc.equal(values, restored), False)
 
 
+def _has_kernels(kind: pa.DataType) -> bool:
+    """Whether Arrow compares and counts such values."""
+    types = pa.types
+    strange = (types.is_string_view, types.is_binary_view, types.is_decimal32, types.is_decimal64)
+    return not types.is_nested(kind) and not any(is_strange(kind) for is_strange in strange)
+
+
+def _texts(array: pa.Array) -> pa.Array:
+    """What Python prints of each value, for types that Arrow has no kernels for."""
+    texts = [None if value is None else repr(value) for value in array.to_pylist()]
+    return cast(pa.Array, pa.array(texts, pa.string()))
+
+
 def _majority(values: pa.Array) -> float:
-    if pa.types.is_nested(values.type):
-        values = cast(pa.Array, pa.array([repr(value) for value in values.to_pylist()]))
     return pc.max(pc.struct_field(pc.value_counts(values), "counts")).as_py() / len(values)
 
 
@@ -182,16 +194,21 @@ class _Counter(io.RawIOBase):
 
 
 def general_sizes(table: pa.Table) -> dict[str, int]:
-    """Bytes of the table as CSV text (as Arrow writes it) and as Parquet with snappy and with zstd-19."""
-    sizes = {"csv": csv_bytes(table)}
+    """Bytes of the table as CSV text (as Arrow writes it) and as Parquet with snappy and with zstd-19.
+
+    A format that cannot hold the table, such as CSV bytes that are no text, is left out.
+    """
+    sizes: dict[str, int] = {}
+    with suppress(pa.ArrowException):
+        sizes["csv"] = csv_bytes(table)
     for name, options in {
         "parquet_snappy": {"compression": "snappy"},
         "parquet_zstd19": {"compression": "zstd", "compression_level": 19},
     }.items():
         counter = _Counter()
-        with pa.PythonFile(counter, mode="w") as sink:
+        with suppress(pa.ArrowException), pa.PythonFile(counter, mode="w") as sink:
             pq.write_table(table, sink, **options)
-        sizes[name] = counter.length
+            sizes[name] = counter.length
     return sizes
 
 

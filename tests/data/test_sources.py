@@ -573,3 +573,24 @@ def test_words_that_look_like_null_stay_words_under_the_schema_that_was_inferred
     again = open_source(source, Schema.from_arrow(first.table().schema))
     assert first.schema.column("tail").nullable is False
     assert again.table().equals(first.table())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"id":9007199254740993}', '{"id":0.5}'],
+        ['{"id":0.5}', '{"id":-9007199254740993}'],
+        ['{"id":{"a":[9007199254740993, 0.5]}}'],
+    ],
+)
+def test_a_whole_number_that_a_float_would_round_is_refused(tmp_path, lines):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SourceError, match="9007199254740993 stands among fractions and would be rounded"):
+        open_source(str(path)).table()
+
+
+def test_long_whole_numbers_that_a_float_holds_are_kept(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"id":9007199254740992000}\n{"id":0.5}\n')
+    assert open_source(str(path)).table()["id"].to_pylist() == [9007199254740992000.0, 0.5]

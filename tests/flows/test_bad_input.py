@@ -56,6 +56,7 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
     "ragged": (b"a,b\n1,2\n3\n4,5\n", "line 3"),
     "too many fields": (b"a,b\n1,2\n3,4,5\n", "line 3"),
     "duplicate names": (b"a,b,a\n1,2,3\n", "'a'"),
+    "an open quote": (b'a,b\n1,5" pipe\n2,"open\n3,x\n4,y\n', "never closed"),
     "not UTF-8": (b"a,b\n1,\xff\xfe\n", "UTF-8"),
 }
 
@@ -67,6 +68,30 @@ def test_a_source_at_fault(command: str, name: str, failed: Failed, tmp_path: Pa
     source = tmp_path / "bad.csv"
     source.write_bytes(content)
     assert message.lower() in failed(command, source, "--out", tmp_path / "made").lower()
+
+
+def test_what_is_read_is_not_written_over(failed: Failed, tmp_path: Path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("a\n1\n2\n")
+    assert "is what is read" in failed("compress", source, "-o", source, status=2)
+    assert "does not go with --each" in failed(
+        "decompress", tmp_path, "-o", tmp_path / "out", "--each", "--rows", "0:5", status=2
+    )
+    assert source.read_text() == "a\n1\n2\n"
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(failed: Failed, tmp_path: Path) -> None:
+    loss = tmp_path / "loss"
+    loss.mkdir()
+    for name in ("parts-0.csv", "parts-1.csv"):
+        (loss / name).write_text("a,b\n1,2\n")
+    assert "holds the source" in failed("ingest", loss, "--out", loss)
+    assert "holds the source" in failed("ingest", loss / "parts-0.csv", "--out", loss)
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    assert "holds other files and no dataset" in failed("ingest", other, "--out", loss)
+    assert "is a file" in failed("ingest", loss, "--out", other)
+    assert sorted(path.name for path in loss.iterdir()) == ["parts-0.csv", "parts-1.csv"]
 
 
 def test_a_missing_file(failed: Failed, tmp_path: Path) -> None:
@@ -87,6 +112,9 @@ ODD: dict[str, str] = {
     "type changes half-way": "a,b\n" + "1,2\n" * 50 + "x,2\n" * 50,
     "all null": "a,b\n" + ",1\n,2\n" * 30,
     "constant": "a,b\n" + "7,x\n" * 60,
+    "many constant rows": "a,b\n" + "7,x\n" * 400,
+    "constant beside noise": "a,b\n" + "".join(f"7,{(i * 0.61803398875) % 1!r}\n" for i in range(400)),
+    "many nulls": "a,b\n" + ",1\n,2\n" * 100,
     "one row": "a,b,c\n1,2.5,x\n",
     "nan and infinities": "a,b\nnan,1\ninf,2\n-inf,3\n-0.0,4\n1.5,5\n" * 10,
     "beyond 2^53": "a,b\n" + "".join(f"{2**53 + 7 * i},{i}\n" for i in range(60)),

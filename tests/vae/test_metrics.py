@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -137,3 +138,20 @@ def test_numbers_whose_squares_overflow_have_no_score():
     assert found["r2"] is None
     assert found["score"] is None
     assert found["max_error"] == 2e300
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.string_view(), ["a", "b", None, "a"]),
+        (pa.binary_view(), [b"a", b"\xff", None, b"a"]),
+        (pa.binary(), [b"a", b"\xff", None, b"a"]),
+        (pa.decimal32(5, 2), [Decimal("1.25"), Decimal("2.50"), None, Decimal("1.25")]),
+    ],
+)
+def test_every_type_is_measured_and_sized(kind: pa.DataType, values: list[object]) -> None:
+    table = pa.table({"v": pa.array(values, kind), "n": [1, 2, 3, 4]})
+    assert metrics.table_quality(table, table)["v"]["null_accuracy"] == 1.0
+    sizes = metrics.general_sizes(table)
+    assert ("csv" in sizes) == (b"\xff" not in values)
+    assert all(size > 0 for size in sizes.values())

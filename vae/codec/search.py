@@ -184,6 +184,8 @@ def _lookups(
     ids = {i: np.unique(cells[i], return_inverse=True)[1].reshape(-1) for i in varied}
     places = [_Idea(x) for x in varied]
     places += _residuals(table, symbols, states == State.VALUE, varied)
+    if not places:
+        return
     targets = np.stack([_residual(cells, symbols, states, idea) for idea in places], axis=1)
     keys = [i for i in varied if key_size(table.grids[i]) <= widest_key + 3]
     rare = targets != _commonest(targets)
