@@ -86,6 +86,13 @@ def copied_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "project"
 
 
+def run_status(home: Path) -> str:
+    """The state of the MLflow run of the only version."""
+    registry = connect(home)
+    (version,) = registry.versions("flights")
+    return registry.store.client.get_run(version.run_id).info.status
+
+
 def test_everything_is_made(home: Path, first: Outcome) -> None:
     for path in (first.dataset, first.model, first.codes, first.archive, first.figures):
         assert path.exists()
@@ -169,6 +176,7 @@ def test_an_output_that_is_gone_is_made_again(home: Path, first: Outcome, flight
     if output != "flights.svae":  # an archive's report holds the seconds that it took
         assert after == before
     assert len(connect(home).versions("flights")) == 1
+    assert run_status(home) == "FINISHED"
 
 
 def test_a_damaged_model_is_trained_again(home: Path, first: Outcome, flights: Path) -> None:
@@ -200,6 +208,18 @@ def test_an_edit_of_the_training_code_trains_again(
     assert (home / "out" / "model" / "model.json").stat().st_mtime_ns > made
     # The comment changed no weight: it is the model that the registry knows.
     assert len(connect(home).versions("flights")) == 1
+    assert run_status(home) == "FINISHED"
+
+
+def test_an_edit_of_the_code_that_types_a_source_ingests_again(
+    home: Path, first: Outcome, flights: Path, copied_sources: Path
+) -> None:
+    with (copied_sources / "data" / "csvtext.py").open("a") as file:
+        file.write("# a line\n")
+    made = (home / "out" / "dataset" / "manifest.json").stat().st_mtime_ns
+    retrain(home, flights)
+    assert states()["ingest"] == "Completed"
+    assert (home / "out" / "dataset" / "manifest.json").stat().st_mtime_ns > made
 
 
 def test_data_that_fails_its_gate_stops_before_training(

@@ -152,6 +152,4 @@ def test_numbers_whose_squares_overflow_have_no_score():
 def test_every_type_is_measured_and_sized(kind: pa.DataType, values: list[object]) -> None:
     table = pa.table({"v": pa.array(values, kind), "n": [1, 2, 3, 4]})
     assert metrics.table_quality(table, table)["v"]["null_accuracy"] == 1.0
-    sizes = metrics.general_sizes(table)
-    assert ("csv" in sizes) == (b"\xff" not in values)
-    assert all(size > 0 for size in sizes.values())
+    assert all(size > 0 for size in metrics.general_sizes(table).values())
