@@ -8,13 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet
 
 from data.distinct import with_categories
-from data.errors import SourceError
+from data.errors import SchemaError, SourceError
 from data.files import DataFile, explained
 from data.schema import Kind, Schema
 
 ds: Any = pyarrow.dataset
+pq: Any = pyarrow.parquet
 
 
 class ParquetFiles:
@@ -31,6 +33,7 @@ class ParquetFiles:
             if file.size == 0:
                 raise SourceError(f"{file.path}: is empty")
         with _is_parquet(first.path):
+            _check_names(first)
             self._dataset = ds.dataset(
                 [file.path for file in files],
                 filesystem=first.system,
@@ -70,6 +73,14 @@ class ParquetFiles:
     def _scan(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with explained(self._dataset.files[0]):
             yield from self._dataset.to_batches(columns=columns, batch_readahead=2, fragment_readahead=1)
+
+
+def _check_names(file: DataFile) -> None:
+    with file.system.open_input_file(file.path) as content:
+        names = pq.read_schema(content).names
+    for name in names:
+        if names.count(name) > 1:
+            raise SchemaError(f"{file.path}: column name {name!r} occurs twice; rename one of the columns")
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.cli import run
@@ -68,6 +70,13 @@ def test_a_source_at_fault(command: str, name: str, failed: Failed, tmp_path: Pa
     source = tmp_path / "bad.csv"
     source.write_bytes(content)
     assert message.lower() in failed(command, source, "--out", tmp_path / "made").lower()
+
+
+def test_duplicate_names_in_parquet(failed: Failed, tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    line = failed("ingest", tmp_path / "t.parquet", "--out", tmp_path / "made")
+    assert "t.parquet: column name 'a' occurs twice; rename one of the columns" in line
 
 
 def test_what_is_read_is_not_written_over(failed: Failed, tmp_path: Path) -> None:
@@ -242,13 +251,16 @@ def test_no_space_left(
     for call in (
         ["decompress", good / "t.svae", "-o", tmp_path / "made.csv"],
         ["ingest", good / "t.csv", "--out", tmp_path / "made"],
+        ["train", good / "t.csv", "--out", tmp_path / "made", *FAST],
+        ["codes", good / "t.csv", "--model", good / "model", "-o", tmp_path / "made.parquet"],
+        ["compress", good / "t.csv", "--model", good / "model", "-o", tmp_path / "made.svae"],
     ):
         process = start_python(FULL_DEVICE, *call)
         out, err = process.communicate(timeout=120)
         assert process.returncode == 1, err
         assert out == ""
         (line,) = [line for line in err.splitlines() if line.startswith("svae: ")]
-        assert "made" in line
+        assert "the file would exceed the allowed size" in line
         assert "Traceback" not in err
         assert list(tmp_path.iterdir()) == []
 
