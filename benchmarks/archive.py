@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import json
 import platform
 import statistics
@@ -19,18 +20,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+import data
+import vae
 from benchmarks.datasets import SETS, merge_one_hot, source
 from benchmarks.rivals import RIVALS
 from data.atomic import atomic_path
 from data.bounds import resolve_bounds
 from data.errors import SourceError
 from data.statistics import table_stats
-from flows.cache import key_of
+from flows.cache import key_of, source_digest
 from vae import pipeline
 from vae.settings import Codes, Effort, ModelSettings, TrainSettings
 
@@ -101,12 +105,31 @@ def _cells(asked: argparse.Namespace) -> Iterator[Cell]:
 # ------------------------------------------------------------------------------------------------------- one cell
 
 
+TOOLS = ("pyarrow", "pcodec", "openzl", "blosc2", "pysz", "zfpy")
+HERE = Path(__file__).parent
+
+
+@functools.cache
+def _sources(*folders: Path) -> str:
+    """Digest of sources as they were when it was first asked for: what runs does not change while it runs."""
+    return source_digest(folders)
+
+
+def key_for(cell: Cell) -> str:
+    """What a result depends on: the cell, its data, the sources that measure it, and the versions of what they use."""
+    tools = TOOLS if cell.codes is None else ("torch", "pcodec")
+    content = {
+        "cell": cell._asdict(),
+        "data": source(cell.dataset).digest(),
+        "versions": {name: version(name) for name in tools},
+    }
+    folders = (HERE, Path(data.__file__).parent, *([] if cell.codes is None else [Path(vae.__file__).parent]))
+    return key_of("archive", content, sources=_sources(*folders))
+
+
 def measure(cell: Cell, *, fresh: bool = False) -> dict[str, Any]:
     """The result of a cell: the one on disk if it is of these sources and settings, else a new one."""
-    digest = source(cell.dataset).digest()
-    rivals = Path(__file__).with_name("rivals.py").read_text(encoding="utf-8") if cell.codes is None else ""
-    inputs = {"cell": cell._asdict(), "data": digest, "rivals": rivals}
-    key = key_of("archive", inputs, sources=None if cell.codes is not None else "")
+    key = key_for(cell)
     if not fresh and cell.path.is_file():
         known = json.loads(cell.path.read_text(encoding="utf-8"))
         if known["key"] == key:
@@ -187,9 +210,17 @@ def _ours(cell: Cell) -> dict[str, Any]:
 
 
 def _results() -> list[dict[str, Any]]:
-    return [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted((RESULTS / "archive").glob("*.json"))
-    ]
+    """All cells that are of these sources; what an edit has made stale is left out and named."""
+    found: list[dict[str, Any]] = []
+    for path in sorted((RESULTS / "archive").glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        codes = None if content["codes"] is None else Codes(content["codes"])
+        cell = Cell(content["dataset"], content["bound"], codes, content["seed"], Effort(content["effort"]))
+        if content["key"] == key_for(cell):
+            found.append(content)
+        else:
+            print(f"left out, of other sources ({content['commit']}): {path.stem}", file=sys.stderr)
+    return found
 
 
 def table(results: list[dict[str, Any]]) -> str:

@@ -85,7 +85,8 @@ class CsvFiles:
                 for typer, cells in zip(typers, texts, strict=True):
                     typer.feed(cells)
             # An odd number of quotes, or records over several lines: one that is never closed may be among them.
-            if end.quotes % 2 or (end.quotes and end.lines > self.rows - rows_before + self.dialect.header):
+            records = self.rows - rows_before + self.dialect.header
+            if end.quotes % 2 or (end.quotes and end.lines + (not end.has_line_end) > records):
                 check_quotes(file, self.dialect)
         if not self.rows:
             raise SourceError(f"{self.files[0].path}: has a header but no rows")
@@ -201,7 +202,7 @@ class _Watched(io.RawIOBase):
             end = self._end
             end.bytes += len(block)
             end.quotes += block.count(b'"')
-            end.lines += block.count(b"\n")
+            end.lines += max(block.count(b"\n"), block.count(b"\r"))
             end.quoted_empty = end.quoted_empty or b'\n""' in self._last + block[:2] or b'\n""' in block
             end.has_line_end = block.endswith((b"\n", b"\r"))
             self._last = block[-2:]

@@ -19,6 +19,9 @@ FROZEN = {
 }
 """SHA-256 of each as CSV. A missing archive fails: it is never made anew."""
 
+CODES = {"flights-2000-v1.svae": "8b4e3692c9831ae2c3d9292862e3015f31e2024093bc94e44493edf60e68aab3"}
+"""SHA-256 of the sparse codes of each, row by row."""
+
 
 def test_every_frozen_archive_is_known() -> None:
     assert sorted(path.name for path in FIXTURES.glob("*.svae")) == sorted(FROZEN)
@@ -29,6 +32,9 @@ def test_every_frozen_archive_is_known() -> None:
 def test_a_frozen_archive_reads_as_ever(name: str, tmp_path: Path) -> None:
     with archive.open(FIXTURES / name, threads=1) as opened:
         table = opened.read()
+        codes = opened.codes()
+    assert codes.dtype == "int8"
+    assert hashlib.sha256(codes.tobytes()).hexdigest() == CODES[name]
     write_table(table, Schema.from_arrow(table.schema), tmp_path / "t.csv")
     assert hashlib.sha256((tmp_path / "t.csv").read_bytes()).hexdigest() == FROZEN[name]
 

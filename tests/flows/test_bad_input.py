@@ -59,6 +59,8 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
     "too many fields": (b"a,b\n1,2\n3,4,5\n", "line 3"),
     "duplicate names": (b"a,b,a\n1,2,3\n", "'a'"),
     "an open quote": (b'a,b\n1,5" pipe\n2,"open\n3,x\n4,y\n', "never closed"),
+    "an open quote at the end": (b'a,b\n1,5" pipe\n2,"open\n3,x', "never closed"),
+    "an open quote, returns only": (b'a,b\r1,5" pipe\r2,"open\r3,x\r', "never closed"),
     "not UTF-8": (b"a,b\n1,\xff\xfe\n", "UTF-8"),
 }
 
