@@ -35,7 +35,7 @@ from data.atomic import (
 )
 from data.batches import BATCH_ROWS
 from data.dataset import Dataset, open_dataset, stored_schema
-from data.errors import DataError, SchemaError, SourceError
+from data.errors import DataError, SourceError
 from data.manifest import FORMAT, MANIFEST_NAME, Manifest, Origin, Part
 from data.schema import ColumnStats, Schema
 from data.sources import Source, open_source
@@ -174,7 +174,6 @@ def _write_parts(
         rows = 0
         with _parquet_writer(path, stored) as writer:
             while batch is not None and rows < PART_ROWS:
-                _check_nulls(batch, schema, source.uri)
                 writer.write_batch(batch.cast(stored))
                 content.add(batch)
                 rows += batch.num_rows
@@ -199,15 +198,6 @@ def _parquet_writer(path: Path, schema: pa.Schema) -> Any:
         write_page_index=True,
         write_page_checksum=True,
     )
-
-
-def _check_nulls(batch: pa.RecordBatch, schema: Schema, place: str) -> None:
-    """SchemaError for a null where the schema allows none."""
-    for values, column in zip(batch.columns, schema.columns, strict=True):
-        if values.null_count and not column.nullable:
-            raise SchemaError(
-                f"{place}: column {column.name!r} holds nulls, its schema allows none (nullable: false)"
-            )
 
 
 def _split(rows: int, uri: str, former: Dataset | None) -> Split:

@@ -48,7 +48,8 @@ def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path:
         else:
             from data.arrays import write_arrays
 
-            write_arrays(pa.Table.from_batches(batches, schema=schema.to_arrow()), schema, target, file)
+            arrow = schema.to_arrow()
+            write_arrays(pa.Table.from_batches(_cast(batches, arrow), arrow), schema, target, file)
 
 
 def check_ending(path: Path) -> str:

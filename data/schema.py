@@ -105,12 +105,6 @@ class Column(Frozen):
         metadata.update({key.encode(): value.encode() for key, value in ours.items() if value is not None})
         return field.with_metadata(metadata)
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Column:
-        """A copy with some settings changed; what was cached of the original is not the copy's."""
-        copy = super().model_copy(update=update, deep=deep)
-        vars(copy).pop("field", None)
-        return copy
-
     @classmethod
     def from_arrow(cls, field: pa.Field) -> Column:
         """Inverse of `field`; the kind of a foreign field is inferred from its type."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from data.batches import BATCH_ROWS, rebatch
 from data.dataset import Dataset, open_dataset
 from data.distinct import with_categories
-from data.errors import SourceError
+from data.errors import SchemaError, SourceError
 from data.files import DataFile, find_files, joint_digest
 from data.manifest import MANIFEST_NAME
 from data.schema import Schema
@@ -62,8 +62,10 @@ class Source(ABC):
         """The rows in batches of any size, with the types of `schema`."""
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The rows in batches of exactly `rows`, the last one shorter."""
-        return rebatch(self._read(), self.schema.to_arrow(), rows)
+        """The rows in batches of exactly `rows`, the last one shorter; SchemaError for a null that may not be."""
+        for batch in rebatch(self._read(), self.schema.to_arrow(), rows):
+            self._check_nulls(batch)
+            yield batch
 
     def table(self) -> pa.Table:
         """All rows at once."""
@@ -72,6 +74,13 @@ class Source(ABC):
     def is_unchanged(self) -> bool:
         """Whether nothing has written to the source since it was opened, as far as can be told cheaply."""
         return True
+
+    def _check_nulls(self, batch: pa.RecordBatch) -> None:
+        for values, column in zip(batch.columns, self.schema.columns, strict=True):
+            if values.null_count and not column.nullable:
+                raise SchemaError(
+                    f"{self.uri}: column {column.name!r} holds nulls, its schema allows none (nullable: false)"
+                )
 
 
 class FileContent(Protocol):

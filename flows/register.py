@@ -139,12 +139,21 @@ def _judge(
         champion = registry.champion(version.name)
         if champion and champion.version == version.version:
             return True, Verdict(promote=True, reasons=("it is the champion already",))
+        rival, obstacle = _comparable_champion(registry, champion, challenger, data)
+        judged = _judged_columns(challenger, rival)
         try:
-            mine = _score(challenger, data, archive.ratio, report.numbers)
+            mine = _score(challenger, data, judged, archive.ratio, report.numbers)
+            theirs = _score(rival, data, judged) if rival else None
         except ModelError as error:
             verdict = Verdict(promote=False, reasons=(f"{error}: promote it by hand, or not at all",))
             break
-        theirs, obstacle = _score_champion(registry, champion, challenger, data, say)
+        if champion and theirs:
+            say(
+                "gate: champion is version %d, %.2f bits a row, code score %.3f",
+                champion.version,
+                theirs.bits_per_row,
+                theirs.code_score,
+            )
         if _was_rolled_back(registry, version):
             obstacle = "it was rolled back; only `svae models promote` brings it back"
         verdict = decide(mine, theirs, rows=data.rows, settings=settings, obstacle=obstacle)
@@ -172,12 +181,24 @@ def _was_rolled_back(registry: Registry, version: Version) -> bool:
     return any(ROLLED_BACK in v.tags for v in registry.versions(version.name) if v.digest == version.digest)
 
 
-def _score(trained: TrainedModel, data: Dataset, ratio: float, numbers: dict[str, Any]) -> Score:
+def _judged_columns(challenger: TrainedModel, rival: TrainedModel | None) -> list[str]:
+    """The columns that the codes of both are scored on: those that either codes, so that neither picks its own."""
+    names = {*challenger.layout.plan.names, *(rival.layout.plan.names if rival else ())}
+    return [name for name in challenger.schema.names if name in names]
+
+
+def _score(
+    trained: TrainedModel,
+    data: Dataset,
+    judged: list[str],
+    ratio: float = 0.0,
+    numbers: dict[str, Any] | None = None,
+) -> Score:
     from vae import pipeline
 
-    found = pipeline.score(trained, data.table(), split_of(data))
+    found = pipeline.score(trained, data.table(), split_of(data), judged)
     latents = trained.layout.plan.latents
-    dead = numbers.get("sparsity", {}).get("dead_latents", 0.0)
+    dead = (numbers or {}).get("sparsity", {}).get("dead_latents", 0.0)
     return Score(
         model_bytes=found.model_bytes,
         bits_per_row=found.bits_per_row,
@@ -187,10 +208,10 @@ def _score(trained: TrainedModel, data: Dataset, ratio: float, numbers: dict[str
     )
 
 
-def _score_champion(
-    registry: Registry, champion: Version | None, challenger: TrainedModel, data: Dataset, say: Say
-) -> tuple[Score | None, str | None]:
-    """The champion on the same rows now; or why it cannot be compared."""
+def _comparable_champion(
+    registry: Registry, champion: Version | None, challenger: TrainedModel, data: Dataset
+) -> tuple[TrainedModel | None, str | None]:
+    """The champion's model, if it serves this data at the challenger's bounds; else why it cannot be compared."""
     from flows.reload import model_folder
     from vae import pipeline, store
 
@@ -199,7 +220,6 @@ def _score_champion(
     try:
         trained = store.load(model_folder(registry.download(champion.uri)))
         pipeline.check_table(trained, data.table(rows=(0, 1)), challenger.record["bounds"])
-        score = _score(trained, data, 0.0, {})
     except BoundError as error:
         return (
             None,
@@ -210,10 +230,4 @@ def _score_champion(
             None,
             f"the champion (version {champion.version}) cannot be compared ({error}); promote by hand",
         )
-    say(
-        "gate: champion is version %d, %.2f bits a row, code score %.3f",
-        champion.version,
-        score.bits_per_row,
-        score.code_score,
-    )
-    return score, None
+    return trained, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,8 +213,12 @@ def compress(
     )
 
 
-def score(trained: TrainedModel, table: pa.Table, split: Split) -> Score:
-    """What the gate weighs, on the rows that `split` says are test rows; ModelError where there are none."""
+def score(trained: TrainedModel, table: pa.Table, split: Split, judge: Sequence[str] | None = None) -> Score:
+    """What the gate weighs, on the rows that `split` says are test rows; ModelError where there are none.
+
+    The code is scored on the columns `judge`, by default those that this model codes; so that two models are compared
+    on the same ones.
+    """
     from vae.evaluate import model_bits
     from vae.metrics import code_score, table_quality
 
@@ -242,8 +246,9 @@ def score(trained: TrainedModel, table: pa.Table, split: Split) -> Score:
             bits += 8 * len(columns.pack(held[name]))
     alone = 0.0
     if plan.latents:
-        rebuilt = rows_from_codes(trained, encode_rows(trained, held)).select(plan.names)
-        alone = code_score(table_quality(held.select(plan.names), rebuilt))
+        judged = list(plan.names if judge is None else judge)
+        rebuilt = rows_from_codes(trained, encode_rows(trained, held)).select(judged)
+        alone = code_score(table_quality(held.select(judged), rebuilt))
     return Score(_format_bytes(trained), bits / len(rows), alone, len(rows))
 
 

@@ -236,12 +236,11 @@ def test_nulls_where_the_schema_allows_none(tmp_path):
         schema=Schema(columns=(Column(name="a", kind=Kind.integer, nullable=False),)),
     )
 
-    with pytest.raises(SchemaError) as error:
-        ingest(table, tmp_path / "out")
-
-    assert (
-        str(error.value) == "memory:table: column 'a' holds nulls, its schema allows none (nullable: false)"
-    )
+    for read in (table.table, lambda: ingest(table, tmp_path / "out")):
+        with pytest.raises(SchemaError) as error:
+            read()
+        told = "memory:table: column 'a' holds nulls, its schema allows none (nullable: false)"
+        assert str(error.value) == told
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, csv):

@@ -594,3 +594,11 @@ def test_long_whole_numbers_that_a_float_holds_are_kept(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"id":9007199254740992000}\n{"id":0.5}\n')
     assert open_source(str(path)).table()["id"].to_pylist() == [9007199254740992000.0, 0.5]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "npz", "npy", "jsonl"])
+def test_rows_are_written_whatever_their_schema_says_of_nulls(tmp_path, ending):
+    strict = pa.schema([pa.field("a", pa.int64(), nullable=False), pa.field("b", pa.float64())])
+    table = pa.table({"a": [1, 2], "b": [0.5, 1.5]})
+    write_table(table, Schema.from_arrow(strict), tmp_path / f"t.{ending}")
+    assert open_source(tmp_path / f"t.{ending}").table().to_pydict() == table.to_pydict()

@@ -115,6 +115,18 @@ def test_the_score_counts_what_an_archive_pays(trained, split):
     assert 0 <= found.code_score <= 1
 
 
+def test_two_models_are_scored_on_the_columns_that_either_codes(trained, split):
+    names = trained.layout.plan.names
+    own, derived = score(trained, table(), split), score(trained, table(), split, ["twice"])
+    assert "twice" not in names
+    assert derived.code_score > 0  # computed from a column that is coded
+    both = score(trained, table(), split, [*names, "twice"])
+    assert both.code_score == pytest.approx(
+        (own.code_score * len(names) + derived.code_score) / (len(names) + 1)
+    )
+    assert both.bits_per_row == own.bits_per_row
+
+
 def test_a_relation_that_no_longer_holds_costs_its_exceptions(trained, split):
     holds = score(trained, table(), split)
     broken = table()
