@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.ingest import Dataset, ingest
-from flows.reload import Card, load, pack, wire_in
+from flows.registry import Registry
+from flows.reload import Card, load, pack, verify_reload, wire_in
+from flows.settings import load_tracking
+from flows.tracking import Store
+from flows.versions import DIGEST
 from vae import codes, pipeline, store
 from vae.frames import Wire, frame_of
 from vae.settings import ModelSettings, TrainSettings
@@ -172,6 +178,40 @@ def test_our_own_parts(served: Any, model: Path, dataset: Dataset) -> None:
     part = min(dataset.path.rglob("*.parquet"))
     found = served.predict(served.unwrap_python_model().conform(pd.read_parquet(part)))
     assert pa.Table.from_pandas(found, preserve_index=False).to_pylist() == codes_of(model, dataset.table())
+
+
+def test_readme(
+    home: Path,
+    packed: Path,
+    model: Path,
+    dataset: Dataset,
+    flights: Path,
+    start_python: Callable[..., Any],
+    finish_python: Callable[..., list[str]],
+) -> None:
+    """What the README says of frames runs as it stands there, beside a store that has a champion."""
+    registry = Registry(Store(load_tracking(home)))
+    run = registry.store.start_run("readme", params={}, tags={})
+    version = registry.register("flights", run_id=run, folder=packed, tags={DIGEST: store.load(model).digest})
+    registry.promote(version, "first", verify=lambda version: verify_reload(registry, version))
+    (home / "exports").mkdir()
+    shutil.copy(flights, home / "exports" / "new.csv")
+    shutil.copytree(dataset.path, home / "svae-runs" / "flights" / "dataset")
+    (snippet,) = (
+        text
+        for text in re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+        if "mlflow" in text
+    )
+    shown = """
+found = [codes.to_dict("records"), codes_of_part.to_dict("records"), list(rows)]
+print(json.dumps(found, default=lambda values: values.tolist()))
+"""
+    code = f"import json, os, sys; os.chdir(sys.argv[1])\n{snippet}{shown}"
+    (out,) = finish_python(start_python(code, home))
+    some, whole, names = json.loads(out.splitlines()[-1])
+    assert some == codes_of(model, dataset.table(rows=slice(0, 500)))
+    assert whole == codes_of(model, dataset.table())
+    assert names == dataset.schema.names
 
 
 def test_columns_that_are_missing_or_of_another_kind(
