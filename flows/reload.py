@@ -21,8 +21,8 @@ from data.manifest import MANIFEST_NAME, Manifest
 from flows import provenance, signature
 from flows.cache import SOURCES
 from flows.registry import Registry
-from flows.signature import Wire
 from flows.versions import Version
+from vae.frames import Wire, frame_of
 from vae.settings import Settings
 
 CHECK_ROWS = 64
@@ -128,7 +128,7 @@ def verify_reload(registry: Registry, version: Version) -> None:
         try:
             rows, expected = pq.read_table(card / ROWS_NAME), pq.read_table(card / CODES_NAME)
             with _own_path():
-                found = load(folder).predict(signature.frame_of(rows, wire_in(folder)))
+                found = load(folder).predict(frame_of(rows, wire_in(folder)))
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ModelError(

@@ -1,10 +1,11 @@
-"""The signature of a registered model, built by hand from our schema, and frames in its shape.
+"""The signature of a registered model, built by hand from our schema.
 
 MLflow's inferred signatures refuse timestamps with a zone, and make a column required if the sample had no null. So:
 nullable columns are optional; nullable integers are `double`, since pandas has no other spelling of a missing integer
 that JSON and MLflow both pass on, and text where a value may lie beyond 2^53; timestamps with a zone, dates and
-decimals are ISO text; plain timestamps are `datetime`. A column counts as nullable if its schema allows nulls and the
-dataset, all of it, has some.
+decimals are ISO text; plain timestamps are `datetime`, text where a value lies outside what nanoseconds can say. A
+column counts as nullable if its schema allows nulls and the dataset, all of it, has some. `vae.frames` brings frames
+into these types.
 """
 
 from __future__ import annotations
@@ -14,26 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from data.schema import Column, ColumnStats, Kind, Schema
-from vae.settings import Settings
+from vae.frames import EXACT_IN_DOUBLE, Wire
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow.models import ModelSignature
 
-EXACT_IN_DOUBLE = 2**53
 OUTPUT = "output"
 """Name of the parameter that chooses between `codes` and `reconstructions`."""
-
-
-class Wire(Settings):
-    """How a column travels to a served model."""
-
-    type: str
-    """Name of an MLflow type, `array:` before it for fixed-size arrays."""
-    optional: bool = False
-    """Whether the column may be left out, and its values be null."""
-    nan: bool = False
-    """Whether NaN is a value of its own; else it is how pandas spells null."""
 
 
 def wire_of(schema: Schema, stats: dict[str, ColumnStats]) -> dict[str, Wire]:
@@ -62,7 +50,7 @@ def _wire_type(column: Column, stats: ColumnStats | None, nullable: bool) -> str
     if pa.types.is_floating(kind):
         return "double"
     if pa.types.is_timestamp(kind) and kind.tz is None:
-        return "datetime"
+        return "string" if _beyond_nanoseconds(kind, stats) else "datetime"
     is_time = pa.types.is_temporal(kind) and not pa.types.is_duration(kind)
     is_text = column.kind in (Kind.categorical, Kind.text) or pa.types.is_decimal(kind)
     return "string" if is_time or is_text else None
@@ -71,6 +59,14 @@ def _wire_type(column: Column, stats: ColumnStats | None, nullable: bool) -> str
 def _beyond(stats: ColumnStats | None) -> bool:
     return stats is not None and any(
         isinstance(value, int) and abs(value) > EXACT_IN_DOUBLE for value in (stats.min, stats.max)
+    )
+
+
+def _beyond_nanoseconds(kind: pa.TimestampType, stats: ColumnStats | None) -> bool:
+    """Whether a time is outside 1677 to 2262, which is all that MLflow's `datetime` holds."""
+    most = 2**63 // {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[kind.unit]
+    return stats is not None and any(
+        isinstance(value, int) and abs(value) >= most for value in (stats.min, stats.max)
     )
 
 
@@ -91,32 +87,3 @@ def build_signature(wire: dict[str, Wire]) -> ModelSignature:
     return ModelSignature(
         inputs=Inputs(inputs), params=ParamSchema([ParamSpec(OUTPUT, DataType.string, default="codes")])
     )
-
-
-def frame_of(table: pa.Table, wire: dict[str, Wire]) -> pd.DataFrame:
-    """A table as the frame that the signature asks for."""
-    import pandas as pd
-
-    return pd.DataFrame({name: _wire_series(table.column(name), way.type) for name, way in wire.items()})
-
-
-def _wire_series(column: pa.ChunkedArray, kind: str) -> pd.Series:
-    import pandas as pd
-
-    if kind == "double":
-        return pd.Series(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype="float64")
-    if kind == "string":
-        return pd.Series([_iso(value) for value in column.to_pylist()], dtype=object)
-    if kind == "long":
-        return pd.Series(column.to_numpy(zero_copy_only=False), dtype="int64")
-    if kind == "datetime":
-        return pd.Series(column.cast(pa.timestamp("ns"), safe=False).to_numpy(zero_copy_only=False))
-    if kind == "boolean" and column.null_count == 0:
-        return pd.Series(column.to_numpy(zero_copy_only=False), dtype=bool)
-    return pd.Series(column.to_pylist(), dtype=object)
-
-
-def _iso(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

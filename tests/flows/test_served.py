@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,21 +13,23 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data.ingest import Dataset, ingest
-from data.schema import ColumnStats, Schema
-from flows.reload import Card, load, pack, wire_in
-from flows.signature import Wire, build_signature, frame_of, wire_of
+from flows.registry import Registry
+from flows.reload import Card, load, pack, verify_reload, wire_in
+from flows.settings import load_tracking
+from flows.tracking import Store
+from flows.versions import DIGEST
 from vae import codes, pipeline, store
+from vae.frames import Wire, frame_of
 from vae.settings import ModelSettings, TrainSettings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -143,61 +145,98 @@ def test_a_wrong_cell_is_named(served: Any, dataset: Dataset, wire: dict[str, Wi
         served.predict(frame)
 
 
-KINDS = pa.table({
-    "small": pa.array([1, 2, None], pa.int32()),
-    "wide": pa.array([2**60 + 1, None, -(2**55)], pa.int64()),
-    "unsigned": pa.array([2**64 - 1, 0, 1], pa.uint64()),
-    "flag": pa.array([True, None, False]),
-    "sure": pa.array([True, True, False]),
-    "double": pa.array([1.5, None, -0.0]),
-    "nans": pa.array([1.5, float("nan"), 2.0]),
-    "plain": pa.array([1_600_000_000_123_456, None, -1], pa.timestamp("us")),
-    "zoned": pa.array([dt.datetime(2020, 1, 1, tzinfo=dt.UTC)] * 2 + [None], pa.timestamp("ms", "Europe/Paris")),
-    "day": pa.array([dt.date(2020, 1, 1), None, dt.date(1969, 1, 1)]),
-    "money": pa.array([decimal.Decimal("1.10"), None, decimal.Decimal("-3.00")], pa.decimal128(9, 2)),
-    "text": pa.array(["a", None, ""]),
-    "vector": pa.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], pa.list_(pa.float64(), 2)),
-    "bytes": pa.array([b"x", b"y", b"z"]),
-})  # fmt: skip
+def as_read(source: Path) -> dict[str, tuple[pd.DataFrame, int]]:
+    """The first rows as pandas reads them, in the ways that people do; and how many."""
+    whole = pd.read_csv(source)
+    masked = pd.read_csv(source, nrows=900, dtype_backend="numpy_nullable", parse_dates=["time_hour"])
+    parquet = source.with_name("rows.parquet")
+    masked.to_parquet(parquet)
+    return {
+        "few, so that columns have no nulls": (pd.read_csv(source, nrows=500), 500),
+        "slice": (whole[500:1500], 1000),
+        "parsed times": (pd.read_csv(source, nrows=500, parse_dates=["time_hour"]), 500),
+        "masked": (masked, 900),
+        "arrow": (pd.read_csv(source, nrows=900, dtype_backend="pyarrow"), 900),
+        "written and read": (pd.read_parquet(parquet), 900),
+        "narrow": (pd.read_csv(source, nrows=500).astype({"year": "int16", "dep_time": "float32"}), 500),
+        "objects": (pd.read_csv(source, nrows=500, parse_dates=["time_hour"]).astype(object), 500),
+        "categories": (pd.read_csv(source, nrows=500).astype({"carrier": "category", "hour": "category"}), 500),
+        "texts": (pd.read_csv(source, nrows=500, dtype=str), 500),
+    }  # fmt: skip
 
 
-def test_every_kind_travels_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlflow.models.utils import _enforce_schema
+def test_frames_as_pandas_reads_them(served: Any, model: Path, dataset: Dataset, flights: Path) -> None:
+    conform = served.unwrap_python_model().conform
+    for name, (frame, rows) in as_read(flights).items():
+        table = dataset.table(rows=slice(500, 1500) if name == "slice" else slice(0, rows))
+        for found in (served.predict(conform(frame)), served.unwrap_python_model().predict(None, frame)):
+            got = pa.Table.from_pandas(found, preserve_index=False).to_pylist()
+            assert got == codes_of(model, table), name
 
-    from flows.served import table_of
 
-    schema = Schema.from_arrow(KINDS.schema)
-    stats = {
-        name: ColumnStats(nulls=KINDS[name].null_count, nans=1 if name == "nans" else 0)
-        for name in KINDS.column_names
-    }
-    stats["wide"] = ColumnStats(nulls=1, min=-(2**55), max=2**60 + 1)
-    wire = wire_of(schema, stats)
-    assert {name: way.type for name, way in wire.items()} == {
-        "small": "double",
-        "wide": "string",
-        "unsigned": "string",
-        "flag": "boolean",
-        "sure": "boolean",
-        "double": "double",
-        "nans": "double",
-        "plain": "datetime",
-        "zoned": "string",
-        "day": "string",
-        "money": "string",
-        "text": "string",
-        "vector": "array:double",
-    }
-    assert [name for name, way in wire.items() if way.nan] == ["nans"]
-    frame = _enforce_schema(frame_of(KINDS, wire), build_signature(wire).inputs)
-    found = table_of(frame, KINDS.schema, {name: way.model_dump() for name, way in wire.items()})
-    for name in wire:
-        left, right = KINDS[name].combine_chunks(), found[name].combine_chunks()
-        if name == "nans":
-            assert np.isnan(right[1].as_py())
-            left, right = left.take([0, 2]), right.take([0, 2])
-        assert left.equals(right), name
-    assert found["bytes"].null_count == 3
+def test_our_own_parts(served: Any, model: Path, dataset: Dataset) -> None:
+    part = min(dataset.path.rglob("*.parquet"))
+    found = served.predict(served.unwrap_python_model().conform(pd.read_parquet(part)))
+    assert pa.Table.from_pandas(found, preserve_index=False).to_pylist() == codes_of(model, dataset.table())
+
+
+def test_readme(
+    home: Path,
+    packed: Path,
+    model: Path,
+    dataset: Dataset,
+    flights: Path,
+    start_python: Callable[..., Any],
+    finish_python: Callable[..., list[str]],
+) -> None:
+    """What the README says of frames runs as it stands there, beside a store that has a champion."""
+    registry = Registry(Store(load_tracking(home)))
+    run = registry.store.start_run("readme", params={}, tags={})
+    version = registry.register("flights", run_id=run, folder=packed, tags={DIGEST: store.load(model).digest})
+    registry.promote(version, "first", verify=lambda version: verify_reload(registry, version))
+    (home / "exports").mkdir()
+    shutil.copy(flights, home / "exports" / "new.csv")
+    shutil.copytree(dataset.path, home / "svae-runs" / "flights" / "dataset")
+    (snippet,) = (
+        text
+        for text in re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+        if "mlflow" in text
+    )
+    shown = """
+found = [codes.to_dict("records"), codes_of_part.to_dict("records"), list(rows)]
+print(json.dumps(found, default=lambda values: values.tolist()))
+"""
+    code = f"import json, os, sys; os.chdir(sys.argv[1])\n{snippet}{shown}"
+    (out,) = finish_python(start_python(code, home))
+    some, whole, names = json.loads(out.splitlines()[-1])
+    assert some == codes_of(model, dataset.table(rows=slice(0, 500)))
+    assert whole == codes_of(model, dataset.table())
+    assert names == dataset.schema.names
+
+
+def test_columns_that_are_missing_or_of_another_kind(
+    served: Any, model: Path, dataset: Dataset, flights: Path
+) -> None:
+    frame = pd.read_csv(flights, nrows=50)
+    conform = served.unwrap_python_model().conform
+    with pytest.raises(
+        ValueError, match="column 'year' is missing; only those that had nulls in training may"
+    ):
+        conform(frame.drop(columns="year"))
+    with pytest.raises(ValueError, match="column 'year': a value is missing, and in training none ever was"):
+        conform(frame.assign(year=frame["year"].where(frame.index != 3)))
+    with pytest.raises(ValueError, match="column 'carrier': has numbers .* read it as text"):
+        conform(frame.assign(carrier=1))
+    assert (
+        not conform(frame.drop(columns="air_time"))
+        .columns.symmetric_difference(frame.columns.drop("air_time"))
+        .size
+    )
+    absent = dataset.table(rows=slice(0, 50))
+    place = absent.schema.get_field_index("air_time")
+    absent = absent.set_column(place, absent.schema.field(place), pa.nulls(50, pa.int64()))
+    found = served.predict(conform(frame.drop(columns="air_time")))
+    assert pa.Table.from_pandas(found, preserve_index=False).to_pylist() == codes_of(model, absent)
 
 
 @pytest.fixture
@@ -252,11 +291,14 @@ def post(url: str, frame: pd.DataFrame, **more: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_served_model_gives_the_same_codes(
-    server: str, model: Path, dataset: Dataset, wire: dict[str, Wire]
+    server: str, model: Path, dataset: Dataset, wire: dict[str, Wire], flights: Path
 ) -> None:
     for table in (dataset.table(rows=slice(0, 1000)), with_nulls(dataset.table(), wire)):
         assert post(server, frame_of(table, wire)) == codes_of(model, table)
     table = dataset.table(rows=slice(0, 20))
+    for name in ("few, so that columns have no nulls", "parsed times", "masked"):
+        frame, rows = as_read(flights)[name]
+        assert post(server, frame) == codes_of(model, dataset.table(rows=slice(0, rows))), name
     rebuilt = post(server, frame_of(table, wire), params={"output": "reconstructions"})
     assert set(rebuilt[0]) == set(table.column_names)
 
