@@ -198,7 +198,8 @@ def _score_champion(
         return None, None
     try:
         trained = store.load(model_folder(registry.download(champion.uri)))
-        pipeline.check_table(trained, data.table(rows=(0, 1)), challenger.record["bounds"])
+        pipeline.check_table(trained, data.table(rows=(0, 1)))
+        pipeline.check_same_bounds(trained, challenger.record["bounds"])
         score = _score(trained, data, 0.0, {})
     except BoundError as error:
         return (
