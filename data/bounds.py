@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from pydantic import Field
 
 from data.errors import BoundError
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 BOUND_DISTINCT = 64
 """`*=...` bounds integer columns with more distinct values than this."""
+MAX_WHOLE = 1 << 62
+"""Wider bounds of integers are all the same: none that large is on a grid."""
 
 
 class Bound(Frozen):
@@ -66,7 +70,7 @@ def resolve_bounds(
         name, equals, text = spec.rpartition("=")
         if not equals:
             raise BoundError(
-                f"bound {spec!r}: must read COLUMN=WIDTH, such as 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'"
+                f"bound {spec!r}: must read COLUMN=WIDTH, such as 'dep_delay=5', 'air_time=1%' or '*=0.5%'"
             )
         try:
             bound = parse_bound(text)
@@ -82,6 +86,31 @@ def resolve_bounds(
             raise BoundError(f"bound {spec!r}: there is no column {name!r}; {listed(schema.names)}")
     widths = {name: _absolute(schema.column(name), bound, stats[name]) for name, bound in wanted.items()}
     return {name: width for name, width in widths.items() if width > 0}
+
+
+def effective_bound(width: float, kind: pa.DataType) -> float:
+    """What is left of a width on a column's grid: integers and times, which stay whole, can differ by whole steps only.
+
+    >>> effective_bound(1.7, pa.float64()), effective_bound(1.7, pa.int16()), effective_bound(0.5, pa.timestamp("s"))
+    (1.7, 1.0, 0.0)
+    """
+    return float(width) if pa.types.is_floating(kind) else float(math.floor(min(width, MAX_WHOLE)))
+
+
+def kept_exact(widths: Mapping[str, float], schema: Schema) -> list[str]:
+    """What to tell whoever set bounds that allow no error at all; a line for whole numbers, and one for timestamps."""
+    idle = [n for n, width in widths.items() if width > 0 == effective_bound(width, schema.column(n).type)]
+    times = [name for name in idle if schema.column(name).kind is Kind.timestamp]
+    numbers = [name for name in idle if name not in times]
+    lines: list[str] = []
+    for names, what in ((numbers, "whole numbers"), (times, "timestamps")):
+        if names:
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            unit = " of their unit" if names is times else ""
+            lines.append(
+                f"bound {widths[names[0]]:g} for column {names[0]!r}{more}: {what} are kept exact below 1{unit}"
+            )
+    return lines
 
 
 def _is_starred(column: Column, stats: ColumnStats) -> bool:

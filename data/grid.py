@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from data.bounds import effective_bound
 from data.errors import BoundError, DamagedError
 from data.stored import (
     Mask,
@@ -280,7 +281,8 @@ def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
     present = numbers[~missing]
     if numbers.dtype.kind == "f":
         return _fit_floats(name, present[np.isfinite(present)], bound) or opaque
-    return _fit_integers(name, present, bound, clock=pa.types.is_integer(kind)) or opaque
+    width = effective_bound(bound, kind)
+    return _fit_integers(name, present, width, clock=pa.types.is_integer(kind)) or opaque
 
 
 def _fit_names(name: str, array: pa.Array) -> ColumnGrid | None:
@@ -306,7 +308,6 @@ def _fit_integers(name: str, values: Numbers, bound: float, *, clock: bool) -> C
         return None
     if bound == 0 and step == 1 and abs(low) < MAX_SPAN and abs(high) < MAX_SPAN:
         return ColumnGrid(name=name, kind="number", scale="step", low=low, high=high)
-    bound = float(int(min(bound, MAX_STORED)))
     return ColumnGrid(name=name, kind="number", scale="step", high=top, offset=low, step=step, bound=bound)
 
 

@@ -3,7 +3,7 @@
 A `Schema` is made from Arrow (`Schema.from_arrow`), by typing a text source, or from a YAML file::
 
     columns:
-      - {name: dep_delay, kind: integer, bound: 0.5}
+      - {name: dep_delay, kind: integer, bound: 5}
       - {name: time_hour, kind: timestamp, text_format: "%Y-%m-%dT%H:%M:%SZ"}
     csv: {delimiter: ";"}
 

@@ -22,7 +22,7 @@ from flows.cli_options import (
     quiet_failures,
     training_progress,
 )
-from flows.console import Advance, Output, key_values, progress
+from flows.console import Advance, Output, key_values, note, progress
 from flows.console import table as show_table
 from vae.settings import Codes, Effort
 
@@ -78,7 +78,7 @@ def compress(
 
         with progress("compress") as advance:
             table, known, facts = files.read_source(open_source(source, _schema_file(schema)))
-            bounds = files.absolute_bounds(bound or [], table, known)
+            bounds = files.absolute_bounds(bound or [], table, known, note)
             trained = files.load_model(model, None, config) if model else None
             report = pipeline.compress(
                 table,
@@ -299,7 +299,7 @@ def _each_takes_no(**options: object) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """The commands of this module."""
-    app.command(epilog="Example: svae compress sample:flights -o flights.svae --bound 'dep_delay=0.5'")(
+    app.command(epilog="Example: svae compress sample:flights -o flights.svae --bound 'dep_delay=5'")(
         compress
     )
     app.command(

@@ -23,7 +23,7 @@ from flows.cli_options import (
     need_pipeline,
     training_progress,
 )
-from flows.console import Advance, Output, progress
+from flows.console import Advance, Output, note, progress
 from vae.settings import Codes, Effort, Family
 
 if TYPE_CHECKING:
@@ -77,20 +77,23 @@ def train(
     """A model on disk, of the training rows of a dataset."""
     need_pipeline()
     with Output(as_json) as output:
-        from data.bounds import resolve_bounds
+        from data.bounds import kept_exact, resolve_bounds
         from flows.work import split_of
         from vae import pipeline
         from vae import train as training
         from vae.settings import ModelSettings, TrainSettings
 
         with _opened_dataset(dataset) as data:
+            widths = resolve_bounds(bound or [], data.schema, data.stats)
+            for line in kept_exact(widths, data.schema):
+                note(line)
             if not resume:
                 training.forget(out)
             with progress("train") as advance:
                 trained = pipeline.fit(
                     data.table(),
                     data.schema,
-                    bounds=resolve_bounds(bound or [], data.schema, data.stats),
+                    bounds=widths,
                     model=ModelSettings(codes=codes, family=family),
                     training=TrainSettings(effort=effort, seed=seed, steps=steps),
                     split=split_of(data),

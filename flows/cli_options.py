@@ -28,7 +28,7 @@ Bounds = Annotated[
     typer.Option(
         "--bound",
         metavar="SPEC",
-        help="Largest error: 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'.",
+        help="Largest error: 'dep_delay=5', 'air_time=1%' or '*=0.5%'.",
     ),
 ]
 Steps = Annotated[

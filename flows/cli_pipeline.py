@@ -29,7 +29,7 @@ def run(
     codes: Annotated[Codes | None, typer.Option(help="How much the code carries.")] = None,
     bound: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="Error bound, such as 'dep_delay=0.5' or '*=0.5%'."),
+        typer.Option(metavar="SPEC", help="Error bound, such as 'dep_delay=5' or '*=0.5%'."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for what is made; default: svae-runs/NAME.")

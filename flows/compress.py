@@ -95,7 +95,7 @@ def compress_file(job: FileJob) -> FileDone:
     from flows import files
 
     inputs = {"model": job.model_digest, "settings": job.settings.model_dump(exclude={"model"})}
-    return _made_once(job, inputs, lambda: files.compress(job))
+    return _made_once(job, inputs, lambda: files.compress(job, get_run_logger().info))
 
 
 @task(task_run_name="decompress-{job.source.name}", **file_task)

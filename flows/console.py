@@ -107,6 +107,11 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def note(text: str) -> None:
+    """What the user should know although all is well: a line on standard error."""
+    errors.print(f"note: {text}", markup=False)
+
+
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Advance]:
     """A bar on a terminal; a line every ten seconds, and at the end of each part, elsewhere."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,24 +68,33 @@ def read_source(source: Source) -> tuple[pa.Table, Schema, dict[str, Any]]:
     return table, source.schema, {"source_bytes": source.source_bytes, "stored_bytes": source.stored_bytes}
 
 
-def absolute_bounds(specs: list[str] | tuple[str, ...], table: pa.Table, schema: Schema) -> dict[str, float]:
-    """Absolute widths of the columns that may lose precision."""
-    from data.bounds import resolve_bounds
+def absolute_bounds(
+    specs: list[str] | tuple[str, ...], table: pa.Table, schema: Schema, say: Callable[[str], None]
+) -> dict[str, float] | None:
+    """Absolute widths of the columns that may lose precision; None where nothing is said of any column.
+
+    `say` is told of bounds that allow no error.
+    """
+    from data.bounds import kept_exact, resolve_bounds
     from data.statistics import table_stats
 
-    wanted = [column.name for column in schema.columns if column.bound is not None]
-    return resolve_bounds(specs, schema, table_stats(table)) if specs or wanted else {}
+    if not specs and all(column.bound is None for column in schema.columns):
+        return None
+    widths = resolve_bounds(specs, schema, table_stats(table))
+    for line in kept_exact(widths, schema):
+        say(line)
+    return widths
 
 
-def compress(job: FileJob) -> FileDone:
-    """One archive of a folder job."""
+def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
+    """One archive of a folder job; `say` is told what its user should know."""
     from data.sources import open_source
     from flows.compress import FileDone
     from vae import pipeline, store
 
     table, schema, facts = read_source(open_source(job.source))
     settings = job.settings
-    bounds = absolute_bounds(settings.bounds, table, schema)
+    bounds = absolute_bounds(settings.bounds, table, schema, lambda line: say(f"{job.source.name}: {line}"))
     report = pipeline.compress(
         table,
         job.target,

@@ -26,7 +26,7 @@ class RetrainSettings(Settings):
     train: TrainSettings = TrainSettings()
     """How it is trained."""
     bounds: tuple[str, ...] = Field(default=(), max_length=1000)
-    """Error bounds, `COLUMN=WIDTH` each (`dep_delay=0.5`, `air_time=1%`, `*=0.5%`); later ones win, none is exact."""
+    """Error bounds, `COLUMN=WIDTH` each (`dep_delay=5`, `air_time=1%`, `*=0.5%`); later ones win, none is exact."""
     data_gate: DataGate = DataGate()
     """What the data must satisfy before training."""
     allow_schema_change: bool = False
@@ -53,7 +53,7 @@ class FolderSettings(Settings):
     train: TrainSettings = TrainSettings()
     """How they are trained."""
     bounds: tuple[str, ...] = Field(default=(), max_length=1000)
-    """Error bounds, as for a retraining."""
+    """Error bounds, as for a retraining; with a model, none takes its own, and columns that none names are exact."""
     rivals: bool = False
     """Whether each archive also stores what other coders would need."""
 

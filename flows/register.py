@@ -219,7 +219,8 @@ def _comparable_champion(
         return None, None
     try:
         trained = store.load(model_folder(registry.download(champion.uri)))
-        pipeline.check_table(trained, data.table(rows=(0, 1)), challenger.record["bounds"])
+        pipeline.check_table(trained, data.table(rows=(0, 1)))
+        pipeline.check_same_bounds(trained, challenger.record["bounds"])
     except BoundError as error:
         return (
             None,

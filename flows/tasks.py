@@ -123,7 +123,7 @@ def ingest(job: Job) -> Ingested:
 @shell(hours=1, **outside)
 def validate(job: Job, dataset: Ingested) -> Checked:
     """Stop before training if the data is not what the champion's was."""
-    findings, checked = work.check(job, dataset)
+    findings, checked = work.check(job, dataset, get_run_logger().info)
     rows = [finding._asdict() for finding in findings]
     create_table_artifact(rows, key="data-gate", description=f"Checks of {job.name} before training")
     failed = [finding for finding in findings if not finding.passed]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data import gate as data_gate
-from data.bounds import resolve_bounds
+from data.bounds import kept_exact, resolve_bounds
 from data.dataset import Dataset
 from data.ingest import open_dataset
 from data.manifest import Manifest
@@ -49,7 +49,7 @@ def ingest(job: Job, advance: Advance) -> Ingested:
     return Ingested(path=dataset.path, digest=dataset.manifest.digest, rows=dataset.rows)
 
 
-def check(job: Job, dataset: Ingested) -> tuple[list[data_gate.Finding], Checked]:
+def check(job: Job, dataset: Ingested, say: Say) -> tuple[list[data_gate.Finding], Checked]:
     """The data gate against what the champion was trained on, and the error bounds to train for.
 
     A bound in percent is of the range of the data that it was first resolved on: as long as the champion was trained
@@ -71,6 +71,8 @@ def check(job: Job, dataset: Ingested) -> tuple[list[data_gate.Finding], Checked
         specs, known = bounds_of(folder)
         if specs == settings.bounds and known.keys() == widths.keys():
             widths = known
+    for line in kept_exact(widths, data.schema):
+        say("%s", line)
     return found, Checked(bounds=widths)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data.bounds import effective_bound
 from data.errors import BoundError, ModelError
 from data.grid import Coded, TableGrid
+from data.kinds import listed
 from data.schema import Schema
 from vae import train
 from vae.codec import archive, blocks, columns, structure
@@ -133,8 +135,8 @@ def integer_model(trained: TrainedModel) -> IntegerModel:
     return IntegerModel(trained.layout.plan, trained.module.stencil.integers())
 
 
-def check_table(trained: TrainedModel, table: pa.Table, bounds: Mapping[str, float] | None = None) -> None:
-    """Raises ModelError where the table's columns are not the model's, BoundError where the bounds are not."""
+def check_table(trained: TrainedModel, table: pa.Table) -> None:
+    """Raises ModelError where the table's columns are not the model's."""
     have, want = table.column_names, trained.schema.names
     if have != want:
         lacking = [name for name in want if name not in have]
@@ -154,15 +156,42 @@ def check_table(trained: TrainedModel, table: pa.Table, bounds: Mapping[str, flo
                 f"the model is for another schema: column {field.name!r} is {field.type}, not {mine.type}; "
                 "train a model for it, or name its type in a schema file"
             )
-    if bounds is not None:
-        grids = {c.name: c for c in trained.grid.columns}
-        for name in grids:
-            asked, given = bounds.get(name, 0.0), float(trained.record.get("bounds", {}).get(name, 0.0))
-            if not math.isclose(asked, given, rel_tol=1e-12):
-                raise BoundError(
-                    f"bound {asked:g} for column {name!r}: the model was trained with {given:g}; "
-                    f"ask for --bound '{name}={given!r}', or compress without --model"
-                )
+
+
+def own_bounds(trained: TrainedModel) -> dict[str, float]:
+    """The error that the model's archives keep to, of each column that need not be exact; absolute."""
+    return _on_grid(trained, trained.record.get("bounds", {}))
+
+
+def check_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> None:
+    """Raises BoundError where the model keeps less than is asked; one that keeps more serves as well."""
+    own, asked = own_bounds(trained), _on_grid(trained, bounds)
+    for name, width in own.items():
+        if asked.get(name, 0.0) < width:
+            raise BoundError(
+                f"bound {bounds.get(name, 0.0):.9g} for column {name!r}: the model keeps it within {width:.9g} only; "
+                f"ask for --bound '{name}={width!r}' or more, give no --bound at all for the model's own, "
+                "or compress without --model"
+            )
+
+
+def check_same_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> None:
+    """Raises BoundError where the model is for other bounds, tighter or wider: bits a row do not compare then."""
+    own, asked = own_bounds(trained), _on_grid(trained, bounds)
+    for name in trained.schema.names:
+        have, want = own.get(name, 0.0), asked.get(name, 0.0)
+        if not math.isclose(have, want, rel_tol=1e-12):
+            raise BoundError(f"bound {want:g} for column {name!r}: the model was trained with {have:g}")
+
+
+def _on_grid(trained: TrainedModel, bounds: Mapping[str, float]) -> dict[str, float]:
+    """Widths as the grids have them, without those that allow no error."""
+    names = trained.schema.names
+    for name in bounds:
+        if name not in names:
+            raise BoundError(f"there is no column {name!r} to bound; {listed(names)}")
+    widths = {name: effective_bound(w, trained.schema.column(name).type) for name, w in bounds.items()}
+    return {name: width for name, width in widths.items() if width > 0}
 
 
 def compress(
@@ -180,19 +209,22 @@ def compress(
 ) -> archive.ArchiveReport:
     """Write the verified archive of a table; without `model`, train one for this very table.
 
-    `bounds` are absolute widths by column, 0 or absent is exact; None takes those of `model`. `facts` (source_bytes,
-    stored_bytes) enter the report. The model is left out where the archive is smaller without it.
+    `bounds` are absolute widths by column, 0 or absent is exact; None takes those of `model`. A `model` keeps its own,
+    which may be tighter than asked. `facts` (source_bytes, stored_bytes) enter the report. The model is left out where
+    the archive is smaller without it.
 
     Raises:
         ModelError: The model is for another schema.
-        BoundError: The model is for other bounds.
+        BoundError: The model keeps a column less exactly than asked.
     """
     began = time.perf_counter()
     if model is None:
         model = _fit_or_none(table, bounds, settings, training, on_progress)
         facts = {"train_seconds": time.perf_counter() - began, **(facts or {})}
     else:
-        check_table(model, table, bounds)
+        check_table(model, table)
+        if bounds is not None:
+            check_bounds(model, bounds)
 
     if model is None:
         return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
@@ -200,7 +232,7 @@ def compress(
     return archive.write(
         table,
         path,
-        bounds=bounds if bounds is not None else model.record.get("bounds", {}),
+        bounds=own_bounds(model),
         grid=model.grid,
         derived=model.layout.derived,
         model=integer_model(model),

@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from data.bounds import effective_bound
 from data.errors import BoundError, DamagedError
 from data.grid import MAX_SPAN, MAX_SYMBOL, ColumnGrid, State, TableGrid, fit_column
 from data.stored import is_numeric, offenders, stored_numbers
@@ -336,6 +337,21 @@ def test_whole_numbers_stay_whole_within_a_fractional_bound() -> None:
     grid = fit_column("x", pa.chunked_array([[0, 10, 20, 1000]]), 3.5)
     assert (grid.step, grid.bound) == (7, 3.0)
     assert grid.decode(*grid.encode(pa.array([0, 3, 4, 1000]))).to_pylist() == [0, 0, 7, 1001]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0, 10, 20, 1000], [h * 100 + m for h in range(24) for m in range(0, 60, 5)], [5]],
+    ids=["tens", "clock", "one"],
+)
+def test_a_bound_below_one_leaves_whole_numbers_the_grid_of_exact_ones(values: list[int]) -> None:
+    column = pa.chunked_array([values])
+    assert fit_column("x", column, 0.99) == fit_column("x", column, 0.0)
+
+
+def test_no_bound_is_too_wide_for_whole_numbers() -> None:
+    grid = fit_column("x", pa.chunked_array([[0, 10]]), 1e300)
+    assert grid.bound == effective_bound(1e300, pa.int64()) == 2.0**62
 
 
 def test_spans_stay_within_what_the_coder_can_give_a_share() -> None:

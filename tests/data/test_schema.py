@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.bounds import kept_exact
 from data.errors import BoundError, SchemaError
 from data.schema import Bound, Column, ColumnStats, CsvDialect, Kind, Schema, parse_bound, resolve_bounds
 
@@ -218,7 +219,7 @@ def test_bounds_become_absolute_and_later_ones_win(specs, widths):
         ),
         (
             "delay",
-            "bound 'delay': must read COLUMN=WIDTH, such as 'dep_delay=0.5', 'air_time=1%' or '*=0.5%'",
+            "bound 'delay': must read COLUMN=WIDTH, such as 'dep_delay=5', 'air_time=1%' or '*=0.5%'",
         ),
         ("tail=1", "column 'tail' is categorical: only numbers and timestamps take a bound; leave it exact"),
         (
@@ -243,6 +244,25 @@ def test_a_range_too_wide_for_a_percentage():
 
     with pytest.raises(BoundError, match="its range is too wide for a percentage; give an absolute bound"):
         resolve_bounds(["temp=100%"], SCHEMA, stats)
+
+
+@pytest.mark.parametrize(
+    ("widths", "lines"),
+    [
+        ({}, []),
+        ({"delay": 1.0, "temp": 0.5, "when": 60.0}, []),
+        ({"delay": 0.5}, ["bound 0.5 for column 'delay': whole numbers are kept exact below 1"]),
+        (
+            {"temp": 0.1, "month": 0.11, "delay": 0.5, "when": 0.25},
+            [
+                "bound 0.11 for column 'month' and 1 more: whole numbers are kept exact below 1",
+                "bound 0.25 for column 'when': timestamps are kept exact below 1 of their unit",
+            ],
+        ),
+    ],
+)
+def test_bounds_that_allow_no_error_are_told(widths, lines):
+    assert kept_exact(widths, SCHEMA) == lines
 
 
 @given(st.text())

@@ -10,7 +10,7 @@ from data.errors import BoundError, ModelError
 from data.schema import Schema
 from vae import pipeline
 from vae.codec import archive
-from vae.pipeline import compress, fit, score
+from vae.pipeline import check_same_bounds, compress, fit, score
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 
 QUICK = TrainSettings(steps=30, batch_rows=256, threads=1)
@@ -67,27 +67,98 @@ def test_a_registered_model_serves_rows_it_never_saw(trained, tmp_path):
         assert opened.read().equals(given)
 
 
-def test_a_model_with_a_bound_never_serves_who_asked_for_exact_values(tmp_path):
+@pytest.fixture(scope="module")
+def lossy():
     given = table(400)
     schema = Schema.from_arrow(given.schema)
-    lossy = fit(given, schema, bounds={"price": 2.0}, model=SMALL, training=QUICK)
-    with pytest.raises(BoundError, match=r"bound 0 for column 'price': .* ask for --bound 'price=2.0'"):
-        compress(given, tmp_path / "t.svae", model=lossy, bounds={})
-    compress(given, tmp_path / "t.svae", model=lossy, bounds={"price": 2.0})
-    with archive.open(tmp_path / "t.svae") as opened:
-        restored = opened.read()["price"]
-    gaps = [
-        abs(a - b)
-        for a, b in zip(given["price"].to_pylist(), restored.to_pylist(), strict=True)
-        if a is not None
-    ]
-    assert 0 < max(gaps) <= 2.0
+    return fit(given, schema, bounds={"price": 2.0, "units": 1.7}, model=SMALL, training=QUICK)
 
 
-def test_a_model_for_other_bounds_is_refused_by_name(trained, tmp_path):
-    with pytest.raises(BoundError, match="bound 0.5 for column 'price': the model was trained with 0"):
-        compress(table(100), tmp_path / "t.svae", model=trained, bounds={"price": 0.5})
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        (
+            {"units": 1.0},
+            "bound 0 for column 'price': the model keeps it within 2 only; ask for --bound 'price=2.0' or more, "
+            "give no --bound at all for the model's own, or compress without --model",
+        ),
+        (
+            {"price": 1.5, "units": 3.0},
+            "bound 1.5 for column 'price': the model keeps it within 2 only; ask for --bound 'price=2.0' or more, "
+            "give no --bound at all for the model's own, or compress without --model",
+        ),
+        (
+            {"price": 2.0, "units": 0.7},
+            "bound 0.7 for column 'units': the model keeps it within 1 only; ask for --bound 'units=1.0' or more, "
+            "give no --bound at all for the model's own, or compress without --model",
+        ),
+        (
+            {"price": 2.0, "units": 1.0, "unit": 1.0},
+            "there is no column 'unit' to bound; the columns are shop, units, twice, price, note",
+        ),
+    ],
+)
+def test_a_model_never_serves_who_asked_for_less_error_than_it_makes(lossy, bounds, message, tmp_path):
+    with pytest.raises(BoundError) as refusal:
+        compress(table(400), tmp_path / "t.svae", model=lossy, bounds=bounds)
+    assert str(refusal.value) == message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        None,
+        {"price": 2.0, "units": 1.0},
+        {"price": 2.0, "units": 1.7},
+        {"price": 9.0, "units": 5, "twice": 3.0},
+    ],
+    ids=["its own", "as on the grid", "as trained", "wider"],
+)
+def test_a_model_keeps_its_own_bounds_for_who_asked_for_no_less(lossy, bounds, tmp_path):
+    given = table(400, seed=1)
+    report = compress(given, tmp_path / "t.svae", model=lossy, bounds=bounds)
+    assert {c.name: c.bound for c in report.per_column if c.bound} == {"price": 2.0, "units": 1.0}
+    with archive.open(tmp_path / "t.svae") as opened:
+        errors = opened.verify(given)
+        restored = opened.read()
+        inspected = {c.name: c.bound for c in opened.report().per_column if c.bound}
+    assert inspected == {"price": 2.0, "units": 1.0}
+    gaps = {
+        name: max(
+            abs(a - b)
+            for a, b in zip(given[name].to_pylist(), restored[name].to_pylist(), strict=True)
+            if a is not None
+        )
+        for name in ("price", "units", "twice")
+    }
+    assert 0 < gaps["price"] <= 2.0
+    assert gaps["units"] == 1
+    assert gaps["twice"] == 0
+    assert errors == {c.name: c.max_error for c in report.per_column}
+
+
+def test_a_bound_that_allows_no_error_is_none_to_a_model(trained, tmp_path):
+    given = table(100)
+    report = compress(given, tmp_path / "t.svae", model=trained, bounds={"units": 0.5})
+    assert [c.bound for c in report.per_column] == [0.0] * 5
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.read().equals(given)
+
+
+def test_models_compare_at_the_same_bounds_only(lossy):
+    check_same_bounds(lossy, {"price": 2.0, "units": 1.2, "twice": 0.5})
+    for bounds, message in (
+        ({"price": 2.0}, "bound 0 for column 'units': the model was trained with 1"),
+        ({"price": 3.0, "units": 1.0}, "bound 3 for column 'price': the model was trained with 2"),
+        (
+            {"price": 2.0, "units": 1.0, "twice": 4.0},
+            "bound 4 for column 'twice': the model was trained with 0",
+        ),
+    ):
+        with pytest.raises(BoundError) as refusal:
+            check_same_bounds(lossy, bounds)
+        assert str(refusal.value) == message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pyarrow as pa
 
+from data.bounds import effective_bound
 from data.errors import BoundError, SchemaError
 from data.grid import Coded, ColumnGrid, TableGrid, fit_column
 from data.stored import one_array
@@ -105,8 +106,7 @@ def _grids(
 
 
 def _same_bound(grid: ColumnGrid, bound: float, kind: pa.DataType) -> bool:
-    whole = not pa.types.is_floating(kind)
-    return math.isclose(grid.bound, float(int(bound)) if whole else bound, rel_tol=1e-9)
+    return math.isclose(grid.bound, effective_bound(bound, kind), rel_tol=1e-9)
 
 
 def _possible(function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
