@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli_options import AsJson, Config, need_pipeline, quiet_failures
+from flows.cli_options import AsJson, Config, SeedOfSettings, Steps, need_pipeline, quiet_failures
 from flows.console import Output, errors, key_values
 from vae.settings import Codes, Effort
 
@@ -31,6 +31,8 @@ def run(
         list[str] | None,
         typer.Option(metavar="SPEC", help="Error bound, such as 'dep_delay=0.5' or '*=0.5%'."),
     ] = None,
+    seed: SeedOfSettings = None,
+    steps: Steps = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for what is made; default: svae-runs/NAME.")
     ] = None,
@@ -46,6 +48,8 @@ def run(
         tracking = load_tracking(config)
         changes = {
             "train.effort": effort and effort.value,
+            "train.seed": seed,
+            "train.steps": steps,
             "model.codes": codes and codes.value,
             "bounds": bound or None,
         }

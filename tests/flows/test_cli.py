@@ -15,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data.errors import UsageError
+from flows import cli_pipeline
 from flows.cli import run
+from flows.jobs import Job
 
 COMMANDS = [
     "run",
@@ -157,6 +160,24 @@ def test_from_a_dataset_to_codes_and_back(table: Path, as_json: Callable[..., di
         == report["source_bytes"]
     )
     assert as_json("verify", "t.svae", "--against", "dataset")["rows"] == 600
+
+
+def test_seed_and_steps_of_a_run_win_over_the_settings_file(
+    table: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+
+    def kept(job: Job, tracking: object) -> None:
+        jobs.append(job)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr(cli_pipeline, "run_flow", kept)
+    (home / "pipeline.yml").write_text("train: {seed: 3, batch_rows: 64}\n")
+    call = ["run", "--dataset", str(table), "--config", str(home)]
+    assert run(call) == run([*call, "--seed", "0", "--steps", "20"]) == 2
+    found = [(job.settings.train.seed, job.settings.train.steps) for job in jobs]
+    assert found == [(3, None), (0, 20)]
+    assert jobs[1].settings.train.batch_rows == 64
 
 
 def test_readable_output(table: Path, capfd: pytest.CaptureFixture[str]) -> None:
