@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import UsageError
+from data.sources import open_source
 from flows import cli_pipeline
 from flows.cli import run
 from flows.jobs import Job
+from vae.codec import archive
 
 COMMANDS = [
     "run",
@@ -101,6 +103,12 @@ def test_help_has_an_example(command: list[str], capfd: pytest.CaptureFixture[st
             "--rows '5': expected A:B, such as 1000:2000",
         ),
         (["decompress", "a.svae", "-o", "b.csv", "--rows", "9:5"], "the first comes before the last"),
+        (["decompress", "a.svae", "-o", "b.csv", "--columns", ""], "--columns '': a name is empty;"),
+        (["decompress", "a.svae", "-o", "b.csv", "--columns", "a,,b"], "--columns 'a,,b': a name is empty;"),
+        (
+            ["decompress", "a.svae", "-o", "b.csv", "--columns", "a,b, a"],
+            "--columns 'a,b, a': 'a' is named twice; name each column once",
+        ),
         (["compress", "a.csv", "-o", "."], ".: is a folder; name a file, or add --each"),
         (["codes", "a", "--model", "m", "-o", "c.csv"], "c.csv: the name must end in .parquet"),
         (["models", "promote", "flights"], "which version of flights? say: svae models promote flights N"),
@@ -160,6 +168,31 @@ def test_from_a_dataset_to_codes_and_back(table: Path, as_json: Callable[..., di
         == report["source_bytes"]
     )
     assert as_json("verify", "t.svae", "--against", "dataset")["rows"] == 600
+
+
+@pytest.mark.parametrize(("rows", "count"), [(":", 600), ("590:999999", 10), ("5:5", 0), (":9999", 600)])
+def test_rows_may_end_beyond_the_archive(
+    table: Path, as_json: Callable[..., dict[str, Any]], rows: str, count: int
+) -> None:
+    archive.write(open_source(table).table(), "t.svae")
+    assert as_json("decompress", "t.svae", "-o", "p.csv", "--rows", rows)["rows"] == count
+
+
+@pytest.mark.parametrize("rows", ["600:", "600:700", "9999:10000"])
+def test_rows_may_not_begin_beyond_the_archive(
+    table: Path, rows: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archive.write(open_source(table).table(), "t.svae")
+    assert run(["decompress", "t.svae", "-o", "p.csv", "--rows", rows]) == 2
+    message = f"svae: --rows '{rows}': the archive has 600 rows, the first of them is row 0\n"
+    assert capfd.readouterr() == ("", message)
+    assert not Path("p.csv").exists()
+
+
+def test_an_archive_of_no_rows_is_unpacked(as_json: Callable[..., dict[str, Any]]) -> None:
+    archive.write(pa.table({"a": pa.array([], pa.int64())}), "none.svae")
+    for call in ([], ["--rows", "0:5"], ["--rows", ":"]):
+        assert as_json("decompress", "none.svae", "-o", "none.parquet", *call)["rows"] == 0
 
 
 def test_seed_and_steps_of_a_run_win_over_the_settings_file(
@@ -235,9 +268,6 @@ def test_reading_imports_the_core_alone(
     finish_python: Callable[..., list[str]],
     as_json: Callable[..., dict[str, Any]],
 ) -> None:
-    from data.sources import open_source
-    from vae.codec import archive
-
     archive.write(open_source(table).table(), "t.svae")
     calls = [
         ["--help"],
