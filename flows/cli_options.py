@@ -20,7 +20,7 @@ Model = Annotated[
     str, typer.Option(help="A folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
-OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced if there.")]
 Efforts = Annotated[Effort, typer.Option(help="Optimiser steps: fast, standard or max.")]
 CodesKind = Annotated[Codes, typer.Option(help="How much the sparse code carries.")]
 Bounds = Annotated[
