@@ -50,16 +50,26 @@ class Output:
     def show(self, result: Mapping[str, Any], readable: Callable[[Console], None] | None = None) -> None:
         """Print a result: the object itself with `--json`, else what `readable` makes of it."""
         if self._original is not None:
-            sys.stdout.flush()
-            text = json.dumps(result, default=_as_json, allow_nan=False) + "\n"
-            with os.fdopen(os.dup(self._original), "w", encoding="utf-8") as original:
-                original.write(text)
+            _print_json(result, self._original)
             return
         console = Console(soft_wrap=True, highlight=False)
         if readable:
             readable(console)
         else:
             key_values(console, result)
+
+
+def print_failure(failure: Mapping[str, Any]) -> None:
+    """The JSON object of a command that failed; it has failed all the same where standard output takes no more."""
+    with contextlib.suppress(OSError):
+        _print_json(failure, 1)
+
+
+def _print_json(result: Mapping[str, Any], descriptor: int) -> None:
+    sys.stdout.flush()
+    text = json.dumps(result, default=_as_json, allow_nan=False) + "\n"
+    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def _as_json(value: Any) -> Any:
