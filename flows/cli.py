@@ -28,9 +28,17 @@ CallError: type[Exception] = next(
 )
 """What the parser raises of a wrong call; typer carries a copy of click in some versions and not in others."""
 
+EPILOG = """Example: svae run --dataset sample:flights
+
+Example: svae compress sales.csv -o sales.svae
+
+Each command has its own --help. Exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong, 130
+interrupted."""
+
 app = typer.Typer(
     name="svae",
     help="Sparse codes, small verified archives and tracked models from any table.",
+    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -97,7 +105,10 @@ def _call(arguments: Sequence[str]) -> int | Failure:
 
 def _wrong_call(error: Any) -> int | Failure:
     message = error.format_message().replace("Value error, ", "")
-    if not message:  # a group called without a command: its help has been printed
+    if (
+        not message or type(error).__name__ == "NoArgsIsHelpError"
+    ):  # a group without a command: its help, whole
+        errors.print(message, markup=False, end="\n" if message else "")
         return 2
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "svae"

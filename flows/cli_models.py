@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="The registry: list, show, promote and roll back models.",
+    epilog="Example: svae models show flights@champion",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

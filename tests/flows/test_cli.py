@@ -83,8 +83,22 @@ def test_help_has_an_example(command: list[str], capfd: pytest.CaptureFixture[st
     out, err = capfd.readouterr()
     assert out.startswith(f"Usage: {' '.join(['svae', *command])}")
     assert err == ""
-    if command not in ([], ["models"]):
-        assert f"Example: {' '.join(['svae', *command])}" in out
+    assert f"Example: {' '.join(['svae', *command])}" in out
+    if not command:
+        assert "Exit status: 0 done," in out
+
+
+@pytest.mark.parametrize("group", [[], ["models"]], ids=["svae", "models"])
+def test_a_group_without_a_command_shows_its_help(
+    group: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*group, "--help"]) == 0
+    help_text = capfd.readouterr().out
+    assert run(group) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.rstrip() == help_text.rstrip()
+    assert err.count("\n") > 10
 
 
 @pytest.mark.parametrize(
