@@ -117,14 +117,9 @@ def number(value: Any) -> str:
     return str(value)
 
 
-@contextlib.contextmanager
-def progress(title: str) -> Iterator[Advance]:
-    """A bar on a terminal; a line every ten seconds, and at the end of each part, elsewhere."""
-    if errors.is_terminal:
-        with _bar(title) as advance:
-            yield advance
-    else:
-        yield _lines(title)
+def progress(title: str) -> contextlib.AbstractContextManager[Advance]:
+    """A bar on a terminal; elsewhere a line as each part begins, one every ten seconds, and one when all is done."""
+    return _bar(title) if errors.is_terminal else _lines(title)
 
 
 @contextlib.contextmanager
@@ -154,15 +149,19 @@ def _bar(title: str) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(title: str) -> Advance:
+@contextlib.contextmanager
+def _lines(title: str) -> Iterator[Advance]:
     last = time.monotonic()
-    part = ""
+    told: tuple[str, float] | None = None
 
     def advance(share: float, words: str) -> None:
-        nonlocal last, part
+        nonlocal last, told
         now = time.monotonic()
-        if now - last >= PLAIN_SECONDS or words.partition(" ")[0] != part:
-            last, part = now, words.partition(" ")[0]
+        part = next((word for word in words.split() if word.isalpha()), "")
+        if told is None or part != told[0] or now - last >= PLAIN_SECONDS:
+            last, told = now, (part, share)
             errors.print(f"{title}: {share:4.0%} {words}", markup=False)
 
-    return advance
+    yield advance
+    if told is not None and told[1] < 1:
+        errors.print(f"{title}: 100% done", markup=False)
