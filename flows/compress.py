@@ -85,8 +85,8 @@ file_task: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": [2, 20],
     "retry_condition_fn": outside_failed,
-    "timeout_seconds": 24 * HOUR,
 }
+"""No time-out of their own: files are done in worker threads, where Prefect can only warn that it cannot end them."""
 
 
 @task(task_run_name="compress-{job.source.name}", **file_task)
