@@ -69,7 +69,7 @@ def run_flow(job: Job, tracking: Tracking) -> Outcome:
     open_source(job.source)  # a source that is not there fails here, before anything is started or made
     server.use_local_state(tracking)
     waiting = f"another run works on {job.out}; waiting for it to end"
-    with file_lock(job.lock, on_wait=lambda: errors.print(waiting)):
+    with file_lock(job.lock, on_wait=lambda: errors.print(waiting), remove=True):
         server.ready(tracking)
         quiet_failures()
         from flows.retrain import retrain
