@@ -126,6 +126,14 @@ def test_a_group_without_a_command_shows_its_help(
         (["compress", "a.csv", "-o", "."], ".: is a folder; name a file, or add --each"),
         (["codes", "a", "--model", "m", "-o", "c.csv"], "c.csv: the name must end in .parquet"),
         (["models", "promote", "flights"], "which version of flights? say: svae models promote flights N"),
+        (
+            ["models", "promote", "flights/2", "1"],
+            "flights/2 names a version already; say: svae models promote flights 1",
+        ),
+        (
+            ["models", "promote", "flights@champion", "1"],
+            "flights@champion names a version already; say: svae models promote flights 1",
+        ),
     ],
 )
 def test_a_wrong_call_is_status_2_and_one_line(
@@ -297,6 +305,13 @@ def test_the_registry_from_the_command_line(
     assert "holds no model; make one with: svae run" in capfd.readouterr().err
     assert run(["models", "show", "flights@champion", "--config", str(home)]) == 1
     assert "holds no model 'flights'; it has: none" in capfd.readouterr().err
+    for call in (["promote", "nosuch", "1"], ["rollback", "nosuch"]):
+        assert run(["models", *call, "--config", str(home)]) == 1
+        line = "mlflow.db holds no model 'nosuch'; it has: none; make one with: svae run\n"
+        assert capfd.readouterr().err.endswith(line)
+    for call in (["list", "flights/2"], ["rollback", "flights/2"], ["show", "models:/"]):
+        assert run(["models", *call, "--config", str(home)]) == 2
+        assert "is no model's name; give the name alone, such as flights\n" in capfd.readouterr().err
 
 
 READ = """
