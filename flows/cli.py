@@ -10,13 +10,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
 from data.errors import SvaeError, UsageError
 from flows import cli_archives, cli_files, cli_models, cli_pipeline
-from flows.console import errors
+from flows.console import errors, print_failure
 
 DEBUG_VARIABLE = "SVAE_DEBUG"
 INTERRUPTED = 130
@@ -28,9 +28,17 @@ CallError: type[Exception] = next(
 )
 """What the parser raises of a wrong call; typer carries a copy of click in some versions and not in others."""
 
+EPILOG = """Example: svae run --dataset sample:flights
+
+Example: svae compress sales.csv -o sales.svae
+
+Each command has its own --help. Exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong, 130
+interrupted."""
+
 app = typer.Typer(
     name="svae",
     help="Sparse codes, small verified archives and tracked models from any table.",
+    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,67 +57,88 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; its exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong."""
+    """Run one command; its exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong, 130 interrupted.
+
+    What failed is told in one line on standard error and, with `--json`, in one object on standard output.
+    """
+    outcome = _call(arguments)
+    if isinstance(outcome, int):
+        return outcome
+    line = " ".join(outcome.message.split())
+    if "--json" in arguments:
+        print_failure({"error": line, "status": outcome.status})
+    errors.print(f"svae: {line}", markup=False)
+    return outcome.status
+
+
+class Failure(NamedTuple):
+    """How a command ended badly."""
+
+    message: str
+    status: int
+
+
+def _call(arguments: Sequence[str]) -> int | Failure:
+    """One command; its status, or what is to be told of its failure."""
     try:
         status = app(list(arguments), prog_name="svae", standalone_mode=False)
         if status == INTERRUPTED:
-            return _fail("interrupted", INTERRUPTED)
+            return Failure("interrupted", INTERRUPTED)
         return status if isinstance(status, int) else 0
     except CallError as error:
         return _wrong_call(error)
-    except UsageError as error:
-        return _fail(str(error), 2)
     except SvaeError as error:
-        return _fail(str(error), 1)
+        return _ours(error)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
-        return _fail(
+        return Failure(
             f"{error.name} is not installed; this command needs: pip install 'sparse-vae[pipeline]'", 2
         )
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+        return Failure("interrupted", INTERRUPTED)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
         return _unexpected(error)
 
 
-def _wrong_call(error: Any) -> int:
+def _wrong_call(error: Any) -> int | Failure:
     message = error.format_message().replace("Value error, ", "")
-    if not message:  # a group called without a command: its help has been printed
+    if (
+        not message or type(error).__name__ == "NoArgsIsHelpError"
+    ):  # a group without a command: its help, whole
+        errors.print(message, markup=False, end="\n" if message else "")
         return 2
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "svae"
-    return _fail(f"{message} (see: {command} --help)", 2)
+    return Failure(f"{message} (see: {command} --help)", 2)
 
 
-def _unexpected(error: Exception) -> int:
+def _ours(error: SvaeError) -> Failure:
+    return Failure(str(error), 2 if isinstance(error, UsageError) else 1)
+
+
+def _unexpected(error: Exception) -> int | Failure:
     """What nobody foresaw, in one line all the same; errors that wrap one of ours show that one."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, SvaeError):
-            return _fail(str(inner), 2 if isinstance(inner, UsageError) else 1)
+            return _ours(inner)
         inner = inner.__cause__
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 1)
+        return Failure(f"{where}{error.strerror or error}", 1)
     if isinstance(error, MemoryError):
-        return _fail("not enough memory; use a smaller part of the data", 1)
+        return Failure("not enough memory; use a smaller part of the data", 1)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119
-    text = " ".join(str(error).split())
-    return _fail(
-        f"unexpected {type(error).__name__} at {where}: {text} (with {DEBUG_VARIABLE}=1: the whole story)", 1
+    return Failure(
+        f"unexpected {type(error).__name__} at {where}: {error} (with {DEBUG_VARIABLE}=1: the whole story)", 1
     )
-
-
-def _fail(message: str, status: int) -> int:
-    errors.print(f"svae: {' '.join(message.split())}", markup=False)
-    return status
 
 
 if __name__ == "__main__":

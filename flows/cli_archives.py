@@ -119,9 +119,10 @@ def decompress(
 
         check_ending(out)
         _must_not_be(str(archive), out)
-        wanted = [name.strip() for name in columns.split(",")] if columns else None
+        wanted = parse_columns(columns)
         span = parse_rows(rows)
         with archives.open(archive) as opened, progress("decompress") as advance:
+            _must_begin_within(rows, span[0], opened.rows)
             names = opened.names if wanted is None else wanted
             known = Schema.from_arrow(opened.schema)
             known = known.model_copy(update={"columns": tuple(known.column(name) for name in names)})
@@ -183,6 +184,23 @@ def _wishes(schema: Schema, against: str) -> Schema | None:
     return schema if textual else None
 
 
+def parse_columns(text: str | None) -> list[str] | None:
+    """Names separated by commas.
+
+    >>> parse_columns("carrier, dep_delay"), parse_columns(None)
+    (['carrier', 'dep_delay'], None)
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UsageError(f"--columns {text!r}: a name is empty; name columns as in carrier,dep_delay")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--columns {text!r}: {twice!r} is named twice; name each column once")
+    return names
+
+
 def parse_rows(text: str | None) -> tuple[int | None, int | None]:
     """`A:B`, either may be left out.
 
@@ -201,6 +219,12 @@ def parse_rows(text: str | None) -> tuple[int | None, int | None]:
     if (start or 0) < 0 or (stop is not None and stop < (start or 0)):
         raise UsageError(f"--rows {text!r}: rows count from 0, and the first comes before the last")
     return start, stop
+
+
+def _must_begin_within(text: str | None, start: int | None, rows: int) -> None:
+    """A span may end beyond the archive, as a slice may; one that begins there is a slip."""
+    if start and start >= rows:
+        raise UsageError(f"--rows {text!r}: the archive has {rows:,} rows, the first of them is row 0")
 
 
 def _show_report(console: Console, report: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="The registry: list, show, promote and roll back models.",
+    epilog="Example: svae models show flights@champion",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -96,8 +97,11 @@ def promote(
     """Make a version the champion, whatever the gate said; the champion becomes `previous`."""
     from data.errors import UsageError
 
-    if number is None and "/" not in model and "@" not in model:
+    name, _, named = model.removeprefix("models:/").replace("@", "/").partition("/")
+    if number is None and not named:
         raise UsageError(f"which version of {model}? say: svae models promote {model} N")
+    if number is not None and named:
+        raise UsageError(f"{model} names a version already; say: svae models promote {name} {number}")
     with Output(as_json) as output:
         from flows.reload import verify_reload
 

@@ -20,7 +20,7 @@ Model = Annotated[
     str, typer.Option(help="A folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
-OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced if there.")]
 Efforts = Annotated[Effort, typer.Option(help="Optimiser steps: fast, standard or max.")]
 CodesKind = Annotated[Codes, typer.Option(help="How much the sparse code carries.")]
 Bounds = Annotated[
@@ -34,7 +34,10 @@ Bounds = Annotated[
 Steps = Annotated[
     int | None, typer.Option(min=1, max=100_000_000, help="Optimiser steps, in place of --effort.")
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of weights, batch order and noise.")]
+_seed = typer.Option(min=0, max=2**31 - 1, help="Seed of weights, batch order and noise.")
+Seed = Annotated[int, _seed]
+SeedOfSettings = Annotated[int | None, _seed]
+"""Where a settings file may hold the seed: without the option, its own stands."""
 
 
 def need_pipeline() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli_options import AsJson, Config, need_pipeline, quiet_failures
+from flows.cli_options import AsJson, Config, SeedOfSettings, Steps, need_pipeline, quiet_failures
 from flows.console import Output, errors, key_values
 from vae.settings import Codes, Effort
 
@@ -31,6 +31,8 @@ def run(
         list[str] | None,
         typer.Option(metavar="SPEC", help="Error bound, such as 'dep_delay=5' or '*=0.5%'."),
     ] = None,
+    seed: SeedOfSettings = None,
+    steps: Steps = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for what is made; default: svae-runs/NAME.")
     ] = None,
@@ -46,6 +48,8 @@ def run(
         tracking = load_tracking(config)
         changes = {
             "train.effort": effort and effort.value,
+            "train.seed": seed,
+            "train.steps": steps,
             "model.codes": codes and codes.value,
             "bounds": bound or None,
         }
@@ -65,7 +69,7 @@ def run_flow(job: Job, tracking: Tracking) -> Outcome:
     open_source(job.source)  # a source that is not there fails here, before anything is started or made
     server.use_local_state(tracking)
     waiting = f"another run works on {job.out}; waiting for it to end"
-    with file_lock(job.lock, on_wait=lambda: errors.print(waiting)):
+    with file_lock(job.lock, on_wait=lambda: errors.print(waiting), remove=True):
         server.ready(tracking)
         quiet_failures()
         from flows.retrain import retrain

@@ -85,8 +85,8 @@ file_task: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": [2, 20],
     "retry_condition_fn": outside_failed,
-    "timeout_seconds": 24 * HOUR,
 }
+"""No time-out of their own: files are done in worker threads, where Prefect can only warn that it cannot end them."""
 
 
 @task(task_run_name="compress-{job.source.name}", **file_task)
@@ -152,7 +152,7 @@ def compress_folder(
     jobs = _jobs(source, target, SOURCE_ENDINGS, lambda name: f"{name}.svae")
     model = files.model_for_all(settings.model, tracking)
     shared = {"settings": settings, **({"model": model[0], "model_digest": model[1]} if model else {})}
-    with file_lock(target.parent / f".{target.name}.lock"):
+    with file_lock(target.parent / f".{target.name}.lock", remove=True):
         return _run_all(compress_file, [job.model_copy(update=shared) for job in jobs], target)
 
 
@@ -175,7 +175,7 @@ def decompress_folder(folder: str, out: str, to: Target | None = None, config: s
     """
     source, target, _ = _folders(folder, out, config)
     jobs = _jobs(source, target, (".svae",), lambda name: _unpacked_name(name, to))
-    with file_lock(target.parent / f".{target.name}.lock"):
+    with file_lock(target.parent / f".{target.name}.lock", remove=True):
         return _run_all(decompress_file, jobs, target)
 
 

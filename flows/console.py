@@ -50,16 +50,26 @@ class Output:
     def show(self, result: Mapping[str, Any], readable: Callable[[Console], None] | None = None) -> None:
         """Print a result: the object itself with `--json`, else what `readable` makes of it."""
         if self._original is not None:
-            sys.stdout.flush()
-            text = json.dumps(result, default=_as_json, allow_nan=False) + "\n"
-            with os.fdopen(os.dup(self._original), "w", encoding="utf-8") as original:
-                original.write(text)
+            _print_json(result, self._original)
             return
         console = Console(soft_wrap=True, highlight=False)
         if readable:
             readable(console)
         else:
             key_values(console, result)
+
+
+def print_failure(failure: Mapping[str, Any]) -> None:
+    """The JSON object of a command that failed; it has failed all the same where standard output takes no more."""
+    with contextlib.suppress(OSError):
+        _print_json(failure, 1)
+
+
+def _print_json(result: Mapping[str, Any], descriptor: int) -> None:
+    sys.stdout.flush()
+    text = json.dumps(result, default=_as_json, allow_nan=False) + "\n"
+    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def _as_json(value: Any) -> Any:
@@ -112,14 +122,9 @@ def note(text: str) -> None:
     errors.print(f"note: {text}", markup=False)
 
 
-@contextlib.contextmanager
-def progress(title: str) -> Iterator[Advance]:
-    """A bar on a terminal; a line every ten seconds, and at the end of each part, elsewhere."""
-    if errors.is_terminal:
-        with _bar(title) as advance:
-            yield advance
-    else:
-        yield _lines(title)
+def progress(title: str) -> contextlib.AbstractContextManager[Advance]:
+    """A bar on a terminal; elsewhere a line as each part begins, one every ten seconds, and one when all is done."""
+    return _bar(title) if errors.is_terminal else _lines(title)
 
 
 @contextlib.contextmanager
@@ -149,15 +154,19 @@ def _bar(title: str) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(title: str) -> Advance:
+@contextlib.contextmanager
+def _lines(title: str) -> Iterator[Advance]:
     last = time.monotonic()
-    part = ""
+    told: tuple[str, float] | None = None
 
     def advance(share: float, words: str) -> None:
-        nonlocal last, part
+        nonlocal last, told
         now = time.monotonic()
-        if now - last >= PLAIN_SECONDS or words.partition(" ")[0] != part:
-            last, part = now, words.partition(" ")[0]
+        part = next((word for word in words.split() if word.isalpha()), "")
+        if told is None or part != told[0] or now - last >= PLAIN_SECONDS:
+            last, told = now, (part, share)
             errors.print(f"{title}: {share:4.0%} {words}", markup=False)
 
-    return advance
+    yield advance
+    if told is not None and told[1] < 1:
+        errors.print(f"{title}: 100% done", markup=False)

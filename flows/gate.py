@@ -63,7 +63,7 @@ def decide(
         return Verdict(promote=True, reasons=("no champion yet, and every floor holds",))
     new, old = challenger.total_bytes(rows), champion.total_bytes(rows)
     share = 1 - new / old if old else 0.0
-    size = f"{new:,.0f} bytes against the champion's {old:,.0f} ({share:+.2%} smaller)"
+    size = f"{new:,.0f} bytes against the champion's {old:,.0f} ({_compared(share)})"
     if not new < old * (1 - settings.margin):
         against.append(f"{size}: below the margin of {settings.margin:.2%}")
     drop = champion.code_score - challenger.code_score
@@ -76,6 +76,15 @@ def decide(
         return Verdict(promote=False, reasons=tuple(against))
     code = f"code score {challenger.code_score:.3f} against {champion.code_score:.3f}"
     return Verdict(promote=True, reasons=(size, code))
+
+
+def _compared(saved: float) -> str:
+    """What a share of bytes saved is called.
+
+    >>> _compared(0.1042), _compared(-0.002)
+    ('10.42% smaller', '0.20% larger')
+    """
+    return f"{abs(saved):.2%} {'smaller' if saved >= 0 else 'larger'}"
 
 
 def _broken_floors(score: Score, settings: GateSettings) -> list[str]:

@@ -101,7 +101,7 @@ class Job(Settings):
 
     @property
     def lock(self) -> Path:
-        """Held while the job runs: one at a time in a folder."""
+        """Held, and there, while the job runs: one at a time in a folder, whatever their settings."""
         return self.out.parent / f".{self.out.name}.lock"
 
     def tracking(self) -> Tracking:

@@ -25,12 +25,17 @@ class BusyError(SvaeError):
 
 @contextmanager
 def file_lock(
-    path: Path, *, timeout: float | None = None, on_wait: Callable[[], None] | None = None
+    path: Path,
+    *,
+    timeout: float | None = None,
+    on_wait: Callable[[], None] | None = None,
+    remove: bool = False,
 ) -> Iterator[None]:
     """Hold `path` as a lock; the same thread may take it again, other threads and processes wait.
 
     Advisory and local: processes on other hosts that share the folder are kept out only if its file system passes
-    `flock` on. `timeout` is in seconds, None waits for ever; `on_wait` is called once if the lock is not free.
+    `flock` on. `timeout` is in seconds, None waits for ever; `on_wait` is called once if the lock is not free. With
+    `remove` the file goes when the lock does, for locks that lie among a user's files.
 
     Raises:
         BusyError: the time-out passed.
@@ -52,31 +57,48 @@ def file_lock(
             yield
         finally:
             if depth_one:
-                os.close(descriptors.pop())
+                _release(path, descriptors.pop(), remove)
     finally:
         in_thread.release()
 
 
 def _acquire(path: Path, deadline: float | None, on_wait: Callable[[], None] | None) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     waited = False
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _lies_at(path, descriptor):
                 return descriptor
-            except BlockingIOError:
-                if on_wait and not waited:
-                    on_wait()
-                waited = True
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise BusyError(
-                        f"{path}: another process holds the lock; try again when it has ended"
-                    ) from None
-                time.sleep(POLL_SECONDS)
-    except BaseException:
+            os.close(descriptor)  # its last holder has removed it: whoever comes now locks a new one
+            continue
+        except BlockingIOError:
+            os.close(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if on_wait and not waited:
+            on_wait()
+        waited = True
+        if deadline is not None and time.monotonic() >= deadline:
+            raise BusyError(f"{path}: another process holds the lock; try again when it has ended")
+        time.sleep(POLL_SECONDS)
+
+
+def _release(path: Path, descriptor: int, remove: bool) -> None:
+    try:
+        if remove and _lies_at(path, descriptor):
+            path.unlink()
+    finally:
         os.close(descriptor)
-        raise
+
+
+def _lies_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one that the path names; only the holder of its lock can rely on the answer."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def lock_for_uri(uri: str, state: Path) -> Path:

@@ -19,11 +19,19 @@ from typing import Any
 from data.errors import ModelError, TrackingError, UsageError
 from flows.locks import file_lock, lock_for_uri
 from flows.tracking import Store, shown
-from flows.versions import DIGEST, MANAGED, ROLLED_BACK, VERDICT, Version, parse_model, version_from
+from flows.versions import (
+    DIGEST,
+    MANAGED,
+    ROLLED_BACK,
+    VERDICT,
+    Version,
+    check_name,
+    parse_model,
+    version_from,
+)
 
 LOCK_SECONDS = 600.0
 MOVE = "svae.move"
-
 
 Verify = Callable[[Version], None]
 
@@ -216,10 +224,11 @@ class Registry:
         return self.find(f"{name}/{back.version}"), self.find(f"{name}/{away.version}")
 
     def _previous_or_fail(self, name: str) -> Version:
-        previous = self.previous(name)
+        previous = next((v for v in self.versions(name) if self.aliases.previous in v.aliases), None)
         if previous is None:
             raise TrackingError(
-                f"model {name!r} has no previous version to roll back to; see: svae models list {name}"
+                f"model {name!r} has no previous version to roll back to; see: svae models list {name} (there is one"
+                f" once a champion has taken another's place; to choose by hand: svae models promote {name} N)"
             )
         return previous
 
@@ -313,6 +322,7 @@ class Registry:
     def _exists(self, name: str) -> bool:
         from mlflow.exceptions import MlflowException
 
+        check_name(name)
         with self.store.explained():
             try:
                 self.client.get_registered_model(name)
@@ -335,7 +345,7 @@ class Registry:
 
     def _alias_map(self, name: str) -> dict[int, tuple[str, ...]]:
         if not self._exists(name):
-            known = ", ".join(self.names()) or "none"
+            known = ", ".join(self.names()) or "none; make one with: svae run"
             raise TrackingError(
                 f"{shown(self.store.tracking.registry_uri)} holds no model {name!r}; it has: {known}"
             )

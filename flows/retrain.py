@@ -42,7 +42,7 @@ def retrain(
     """
     job = open_job(source, settings, out=out, config=config, deployed=deployment.id is not None)
     waiting = f"another run works on {job.out}; waiting for it to end"
-    with file_lock(job.lock, on_wait=lambda: get_run_logger().info(waiting)):
+    with file_lock(job.lock, on_wait=lambda: get_run_logger().info(waiting), remove=True):
         dataset = tasks.ingest(job)
         checked = tasks.validate(job, dataset)
         model = tasks.train(job, dataset, checked)

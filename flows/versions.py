@@ -78,6 +78,12 @@ def parse_model(text: str) -> tuple[str, str | None, int | None]:
     return name, None, int(number)
 
 
+def check_name(name: str) -> None:
+    """UsageError for what no registered model can be called, before the registry says so in its own words."""
+    if not name or set("/:") & set(name):
+        raise UsageError(f"{name!r} is no model's name; give the name alone, such as flights")
+
+
 def version_from(entry: Any, aliases: Mapping[int, tuple[str, ...]]) -> Version:
     """From what MLflow returns, and the aliases of all versions."""
     number = int(entry.version)

@@ -69,7 +69,7 @@ def fit(
         ModelError: There are no rows, or the training diverged.
         DataError: The folder cannot be written to.
     """
-    with torch.random.fork_rng():
+    with _one_at_a_time, torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = make()
     total = settings.steps or schedule.steps(len(rows.train_rows), columns, settings.effort)
@@ -205,9 +205,19 @@ def threads(settings: TrainSettings) -> int:
 _flags = cast(Any, torch.utils.deterministic)
 
 
+_one_at_a_time = threading.Lock()
+"""Torch's default generator and its switches are the process's own: models of several threads take turns."""
+
+
 @contextlib.contextmanager
 def _surroundings(settings: TrainSettings) -> Generator[None]:
     """Deterministic algorithms, the chosen threads and quiet Lightning; all put back as they were."""
+    with _one_at_a_time, _switched(settings):
+        yield
+
+
+@contextlib.contextmanager
+def _switched(settings: TrainSettings) -> Generator[None]:
     threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fill = _flags.fill_uninitialized_memory
     quiet = logging.getLogger("lightning.pytorch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -344,10 +345,10 @@ def test_a_pipeline_on_bad_data_ends_in_one_line(
     process = start_python(COMMAND, "run", "--json", "--dataset", "ragged.csv")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
-    assert out == ""
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if line.startswith("svae: ")]
     assert len(lines) == 1
+    assert json.loads(out) == {"error": lines[0].removeprefix("svae: "), "status": 1}
     assert "ragged.csv" in lines[0]
     assert not list((tmp_path / "svae-runs").glob("ragged*"))
 

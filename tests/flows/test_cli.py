@@ -15,7 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data.errors import UsageError
+from data.sources import open_source
+from flows import cli_pipeline
 from flows.cli import run
+from flows.jobs import Job
+from vae.codec import archive
 
 COMMANDS = [
     "run",
@@ -78,8 +83,22 @@ def test_help_has_an_example(command: list[str], capfd: pytest.CaptureFixture[st
     out, err = capfd.readouterr()
     assert out.startswith(f"Usage: {' '.join(['svae', *command])}")
     assert err == ""
-    if command not in ([], ["models"]):
-        assert f"Example: {' '.join(['svae', *command])}" in out
+    assert f"Example: {' '.join(['svae', *command])}" in out
+    if not command:
+        assert "Exit status: 0 done," in out
+
+
+@pytest.mark.parametrize("group", [[], ["models"]], ids=["svae", "models"])
+def test_a_group_without_a_command_shows_its_help(
+    group: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*group, "--help"]) == 0
+    help_text = capfd.readouterr().out
+    assert run(group) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.rstrip() == help_text.rstrip()
+    assert err.count("\n") > 10
 
 
 @pytest.mark.parametrize(
@@ -98,9 +117,23 @@ def test_help_has_an_example(command: list[str], capfd: pytest.CaptureFixture[st
             "--rows '5': expected A:B, such as 1000:2000",
         ),
         (["decompress", "a.svae", "-o", "b.csv", "--rows", "9:5"], "the first comes before the last"),
+        (["decompress", "a.svae", "-o", "b.csv", "--columns", ""], "--columns '': a name is empty;"),
+        (["decompress", "a.svae", "-o", "b.csv", "--columns", "a,,b"], "--columns 'a,,b': a name is empty;"),
+        (
+            ["decompress", "a.svae", "-o", "b.csv", "--columns", "a,b, a"],
+            "--columns 'a,b, a': 'a' is named twice; name each column once",
+        ),
         (["compress", "a.csv", "-o", "."], ".: is a folder; name a file, or add --each"),
         (["codes", "a", "--model", "m", "-o", "c.csv"], "c.csv: the name must end in .parquet"),
         (["models", "promote", "flights"], "which version of flights? say: svae models promote flights N"),
+        (
+            ["models", "promote", "flights/2", "1"],
+            "flights/2 names a version already; say: svae models promote flights 1",
+        ),
+        (
+            ["models", "promote", "flights@champion", "1"],
+            "flights@champion names a version already; say: svae models promote flights 1",
+        ),
     ],
 )
 def test_a_wrong_call_is_status_2_and_one_line(
@@ -113,6 +146,39 @@ def test_a_wrong_call_is_status_2_and_one_line(
     assert err.startswith("svae: ")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["inspect", "no.svae"], 1, "no.svae: cannot be opened: No such file or directory"),
+        (["train", "no.csv", "-o", "model"], 1, "no.csv: there is no such file"),
+        (["codes", "a", "--model", "m", "-o", "c.csv"], 2, "c.csv: the name must end in .parquet"),
+        (["compress"], 2, "Missing argument 'source'. (see: svae compress --help)"),
+        (["models"], 2, "No such option: --json (see: svae models --help)"),
+        (["rn"], 2, "No such command 'rn'. Did you mean 'run'? (see: svae --help)"),
+    ],
+)
+def test_a_failure_is_an_object_with_json(
+    arguments: list[str], status: int, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*arguments, "--json"]) == status
+    out, err = capfd.readouterr()
+    assert out.count("\n") == 1
+    told = json.loads(out)
+    assert told["status"] == status
+    assert told["error"].startswith(message)
+    assert err == f"svae: {told['error']}\n"
+    assert list(Path().iterdir()) == []
+
+
+def test_interrupted_with_json(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(archive, "open", interrupt)
+    assert run(["verify", "t.svae", "--json"]) == 130
+    assert capfd.readouterr() == ('{"error": "interrupted", "status": 130}\n', "svae: interrupted\n")
 
 
 def test_from_a_table_to_an_archive_and_back(table: Path, as_json: Callable[..., dict[str, Any]]) -> None:
@@ -159,6 +225,49 @@ def test_from_a_dataset_to_codes_and_back(table: Path, as_json: Callable[..., di
     assert as_json("verify", "t.svae", "--against", "dataset")["rows"] == 600
 
 
+@pytest.mark.parametrize(("rows", "count"), [(":", 600), ("590:999999", 10), ("5:5", 0), (":9999", 600)])
+def test_rows_may_end_beyond_the_archive(
+    table: Path, as_json: Callable[..., dict[str, Any]], rows: str, count: int
+) -> None:
+    archive.write(open_source(table).table(), "t.svae")
+    assert as_json("decompress", "t.svae", "-o", "p.csv", "--rows", rows)["rows"] == count
+
+
+@pytest.mark.parametrize("rows", ["600:", "600:700", "9999:10000"])
+def test_rows_may_not_begin_beyond_the_archive(
+    table: Path, rows: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archive.write(open_source(table).table(), "t.svae")
+    assert run(["decompress", "t.svae", "-o", "p.csv", "--rows", rows]) == 2
+    message = f"svae: --rows '{rows}': the archive has 600 rows, the first of them is row 0\n"
+    assert capfd.readouterr() == ("", message)
+    assert not Path("p.csv").exists()
+
+
+def test_an_archive_of_no_rows_is_unpacked(as_json: Callable[..., dict[str, Any]]) -> None:
+    archive.write(pa.table({"a": pa.array([], pa.int64())}), "none.svae")
+    for call in ([], ["--rows", "0:5"], ["--rows", ":"]):
+        assert as_json("decompress", "none.svae", "-o", "none.parquet", *call)["rows"] == 0
+
+
+def test_seed_and_steps_of_a_run_win_over_the_settings_file(
+    table: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Job] = []
+
+    def kept(job: Job, tracking: object) -> None:
+        jobs.append(job)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr(cli_pipeline, "run_flow", kept)
+    (home / "pipeline.yml").write_text("train: {seed: 3, batch_rows: 64}\n")
+    call = ["run", "--dataset", str(table), "--config", str(home)]
+    assert run(call) == run([*call, "--seed", "0", "--steps", "20"]) == 2
+    found = [(job.settings.train.seed, job.settings.train.steps) for job in jobs]
+    assert found == [(3, None), (0, 20)]
+    assert jobs[1].settings.train.batch_rows == 64
+
+
 def test_readable_output(table: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert (
         run(
@@ -196,6 +305,13 @@ def test_the_registry_from_the_command_line(
     assert "holds no model; make one with: svae run" in capfd.readouterr().err
     assert run(["models", "show", "flights@champion", "--config", str(home)]) == 1
     assert "holds no model 'flights'; it has: none" in capfd.readouterr().err
+    for call in (["promote", "nosuch", "1"], ["rollback", "nosuch"]):
+        assert run(["models", *call, "--config", str(home)]) == 1
+        line = "mlflow.db holds no model 'nosuch'; it has: none; make one with: svae run\n"
+        assert capfd.readouterr().err.endswith(line)
+    for call in (["list", "flights/2"], ["rollback", "flights/2"], ["show", "models:/"]):
+        assert run(["models", *call, "--config", str(home)]) == 2
+        assert "is no model's name; give the name alone, such as flights\n" in capfd.readouterr().err
 
 
 READ = """
@@ -214,9 +330,6 @@ def test_reading_imports_the_core_alone(
     finish_python: Callable[..., list[str]],
     as_json: Callable[..., dict[str, Any]],
 ) -> None:
-    from data.sources import open_source
-    from vae.codec import archive
-
     archive.write(open_source(table).table(), "t.svae")
     calls = [
         ["--help"],

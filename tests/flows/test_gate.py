@@ -22,7 +22,7 @@ def test_bytes_are_of_the_model_and_every_row() -> None:
 def test_smaller_by_the_margin_wins() -> None:
     assert judge(bits_per_row=70.0) == (
         True,
-        "107,500 bytes against the champion's 120,000 (+10.42% smaller); code score 0.500 against 0.500",
+        "107,500 bytes against the champion's 120,000 (10.42% smaller); code score 0.500 against 0.500",
     )
 
 
@@ -30,12 +30,19 @@ def test_equal_or_barely_smaller_loses() -> None:
     assert judge()[0] is False
     assert judge(bits_per_row=79.5) == (
         False,
-        "119,375 bytes against the champion's 120,000 (+0.52% smaller): below the margin of 1.00%",
+        "119,375 bytes against the champion's 120,000 (0.52% smaller): below the margin of 1.00%",
     )
 
 
 def test_a_larger_model_may_eat_the_gain() -> None:
     assert judge(bits_per_row=70.0, model_bytes=40_000)[0] is False
+
+
+def test_what_is_larger_is_called_larger() -> None:
+    assert judge(bits_per_row=80.192) == (
+        False,
+        "120,240 bytes against the champion's 120,000 (0.20% larger): below the margin of 1.00%",
+    )
 
 
 def test_a_lower_code_score_loses_whatever_the_bytes() -> None:

@@ -58,3 +58,40 @@ def test_another_thread_waits(tmp_path: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "other"]
+
+
+COUNT = """
+import sys
+from pathlib import Path
+from flows import locks
+locks.POLL_SECONDS = 0.0005
+lock, counter = Path(sys.argv[1]), Path(sys.argv[2])
+for _ in range(200):
+    with locks.file_lock(lock, remove=True):
+        number = int(counter.read_text())
+        counter.write_text(str(number + 1))
+"""
+
+
+def test_a_lock_that_goes_with_its_holder_still_keeps_others_out(
+    tmp_path: Path,
+    start_python: Callable[..., subprocess.Popen[str]],
+    finish_python: Callable[..., list[str]],
+) -> None:
+    lock, counter = tmp_path / "lock", tmp_path / "counter"
+    counter.write_text("0")
+    finish_python(*(start_python(COUNT, lock, counter) for _ in range(3)))
+    assert counter.read_text() == "600"
+    assert not lock.exists()
+
+
+def test_the_file_goes_with_the_outermost_hold(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with file_lock(lock, remove=True):
+        with file_lock(lock, remove=True):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+    with file_lock(lock, remove=True):
+        lock.unlink()  # by somebody who tidies up
+    assert not lock.exists()

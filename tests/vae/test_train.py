@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from itertools import chain
 from pathlib import Path
@@ -110,6 +111,33 @@ def test_training_leaves_the_process_as_it_was(
     assert signal.getsignal(signal.SIGINT) is handler
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
+
+
+def test_trainings_of_two_threads_take_turns() -> None:
+    """What a training sets for itself holds until it ends, whoever else trains in the process."""
+    alone = weights(trained(total=60)[0])
+    second_began, first_ended = threading.Event(), threading.Event()
+    seen: list[tuple[bool, int]] = []
+    models: list[Toy] = []
+
+    def look(_: Any) -> None:
+        second_began.set()
+        first_ended.wait(30)
+        level = logging.getLogger("lightning.pytorch").level
+        seen.append((torch.are_deterministic_algorithms_enabled(), level))
+
+    second = threading.Thread(target=lambda: models.append(trained(total=60, on_progress=look)[0]))
+
+    def begin(_: Any) -> None:
+        if second.ident is None:
+            second.start()
+            second_began.wait(0.3)
+
+    trained(total=60, on_progress=begin)
+    first_ended.set()
+    second.join()
+    assert set(seen) == {(True, logging.ERROR)}
+    assert weights(models[0]) == alone
 
 
 def test_the_encoder_stays_as_it_is_once_it_is_refitted() -> None:
