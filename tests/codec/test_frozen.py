@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from data.output import write_table
@@ -22,6 +25,50 @@ FROZEN = {
 CODES = {"flights-2000-v1.svae": "8b4e3692c9831ae2c3d9292862e3015f31e2024093bc94e44493edf60e68aab3"}
 """SHA-256 of the sparse codes of each, row by row."""
 
+WHOLE, MAYBE = "int64 integer int", "int64? integer int NA"
+SCHEMAS = {
+    "flights-2000-v1.svae": {
+        "year": WHOLE,
+        "month": WHOLE,
+        "day": WHOLE,
+        "dep_time": MAYBE,
+        "sched_dep_time": WHOLE,
+        "dep_delay": MAYBE,
+        "arr_time": MAYBE,
+        "sched_arr_time": WHOLE,
+        "arr_delay": MAYBE,
+        "carrier": "string categorical",
+        "flight": WHOLE,
+        "tailnum": "string text",
+        "origin": "string categorical",
+        "dest": "string categorical",
+        "air_time": MAYBE,
+        "distance": WHOLE,
+        "hour": WHOLE,
+        "minute": WHOLE,
+        "time_hour": "timestamp[s,tz=UTC] timestamp %Y-%m-%dT%H:%M:%SZ",
+    }
+}
+"""Each column's type (`?` if it may be null), kind, format of its text and the text of its nulls."""
+
+DIALECT = {
+    "delimiter": ",",
+    "header": True,
+    "line_end": "\n",
+    "final_line_end": True,
+    "quoting": "minimal",
+    "quoted_empty": False,
+    "bom": False,
+}
+
+
+def described(field: pa.Field[Any]) -> str:
+    """A field in the words of `SCHEMAS`; metadata that it has no word for follow."""
+    notes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    known = [notes.pop(f"svae.{key}", "") for key in ("kind", "format", "null")]
+    kind = str(field.type).replace(" ", "") + "?" * field.nullable
+    return " ".join(filter(None, [kind, *known, *map(str, notes.items())]))
+
 
 def test_every_frozen_archive_is_known() -> None:
     assert sorted(path.name for path in FIXTURES.glob("*.svae")) == sorted(FROZEN)
@@ -33,6 +80,10 @@ def test_a_frozen_archive_reads_as_ever(name: str, tmp_path: Path) -> None:
     with archive.open(FIXTURES / name, threads=1) as opened:
         table = opened.read()
         codes = opened.codes()
+    assert {field.name: described(field) for field in table.schema} == SCHEMAS[name]
+    assert table.schema.names == list(SCHEMAS[name])
+    assert table.schema.metadata.keys() == {b"svae.csv"}
+    assert json.loads(table.schema.metadata[b"svae.csv"]) == DIALECT
     assert codes.dtype == "int8"
     assert hashlib.sha256(codes.tobytes()).hexdigest() == CODES[name]
     write_table(table, Schema.from_arrow(table.schema), tmp_path / "t.csv")

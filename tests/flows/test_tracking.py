@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import statistics
 import subprocess
 import time
 from collections.abc import Callable
@@ -60,12 +61,12 @@ def test_system_metrics_are_sampled_each_second(store: Store) -> None:
     run_id = store.start_run("r", params={}, tags={})
     for _ in range(2):  # a run that is taken up again goes on where it was
         with store.recording(run_id):
-            time.sleep(2.5)
+            time.sleep(3.5)
     points = store.client.get_metric_history(run_id, "system/cpu_utilization_percentage")
-    assert len(points) >= 3
-    assert [point.step for point in points] == sorted({point.step for point in points})
+    assert len(points) >= 4
+    assert [point.step for point in points] == list(range(len(points)))
     gaps = [(b.timestamp - a.timestamp) / 1000 for a, b in pairwise(points)]
-    assert min(gaps) < 2
+    assert 0.5 < statistics.median(gaps) < 1.8
 
 
 def test_metrics_survive_a_store_that_is_away_for_a_while(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
@@ -98,15 +100,26 @@ def test_the_code_score_is_the_mean_of_the_columns_that_have_one() -> None:
     assert metrics.code_score({}) == 0
 
 
-def test_general_sizes_are_those_of_the_files() -> None:
+def parquet_files(table: pa.Table, folder: Path) -> dict[str, int]:
+    """Bytes of the Parquet files that Arrow makes of a table."""
+    options: dict[str, dict[str, Any]] = {
+        "parquet_snappy": {"compression": "snappy"},
+        "parquet_zstd19": {"compression": "zstd", "compression_level": 19},
+    }
+    for name, how in options.items():
+        pq.write_table(table, folder / name, **how)
+    return {name: (folder / name).stat().st_size for name in options}
+
+
+def test_general_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     table = pa.table(
         {"n": range(1000), "c": ["a", "b"] * 500, "d": pa.array(["x", "y"] * 500).dictionary_encode()}
     )
     sink = io.BytesIO()
     csv.write_csv(table.set_column(2, "d", table["d"].cast(pa.string())), sink)
     sizes = metrics.general_sizes(table)
-    assert sizes["csv"] == len(sink.getvalue())
-    assert 0 < sizes["parquet_zstd19"] < sizes["parquet_snappy"]
+    assert sizes == {"csv": len(sink.getvalue()), **parquet_files(table, tmp_path)}
+    assert sizes["parquet_zstd19"] < sizes["parquet_snappy"]
 
 
 def test_nested_values_have_a_size_as_text() -> None:
@@ -140,16 +153,31 @@ def test_numbers_whose_squares_overflow_have_no_score():
     assert found["max_error"] == 2e300
 
 
+NO_CSV: dict[str, int] = {}
+"""Arrow writes no view as CSV, and bytes that are no text are none."""
+
+
 @pytest.mark.parametrize(
-    ("kind", "values"),
+    ("kind", "values", "text"),
     [
-        (pa.string_view(), ["a", "b", None, "a"]),
-        (pa.binary_view(), [b"a", b"\xff", None, b"a"]),
-        (pa.binary(), [b"a", b"\xff", None, b"a"]),
-        (pa.decimal32(5, 2), [Decimal("1.25"), Decimal("2.50"), None, Decimal("1.25")]),
+        (pa.string_view(), ["a", "b", None, "a"], NO_CSV),
+        (pa.binary_view(), [b"a", b"\xff", None, b"a"], NO_CSV),
+        (pa.binary(), [b"a", b"\xff", None, b"a"], NO_CSV),
+        (
+            pa.decimal32(5, 2),
+            [Decimal("1.25"), Decimal("2.50"), None, Decimal("1.25")],
+            {"csv": len('"v","n"\n1.25,1\n2.50,2\n,3\n1.25,4\n')},
+        ),
     ],
 )
-def test_every_type_is_measured_and_sized(kind: pa.DataType, values: list[object]) -> None:
+def test_every_type_is_measured_and_sized(
+    kind: pa.DataType, values: list[object], text: dict[str, int], tmp_path: Path
+) -> None:
     table = pa.table({"v": pa.array(values, kind), "n": [1, 2, 3, 4]})
-    assert metrics.table_quality(table, table)["v"]["null_accuracy"] == 1.0
-    assert all(size > 0 for size in metrics.general_sizes(table).values())
+    assert metrics.general_sizes(table) == {**text, **parquet_files(table, tmp_path)}
+    restored = table.set_column(0, "v", pa.array([values[0], values[0], values[0], values[0]], kind))
+    empty = dict.fromkeys(("max_error", "rmse", "r2"))
+    whole = {**empty, "accuracy": 1.0, "score": 1.0, "null_accuracy": 1.0}
+    assert metrics.table_quality(table, table)["v"] == whole
+    guessed = {**empty, "accuracy": 2 / 3, "score": 0.0, "null_accuracy": 0.75}  # no better than the majority
+    assert metrics.table_quality(table, restored)["v"] == guessed
