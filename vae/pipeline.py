@@ -102,7 +102,10 @@ def fit(
     model, training = model or ModelSettings(), training or TrainSettings()
     prepared = prepare(table, bounds)
     if not prepared.names:
-        raise NothingToModelError("no column of this table can be modelled; compress it with --codes none")
+        raise NothingToModelError(
+            "no column of this table can be modelled: each is constant, follows from others or is of a kind that no "
+            "model reads; train on other columns, or make an archive, which needs no model: svae compress"
+        )
     coded, rows = prepared.coded, np.arange(table.num_rows, dtype=np.int64)
     chosen = _sample_rows(table.num_rows)
     if chosen is not None:

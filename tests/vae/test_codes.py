@@ -42,6 +42,15 @@ def test_a_row_has_the_same_code_in_any_company(
     assert codes.encode_rows(trained, table.slice(0, 0)).shape == (0, 6)
 
 
+def test_progress_counts_rows(trained: TrainedModel, table: pa.Table, found: codes.Codes) -> None:
+    told: list[tuple[int, int]] = []
+    codes.encode_rows(trained, table, lambda *rows: told.append(rows))
+    assert told == [(1024, 1500), (1500, 1500)]
+    told.clear()
+    codes.rows_from_codes(trained, found, lambda *rows: told.append(rows))
+    assert told == [(1500, 1500)]
+
+
 def test_other_columns_and_other_types_are_taken_as_they_can(
     trained: TrainedModel, table: pa.Table, found: codes.Codes
 ) -> None:

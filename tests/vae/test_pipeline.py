@@ -10,7 +10,7 @@ from data.errors import BoundError, ModelError
 from data.schema import Schema
 from vae import pipeline
 from vae.codec import archive
-from vae.pipeline import check_same_bounds, compress, fit, score
+from vae.pipeline import NothingToModelError, check_same_bounds, compress, fit, score
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 
 QUICK = TrainSettings(steps=30, batch_rows=256, threads=1)
@@ -219,6 +219,16 @@ def test_a_table_without_anything_to_model_gets_an_archive_without_a_model(tmp_p
     assert report.bytes.model == 0
     with archive.open(tmp_path / "t.svae") as opened:
         assert opened.read().equals(given)
+
+
+def test_training_without_anything_to_model_says_what_can_be_done():
+    still = pa.table({"list": [[1, 2], [3]], "still": [7, 7]})
+    with pytest.raises(NothingToModelError) as caught:
+        fit(still, Schema.from_arrow(still.schema), training=QUICK)
+    assert str(caught.value) == (
+        "no column of this table can be modelled: each is constant, follows from others or is of a kind that no model"
+        " reads; train on other columns, or make an archive, which needs no model: svae compress"
+    )
 
 
 def test_long_tables_are_sampled_in_runs():
