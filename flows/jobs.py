@@ -13,6 +13,7 @@ from data.errors import BoundError, UsageError
 from data.files import FORMATS
 from data.gate import DataGate
 from data.schema import parse_bound
+from flows.deadline import FILE_SECONDS, WEEK
 from flows.settings import PIPELINE_NAME, Tracking, load_tracking, read_yaml, validated
 from vae.settings import ModelSettings, Settings, TrainSettings
 
@@ -57,6 +58,8 @@ class FolderSettings(Settings):
     """Error bounds, as for a retraining; with a model, none takes its own, and columns that none names are exact."""
     rivals: bool = False
     """Whether each archive also stores what other coders would need."""
+    file_timeout_seconds: float = Field(default=FILE_SECONDS, gt=0, le=WEEK)
+    """Longest time for one file; one that takes longer fails, the others go on. Looked at as its work proceeds."""
 
 
 class Job(Settings):
