@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -132,13 +131,18 @@ def serve(
         url: The server's API.
         lasting: Whether the server outlives us; then schedules pause while nobody serves them.
         on_begin: Takes the deployments' full names once the server knows them all.
+
+    Raises:
+        RuntimeError: An event loop runs in this thread already.
     """
     import asyncio
 
     from prefect.exceptions import TerminationSignal
+    from prefect.logging import get_logger
     from prefect.runner import Runner
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    _must_be_outside_a_loop()
     os.environ[URL_VARIABLE] = url
     # Runs inherit our folder, and Prefect imports from it first: somebody's own package `data` must not lie there.
     neutral = state / "prefect" / "work"
@@ -153,8 +157,21 @@ def serve(
         for deployment in deployments:
             runner.add_deployment(deployment)
         on_begin([deployment.full_name for deployment in deployments])
-        with contextlib.suppress(KeyboardInterrupt, TerminationSignal):
+        try:
             asyncio.run(runner.start())
+        except (KeyboardInterrupt, TerminationSignal) as signal:
+            get_logger("runner").info("%s: no longer serving", type(signal).__name__)
+
+
+def _must_be_outside_a_loop() -> None:
+    """Within one, Prefect would register deployments some time or never."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("deployments cannot be served from within an event loop; call this from a thread")
 
 
 def _own_modules_first() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from flows.deployments import read_deployments
+from flows.deployments import read_deployments, serve
 from flows.settings import SettingsError
 
 SHIPPED = Path(__file__).parents[2] / "prefect.yaml"
@@ -113,3 +115,69 @@ def test_an_entry_at_fault(content: str, message: str, tmp_path: Path) -> None:
         read_deployments(tmp_path / "prefect.yaml")
     assert message in str(caught.value)
     assert "prefect.yaml" in str(caught.value)
+
+
+class StubRunner:
+    """Prefect's runner without a server; what becomes of it is in `events`."""
+
+    events: list[Any]
+
+    def __init__(self, *, pause_on_shutdown: bool) -> None:
+        self.events = StubRunner.events = [("pauses", pause_on_shutdown)]
+
+    def add_deployment(self, deployment: Any) -> None:
+        self.events.append(deployment.full_name)
+
+    async def start(self) -> None:
+        self.events.append("started")
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A state folder; the environment and the working directory are put back after the test."""
+    monkeypatch.setattr("prefect.runner.Runner", StubRunner)
+    for name in ("PREFECT_API_URL", "PYTHONSAFEPATH", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    return tmp_path / "state"
+
+
+def test_serving_begins_once_all_deployments_are_known(stubbed: Path, caplog: Any) -> None:
+    def begun(names: list[str]) -> None:
+        StubRunner.events.append(("begun", names))
+
+    url = "http://127.0.0.1:9/api"
+    names = ["retrain/retrain", "compress-dataset/compress-dataset", "rollback/rollback"]
+    with caplog.at_level("INFO", logger="prefect.runner"):
+        serve(read_deployments(SHIPPED), Path("/srv/mlflow.yml"), stubbed, url, lasting=True, on_begin=begun)
+    assert StubRunner.events == [("pauses", True), *names, ("begun", names), "started"]
+    assert Path.cwd() == stubbed / "prefect" / "work"
+    assert os.environ["PREFECT_API_URL"] == url
+    assert "KeyboardInterrupt: no longer serving" in caplog.text
+
+
+def test_nothing_begins_where_a_deployment_is_refused(stubbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: StubRunner, deployment: Any) -> None:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(StubRunner, "add_deployment", refuse)
+    begun: list[Any] = []
+    with pytest.raises(ConnectionError):
+        serve(
+            read_deployments(SHIPPED),
+            Path("/srv/mlflow.yml"),
+            stubbed,
+            "http://127.0.0.1:9/api",
+            lasting=False,
+            on_begin=begun.append,
+        )
+    assert (begun, StubRunner.events) == ([], [("pauses", False)])
+
+
+def test_serving_from_within_an_event_loop_is_refused(stubbed: Path) -> None:
+    async def inside() -> None:
+        serve([], Path("/srv/mlflow.yml"), stubbed, "http://x/api", lasting=False, on_begin=print)
+
+    with pytest.raises(RuntimeError, match="cannot be served from within an event loop"):
+        asyncio.run(inside())
+    assert not stubbed.exists()
