@@ -107,3 +107,38 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(sample_path("flights")) as archive, archive.open(archive.namelist()[0]) as lines:
         path.write_bytes(b"".join(line for line, _ in zip(lines, range(ROWS + 1), strict=False)))
     return path
+
+
+@pytest.fixture
+def failed(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must fail: its one line. Nothing may be left behind."""
+
+    from flows.cli import run
+
+    def call(*arguments: object, status: int = 1) -> str:
+        before = sorted(path for path in tmp_path.rglob("*"))
+        capfd.readouterr()
+        assert run([str(argument) for argument in arguments]) == status
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert "Traceback" not in err
+        assert sorted(path for path in tmp_path.rglob("*")) == before
+        last = err.splitlines()[-1]
+        assert [line for line in err.splitlines() if line.startswith("svae: ")] == [last]
+        return last
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table, its archive (with a model in it) and a model."""
+    from flows.cli import run
+
+    folder = tmp_path_factory.mktemp("good")
+    rows = "".join(f"{i},{i % 7},{'xyz'[i % 3]},{i % 11 * 0.5}\n" for i in range(800))
+    (folder / "t.csv").write_text("id,week,letter,amount\n" + rows)
+    table = str(folder / "t.csv")
+    assert run(["train", table, "--out", str(folder / "model"), "--steps", "2"]) == 0
+    assert run(["compress", table, "-o", str(folder / "t.svae"), "--model", str(folder / "model")]) == 0
+    return folder

@@ -1,12 +1,8 @@
-"""What bad input gets: one clear line, the right status, nothing left behind; and what is odd but right, an archive."""
+"""What a bad source gets: one clear line, the right status, nothing left behind; what is odd but right, an archive."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import struct
 import subprocess
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
@@ -21,37 +17,6 @@ from flows.cli import run
 FAST = ["--steps", "2"]
 Failed = Callable[..., str]
 COMMAND = "import sys; from flows.cli import run; sys.exit(run(sys.argv[1:]))"
-
-
-@pytest.fixture
-def failed(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
-    """Run a command that must fail: its one line. Nothing may be left behind."""
-
-    def call(*arguments: object, status: int = 1) -> str:
-        before = sorted(path for path in tmp_path.rglob("*"))
-        capfd.readouterr()
-        assert run([str(argument) for argument in arguments]) == status
-        out, err = capfd.readouterr()
-        assert out == ""
-        assert "Traceback" not in err
-        assert sorted(path for path in tmp_path.rglob("*")) == before
-        last = err.splitlines()[-1]
-        assert [line for line in err.splitlines() if line.startswith("svae: ")] == [last]
-        return last
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a table, its archive (with a model in it) and a model."""
-    folder = tmp_path_factory.mktemp("good")
-    rows = "".join(f"{i},{i % 7},{'xyz'[i % 3]},{i % 11 * 0.5}\n" for i in range(800))
-    (folder / "t.csv").write_text("id,week,letter,amount\n" + rows)
-    table = str(folder / "t.csv")
-    assert run(["train", table, "--out", str(folder / "model"), *FAST]) == 0
-    assert run(["compress", table, "-o", str(folder / "t.svae"), "--model", str(folder / "model")]) == 0
-    return folder
 
 
 CONTENTS: dict[str, tuple[bytes, str]] = {
@@ -161,190 +126,6 @@ def test_odd_but_right_comes_back(name: str, tmp_path: Path, capfd: pytest.Captu
     assert Path("again.csv").read_bytes() == source.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("bound", "message"),
-    [
-        ("amount=-1", "'amount=-1'"),
-        ("amount=nan", "'amount=nan'"),
-        ("amount=inf%", "'amount=inf%'"),
-        ("nothing=1", "there is no column 'nothing'"),
-        ("amount", "'amount'"),
-        ("letter=1", "letter"),
-    ],
-)
-def test_a_bound_that_cannot_be_meant(
-    bound: str, message: str, good: Path, failed: Failed, tmp_path: Path
-) -> None:
-    assert message in failed(
-        "compress", good / "t.csv", "-o", tmp_path / "made.svae", "--bound", bound, *FAST
-    )
-
-
-@pytest.mark.parametrize("command", ["compress", "codes"])
-def test_a_model_for_another_schema(command: str, good: Path, failed: Failed, tmp_path: Path) -> None:
-    other = tmp_path / "other.csv"
-    other.write_text("id,week,letter\n1,2,x\n2,3,y\n")
-    made = tmp_path / ("made.svae" if command == "compress" else "made.parquet")
-    assert "'amount'" in failed(command, other, "--model", good / "model", "--out", made)
-
-
-def test_what_is_no_model(good: Path, failed: Failed, tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    line = failed("codes", good / "t.csv", "--model", empty, "--out", tmp_path / "made.parquet")
-    assert "holds no model" in line
-
-
-def flipped(content: bytes) -> bytes:
-    place = len(content) // 2
-    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
-
-
-def truncated(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-@pytest.mark.parametrize("damage", [flipped, truncated])
-@pytest.mark.parametrize("pattern", ["weights-*.safetensors", "model.json"])
-def test_a_damaged_model(
-    damage: Callable[[bytes], bytes], pattern: str, good: Path, failed: Failed, tmp_path: Path
-) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(good / "model", model)
-    path = next(model.glob(pattern))
-    path.write_bytes(damage(path.read_bytes()))
-    line = failed("compress", good / "t.csv", "-o", tmp_path / "made.svae", "--model", model)
-    assert str(path) in line
-
-
-@pytest.mark.parametrize("damage", [flipped, truncated])
-@pytest.mark.parametrize("command", ["verify", "decompress"])
-def test_a_damaged_archive(
-    damage: Callable[[bytes], bytes], command: str, good: Path, failed: Failed, tmp_path: Path
-) -> None:
-    archive = tmp_path / "t.svae"
-    archive.write_bytes(damage((good / "t.svae").read_bytes()))
-    more = ["-o", tmp_path / "made.csv"] if command == "decompress" else []
-    assert "t.svae" in failed(command, archive, *more)
-
-
-def test_what_is_no_archive(failed: Failed, tmp_path: Path) -> None:
-    (tmp_path / "t.svae").write_bytes(b"PK\x03\x04" + struct.pack("<Q", 2**60))
-    assert "t.svae" in failed("inspect", tmp_path / "t.svae")
-
-
-def test_an_archive_of_another_table(good: Path, failed: Failed, tmp_path: Path) -> None:
-    content = (good / "t.csv").read_text().splitlines()
-    content[5] = content[5].replace("y", "x")
-    (tmp_path / "other.csv").write_text("\n".join(content) + "\n")
-    assert "letter" in failed("verify", good / "t.svae", "--against", tmp_path / "other.csv")
-
-
-def test_columns_and_rows_that_are_not_there(good: Path, failed: Failed, tmp_path: Path) -> None:
-    line = failed("decompress", good / "t.svae", "-o", tmp_path / "made.csv", "--columns", "id,nothing")
-    assert "there is no column 'nothing'" in line
-    assert "id, week, letter, amount" in line
-
-
-# What a full device is like: no file of the process may grow beyond 4 kB. In a process of its own, since the limit
-# would hold for the log that this very test run is written to as well.
-FULL_DEVICE = f"""
-import resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-{COMMAND}
-"""
-
-
-def test_no_space_left(
-    good: Path, tmp_path: Path, start_python: Callable[..., subprocess.Popen[str]]
-) -> None:
-    for call in (
-        ["decompress", good / "t.svae", "-o", tmp_path / "made.csv"],
-        ["ingest", good / "t.csv", "--out", tmp_path / "made"],
-        ["train", good / "t.csv", "--out", tmp_path / "made", *FAST],
-        ["codes", good / "t.csv", "--model", good / "model", "-o", tmp_path / "made.parquet"],
-        ["compress", good / "t.csv", "--model", good / "model", "-o", tmp_path / "made.svae"],
-    ):
-        process = start_python(FULL_DEVICE, *call)
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 1, err
-        assert out == ""
-        (line,) = [line for line in err.splitlines() if line.startswith("svae: ")]
-        assert "the file would exceed the allowed size" in line
-        if call[0] not in ("train", "codes"):  # these ingest into a scratch folder first, and name that
-            assert "made" in line
-        assert "Traceback" not in err
-        assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_read_only(good: Path, failed: Failed, tmp_path: Path) -> None:
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    assert "locked" in failed("decompress", good / "t.svae", "-o", locked / "made.csv")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("trackin_uri: x\n", "unknown key 'trackin_uri'; did you mean 'tracking_uri'?"),
-        ("gate: {margin: 2}\n", "gate.margin: Input should be less than 1 (got 2)"),
-        ("a: [\n", "not YAML"),
-    ],
-)
-def test_a_settings_file_at_fault(
-    content: str, message: str, good: Path, failed: Failed, tmp_path: Path
-) -> None:
-    (tmp_path / "mlflow.yml").write_text(content)
-    assert message in failed("run", "--dataset", good / "t.csv")
-    assert message in failed("models", "list")
-    assert message in failed("serve")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("trains: {steps: 1}\n", "unknown key 'trains'; did you mean 'train'?"),
-        ("train: {step: 1}\n", "unknown key 'train.step'; did you mean 'steps'?"),
-        ("train: {steps: 0}\n", "train.steps: Input should be greater than or equal to 1 (got 0)"),
-        ("bounds: [amount=-1]\n", "amount=-1"),
-    ],
-)
-def test_a_pipeline_file_at_fault(
-    content: str, message: str, good: Path, failed: Failed, tmp_path: Path
-) -> None:
-    (tmp_path / "pipeline.yml").write_text(content)
-    assert message in failed("run", "--dataset", good / "t.csv")
-
-
-def test_a_deployment_file_at_fault(home: Path, failed: Failed) -> None:
-    assert "prefect.yaml: no such file" in failed("serve", "--config", home)
-    (home / "prefect.yaml").write_text(
-        "deployments: [{name: a, entrypoint: flows.rollback.rollback, schedules: [{}]}]\n"
-    )
-    assert "a schedule has either `cron` or `interval`" in failed("serve", "--config", home)
-    (home / "prefect.yaml").write_text("deployments: [{nam: a}]\n")
-    assert "prefect.yaml" in failed("serve", "--config", home)
-
-
-def test_an_mlflow_server_that_is_not_there(
-    good: Path, failed: Failed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    for call in (["run", "--dataset", good / "t.csv"], ["models", "list"]):
-        assert "MLflow at http://127.0.0.1:9 does not answer" in failed(*call)
-
-
-def test_a_model_that_the_registry_does_not_have(
-    home: Path, good: Path, failed: Failed, tmp_path: Path
-) -> None:
-    call = ["compress", good / "t.csv", "-o", tmp_path / "made.svae", "--config", home, "--model"]
-    (home / "mlflow.db.lock").touch()
-    assert "holds no model 'flights'" in failed(*call, "models:/flights@champion")
-    assert "expected NAME@ALIAS or NAME/VERSION" in failed(*call, "models:/flights/x", status=2)
-
-
 @pytest.mark.slow
 def test_a_pipeline_on_bad_data_ends_in_one_line(
     tmp_path: Path, start_python: Callable[..., subprocess.Popen[str]]
@@ -359,22 +140,3 @@ def test_a_pipeline_on_bad_data_ends_in_one_line(
     assert json.loads(out) == {"error": lines[0].removeprefix("svae: "), "status": 1}
     assert "ragged.csv" in lines[0]
     assert not list((tmp_path / "svae-runs").glob("ragged*"))
-
-
-@pytest.mark.slow
-def test_an_interrupted_command_leaves_nothing(
-    good: Path, tmp_path: Path, start_python: Callable[..., subprocess.Popen[str]]
-) -> None:
-    process = start_python(
-        COMMAND,
-        *["compress", good / "t.csv", "-o", tmp_path / "made.svae", "--steps", 6_000],
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "step" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "svae: interrupted\n" in err
-    assert list(tmp_path.iterdir()) == []
