@@ -19,6 +19,7 @@ from flows.work import Say, known_run, run_key, run_of, split_of
 
 if TYPE_CHECKING:
     from data.dataset import Dataset
+    from vae.judging import Judged
     from vae.store import TrainedModel
 
 STEP = "register"
@@ -132,6 +133,7 @@ def _judge(
     """Score challenger and champion on the same rows, decide, and move the alias if the champion is still that one."""
     from flows.reload import verify_reload
     from vae import store
+    from vae.judging import judged_columns
 
     challenger = store.load(model.path)
     settings = registry.store.tracking.settings.gate
@@ -140,7 +142,7 @@ def _judge(
         if champion and champion.version == version.version:
             return True, Verdict(promote=True, reasons=("it is the champion already",))
         rival, obstacle = _comparable_champion(registry, champion, challenger, data)
-        judged = _judged_columns(challenger, rival)
+        judged = judged_columns(challenger, rival)
         try:
             mine = _score(challenger, data, judged, archive.ratio, report.numbers)
             theirs = _score(rival, data, judged) if rival else None
@@ -181,16 +183,10 @@ def _was_rolled_back(registry: Registry, version: Version) -> bool:
     return any(ROLLED_BACK in v.tags for v in registry.versions(version.name) if v.digest == version.digest)
 
 
-def _judged_columns(challenger: TrainedModel, rival: TrainedModel | None) -> list[str]:
-    """The columns that the codes of both are scored on: those that either codes, so that neither picks its own."""
-    names = {*challenger.layout.plan.names, *(rival.layout.plan.names if rival else ())}
-    return [name for name in challenger.schema.names if name in names]
-
-
 def _score(
     trained: TrainedModel,
     data: Dataset,
-    judged: list[str],
+    judged: Judged,
     ratio: float = 0.0,
     numbers: dict[str, Any] | None = None,
 ) -> Score:

@@ -109,7 +109,7 @@ class Header(Frozen):
     group_blocks: int = Field(ge=1, le=MAX_GROUP_ROWS)
     """Blocks of a group."""
     columns: tuple[ColumnCoding, ...]
-    """The table's columns, in order."""
+    """The table's columns, in order, then its one-hot groups, whose grids name them."""
     coded: tuple[int, ...] = ()
     """Neural columns in coding order, by their place in the table."""
     latents: int = Field(default=0, ge=0, le=4096)
@@ -277,7 +277,7 @@ class Container:
             RecursionError,
         ) as error:
             raise self.damaged("header", _one_line(error)) from error
-        if len(self.schema) != len(self.header.columns):
+        if len(self.schema) > len(self.header.columns):
             raise self.damaged("header", "its columns are not those of the schema")
         self.header_sum = int.from_bytes(head[16:24], "little")
         self._open_index(head[16:24], 24 + length)
