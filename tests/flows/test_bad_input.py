@@ -178,13 +178,6 @@ def test_a_bound_that_cannot_be_meant(
     )
 
 
-def test_a_bound_that_is_not_the_models(good: Path, failed: Failed, tmp_path: Path) -> None:
-    model = ["--model", good / "model", "--bound", "amount=0.7"]
-    line = failed("compress", good / "t.csv", "-o", tmp_path / "made.svae", *model)
-    assert "amount" in line
-    assert "0.7" in line
-
-
 @pytest.mark.parametrize("command", ["compress", "codes"])
 def test_a_model_for_another_schema(command: str, good: Path, failed: Failed, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
