@@ -10,6 +10,7 @@ from data.errors import BoundError, ModelError
 from data.schema import Schema
 from vae import pipeline
 from vae.codec import archive
+from vae.judging import Judged
 from vae.pipeline import check_same_bounds, compress, fit, score
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 
@@ -188,10 +189,10 @@ def test_the_score_counts_what_an_archive_pays(trained, split):
 
 def test_two_models_are_scored_on_the_columns_that_either_codes(trained, split):
     names = trained.layout.plan.names
-    own, derived = score(trained, table(), split), score(trained, table(), split, ["twice"])
+    own, derived = score(trained, table(), split), score(trained, table(), split, Judged(("twice",), trained.grid))
     assert "twice" not in names
     assert derived.code_score > 0  # computed from a column that is coded
-    both = score(trained, table(), split, [*names, "twice"])
+    both = score(trained, table(), split, Judged((*names, "twice"), trained.grid))
     assert both.code_score == pytest.approx(
         (own.code_score * len(names) + derived.code_score) / (len(names) + 1)
     )
