@@ -20,10 +20,10 @@ FEWEST_MEMBERS = 3
 """Of two columns that exclude each other, one follows from the other."""
 SAMPLE_ROWS = 65_536
 """Rows on which it is looked for what excludes each other, before it is proved on all."""
-MOST_SHARED = 1e-3
-"""Largest share of rows in which several members are set."""
+MOST_SHARED = 1e-2
+"""Largest share of the rows that set a member in which the group has another one set."""
 MOST_BROKEN = 1e-2
-"""The same, in which a member holds anything but its two values."""
+"""Largest share of rows in which a member holds anything but its two values."""
 
 
 def find_groups(grid: TableGrid, coded: Mapping[str, Coded]) -> list[ColumnGrid]:
@@ -82,7 +82,7 @@ def _is_set(grid: ColumnGrid, symbols: Ints, states: States) -> npt.NDArray[np.b
 
 
 def _exclusive(set_there: npt.NDArray[np.bool_]) -> list[list[int]]:
-    """Columns, in the table's order, each put to the first that it shares no more than a few rows with."""
+    """Columns, in the table's order, each put to the first that hardly ever are set where it is."""
     rows = set_there.shape[1]
     ones = set_there.astype(np.float32)
     together = ones @ ones.T
@@ -90,7 +90,9 @@ def _exclusive(set_there: npt.NDArray[np.bool_]) -> list[list[int]]:
     for place in range(len(ones)):
         if not together[place, place] or together[place, place] == rows:
             continue  # never or always set, as far as the sample shows
-        fits = (group for group in groups if together[place, group].sum() <= MOST_SHARED * rows)
+        fits = (
+            group for group in groups if together[place, group].sum() <= MOST_SHARED * together[place, place]
+        )
         group = next(fits, None)
         if group is None:
             groups.append([place])
@@ -100,14 +102,14 @@ def _exclusive(set_there: npt.NDArray[np.bool_]) -> list[list[int]]:
 
 
 def _holds(members: Sequence[ColumnGrid], coded: Mapping[str, Coded]) -> bool:
-    """Whether hardly a row has several members set, or something else in one."""
+    """Whether of the rows that set a member hardly one sets several, and hardly a row holds something else in one."""
     rows = len(coded[members[0].name].symbols)
     count, odd = np.zeros(rows, np.int32), np.zeros(rows, bool)
     for member in members:
         cells = coded[member.name]
         count += _is_set(member, cells.symbols, cells.state)
         odd |= cells.state != State.VALUE
-    return bool((count > 1).sum() <= MOST_SHARED * rows and odd.sum() <= MOST_BROKEN * rows)
+    return bool((count > 1).sum() <= MOST_SHARED * (count > 0).sum() and odd.sum() <= MOST_BROKEN * rows)
 
 
 def _group(members: list[str], taken: set[str]) -> ColumnGrid:

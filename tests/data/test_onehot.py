@@ -39,6 +39,18 @@ def test_two_groups_are_told_apart_and_named_apart():
     assert [len(members) for _, members in found] == [5, 4]
 
 
+def test_a_rare_member_goes_to_the_group_that_excludes_it():
+    """What is hardly ever set shares few rows with any column."""
+    areas = PLACES % 3
+    soils = np.where(np.arange(3_000) % 500 == 0, 2, PLACES % 2)
+    columns = {f"area_{k}": pa.array((areas == k).astype(int)) for k in range(3)}
+    columns |= {f"soil_{k}": pa.array((soils == k).astype(int)) for k in range(3)}
+    assert [members for _, members in groups_of(columns)] == [
+        ("area_0", "area_1", "area_2"),
+        ("soil_0", "soil_1", "soil_2"),
+    ]
+
+
 def test_a_group_may_leave_out_one_category():
     assert groups_of(indicators(PLACES, 4)) == [("is_*", ("is_0", "is_1", "is_2", "is_3"))]
 
@@ -69,9 +81,7 @@ def test_a_groups_cell_is_the_one_member_that_is_set(rows):
 
     shown = with_groups(table, grid)[group.name].to_pylist()
 
-    expected = [
-        names[row.index(1)] if row.count(1) == 1 and row.count(None) == 0 else None for row in rows
-    ]
+    expected = [names[row.index(1)] if row.count(1) == 1 and row.count(None) == 0 else None for row in rows]
     assert shown == expected
     cells = encode_table(grid, table.column)[group.name]
     assert (cells.state == State.NULL).tolist() == [name is None for name in expected]

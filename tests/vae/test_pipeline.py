@@ -189,7 +189,10 @@ def test_the_score_counts_what_an_archive_pays(trained, split):
 
 def test_two_models_are_scored_on_the_columns_that_either_codes(trained, split):
     names = trained.layout.plan.names
-    own, derived = score(trained, table(), split), score(trained, table(), split, Judged(("twice",), trained.grid))
+    own, derived = (
+        score(trained, table(), split),
+        score(trained, table(), split, Judged(("twice",), trained.grid)),
+    )
     assert "twice" not in names
     assert derived.code_score > 0  # computed from a column that is coded
     both = score(trained, table(), split, Judged((*names, "twice"), trained.grid))
