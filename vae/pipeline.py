@@ -173,7 +173,7 @@ def check_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> None:
         if asked.get(name, 0.0) < width:
             raise BoundError(
                 f"bound {bounds.get(name, 0.0):.9g} for column {name!r}: the model keeps it within {width:.9g} only; "
-                f"ask for --bound '{name}={width!r}' or more, give no --bound at all for the model's own, "
+                f"ask for --bound '{name}={width!r}' or more, for --bound model to take its own, "
                 "or compress without --model"
             )
 
@@ -188,12 +188,17 @@ def check_same_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> Non
 
 
 def _on_grid(trained: TrainedModel, bounds: Mapping[str, float]) -> dict[str, float]:
-    """Widths as the grids have them, without those that allow no error."""
+    """Widths as the grids have them, without those that allow no error; what has no grid is exact."""
     names = trained.schema.names
     for name in bounds:
         if name not in names:
             raise BoundError(f"there is no column {name!r} to bound; {listed(names)}")
-    widths = {name: effective_bound(w, trained.schema.column(name).type) for name, w in bounds.items()}
+    gridded = {grid.name for grid in trained.grid.columns if grid.kind != "opaque"} & bounds.keys()
+    widths = {
+        name: effective_bound(bounds[name], trained.schema.column(name).type)
+        for name in names
+        if name in gridded
+    }
     return {name: width for name, width in widths.items() if width > 0}
 
 

@@ -97,17 +97,17 @@ def lossy():
         (
             {"units": 1.0},
             "bound 0 for column 'price': the model keeps it within 2 only; ask for --bound 'price=2.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 1.5, "units": 3.0},
             "bound 1.5 for column 'price': the model keeps it within 2 only; ask for --bound 'price=2.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 2.0, "units": 0.7},
             "bound 0.7 for column 'units': the model keeps it within 1 only; ask for --bound 'units=1.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 2.0, "units": 1.0, "unit": 1.0},
