@@ -16,7 +16,7 @@ import typer
 
 from data.errors import SvaeError, UsageError
 from flows import cli_archives, cli_files, cli_models, cli_pipeline
-from flows.console import errors, print_failure
+from flows.console import Output, errors, print_failure
 
 DEBUG_VARIABLE = "SVAE_DEBUG"
 INTERRUPTED = 130
@@ -61,6 +61,7 @@ def run(arguments: Sequence[str]) -> int:
 
     What failed is told in one line on standard error and, with `--json`, in one object on standard output.
     """
+    Output.shown = False
     outcome = _call(arguments)
     if isinstance(outcome, int):
         return outcome

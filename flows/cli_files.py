@@ -126,9 +126,9 @@ def codes_(
         from flows.files import load_model
         from vae import codes, metrics
 
-        with _opened_dataset(dataset) as data:
+        with _opened_dataset(dataset) as data, progress("codes") as advance:
             trained = load_model(model, None, config)
-            dense = codes.encode_rows(trained, data.table())
+            dense = codes.encode_rows(trained, data.table(), _rows_done(advance))
         codes.write_codes(out, dense, trained)
         result = {"path": out, "rows": len(dense), "latents": dense.shape[1], "model": trained.digest}
         output.show({**result, **metrics.sparsity(dense)})
@@ -151,7 +151,9 @@ def decode(
 
         check_ending(out)
         trained = load_model(model, None, config)
-        rows = code_files.rows_from_codes(trained, code_files.read_codes(codes, trained).codes)
+        dense = code_files.read_codes(codes, trained).codes
+        with progress("decode") as advance:
+            rows = code_files.rows_from_codes(trained, dense, _rows_done(advance))
         write_table(rows, _schema_of(trained.schema, Schema.from_arrow(rows.schema)), out)
         output.show({"path": out, "rows": rows.num_rows, "columns": rows.num_columns})
 

@@ -115,6 +115,9 @@ def serve(
             "--server/--no-server", help="Start a server on loopback if PREFECT_API_URL is not set."
         ),
     ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object when serving begins.")
+    ] = False,
 ) -> None:
     """The deployments of prefect.yaml, served from this machine until interrupted."""
     need_pipeline()
@@ -125,18 +128,28 @@ def serve(
     from flows.settings import CONFIG_NAME, SettingsError, load_tracking
     from flows.tracking import preflight
 
-    tracking = load_tracking(config)
-    if tracking.config is None:
-        raise SettingsError(
-            f"no {CONFIG_NAME} here; served runs need one to find the same database, name it with --config"
-        )
-    entries = d.read_deployments(deployments or tracking.home / d.DEPLOYMENTS_NAME)
-    preflight(tracking)
-    server.use_local_state(tracking)
-    lasting = bool(os.environ.get(server.URL_VARIABLE))
-    with server.lasting_server(tracking, port=port, start=start) as url:
-        errors.print(f"Prefect: {url.removesuffix('/api')}   state: {tracking.state}", markup=False)
-        d.serve(entries, tracking.config, tracking.state, url, lasting=lasting)
+    with Output(as_json) as output:
+        tracking = load_tracking(config)
+        if tracking.config is None:
+            raise SettingsError(
+                f"no {CONFIG_NAME} here; served runs need one to find the same database, name it with --config"
+            )
+        entries = d.read_deployments(deployments or tracking.home / d.DEPLOYMENTS_NAME)
+        preflight(tracking)
+        server.use_local_state(tracking)
+        lasting = bool(os.environ.get(server.URL_VARIABLE))
+        with server.lasting_server(tracking, port=port, start=start) as url:
+            place = url.removesuffix("/api")
+            errors.print(f"Prefect: {place}   state: {tracking.state}", markup=False)
+
+            def begun(names: list[str]) -> None:
+                words = f"being served until Ctrl-C: {', '.join(names)}"
+                output.show(
+                    {"url": place, "api_url": url, "state": tracking.state, "deployments": names},
+                    lambda console: console.print(words, markup=False),
+                )
+
+            d.serve(entries, tracking.config, tracking.state, url, lasting=lasting, on_begin=begun)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +28,9 @@ class Output:
     With `--json` nothing else may get there, whatever library prints it: the file descriptor itself is led to standard
     error for as long as the command runs, and the object goes to the original at the end.
     """
+
+    shown: ClassVar[bool] = False
+    """Whether the object of the command that runs is out."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -51,6 +54,7 @@ class Output:
         """Print a result: the object itself with `--json`, else what `readable` makes of it."""
         if self._original is not None:
             _print_json(result, self._original)
+            Output.shown = True
             return
         console = Console(soft_wrap=True, highlight=False)
         if readable:
@@ -60,9 +64,13 @@ class Output:
 
 
 def print_failure(failure: Mapping[str, Any]) -> None:
-    """The JSON object of a command that failed; it has failed all the same where standard output takes no more."""
+    """The JSON object of a command that failed, unless it had one out already.
+
+    The command has failed all the same where standard output takes no more.
+    """
     with contextlib.suppress(OSError):
-        _print_json(failure, 1)
+        if not Output.shown:
+            _print_json(failure, 1)
 
 
 def _print_json(result: Mapping[str, Any], descriptor: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,7 +114,15 @@ def read_deployments(path: Path) -> list[DeploymentEntry]:
     return [validated(DeploymentEntry, entry if isinstance(entry, dict) else {}, path) for entry in entries]
 
 
-def serve(entries: list[DeploymentEntry], config: Path, state: Path, url: str, *, lasting: bool) -> None:
+def serve(
+    entries: list[DeploymentEntry],
+    config: Path,
+    state: Path,
+    url: str,
+    *,
+    lasting: bool,
+    on_begin: Callable[[list[str]], None],
+) -> None:
     """Serve deployments until interrupted.
 
     Args:
@@ -121,8 +131,12 @@ def serve(entries: list[DeploymentEntry], config: Path, state: Path, url: str, *
         state: The state folder.
         url: The server's API.
         lasting: Whether the server outlives us; then schedules pause while nobody serves them.
+        on_begin: Takes the deployments' full names once the server knows them all.
     """
-    import prefect
+    import asyncio
+
+    from prefect.exceptions import TerminationSignal
+    from prefect.runner import Runner
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     os.environ[URL_VARIABLE] = url
@@ -133,7 +147,14 @@ def serve(entries: list[DeploymentEntry], config: Path, state: Path, url: str, *
     os.environ["PYTHONSAFEPATH"] = "1"
     _own_modules_first()
     with temporary_settings(updates={PREFECT_API_URL: url}):
-        prefect.serve(*(entry.build(config) for entry in entries), pause_on_shutdown=lasting)  # type: ignore[arg-type]
+        # What `prefect.serve` does, which does not say when it has begun.
+        deployments = [entry.build(config) for entry in entries]
+        runner = Runner(pause_on_shutdown=lasting)
+        for deployment in deployments:
+            runner.add_deployment(deployment)
+        on_begin([deployment.full_name for deployment in deployments])
+        with contextlib.suppress(KeyboardInterrupt, TerminationSignal):
+            asyncio.run(runner.start())
 
 
 def _own_modules_first() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from data.errors import BoundError, UsageError
+from data.files import FORMATS
 from data.gate import DataGate
 from data.schema import parse_bound
 from flows.settings import PIPELINE_NAME, Tracking, load_tracking, read_yaml, validated
@@ -53,7 +54,7 @@ class FolderSettings(Settings):
     train: TrainSettings = TrainSettings()
     """How they are trained."""
     bounds: tuple[str, ...] = Field(default=(), max_length=1000)
-    """Error bounds, as for a retraining; with a model, none takes its own, and columns that none names are exact."""
+    """Error bounds, as for a retraining; `model` alone takes those of the model."""
     rivals: bool = False
     """Whether each archive also stores what other coders would need."""
 
@@ -144,14 +145,15 @@ def absolute_source(source: str, base: Path) -> str:
 def dataset_name(source: str) -> str:
     """Name of a dataset, from its source.
 
-    >>> dataset_name("sample:flights"), dataset_name("/data/2013 sales.csv.gz"), dataset_name("s3://b/parts/*.parquet")
+    >>> dataset_name("sample:flights"), dataset_name("/data/2013 sales.tsv.gz"), dataset_name("s3://b/parts/*.parquet")
     ('flights', '2013-sales', 'parts')
     """
     path = source.removeprefix("sample:").rstrip("/")
     last = [part for part in path.split("/") if part and "*" not in part and "?" not in part][-1:] or [
         "dataset"
     ]
-    stem = re.sub(r"\.(csv|parquet|npy|npz|jsonl|txt)?(\.(gz|zip))?$", "", last[0], flags=re.IGNORECASE)
+    known = "|".join(re.escape(ending) for ending in (*FORMATS, ".txt"))
+    stem = re.sub(rf"({known})?(\.(gz|zip))?$", "", last[0], flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "dataset"
 
 

@@ -6,6 +6,7 @@ half a standard deviation of the prior.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -35,6 +36,8 @@ MOST_LATENTS = 256
 MODEL_KEY, LATENTS_KEY, FAMILY_KEY = b"svae.model", b"svae.latents", b"svae.family"
 
 Codes = NDArray[np.int8]
+Progress = Callable[[int, int], None]
+"""Takes the rows done and all there are, after each batch."""
 
 
 class CodesFile(NamedTuple):
@@ -46,7 +49,7 @@ class CodesFile(NamedTuple):
     """Digest of the model that made them."""
 
 
-def encode_rows(trained: TrainedModel, table: pa.Table) -> Codes:
+def encode_rows(trained: TrainedModel, table: pa.Table, on_progress: Progress | None = None) -> Codes:
     """The sparse codes of a table's rows, [rows, latents], each a function of its own row alone.
 
     Raises:
@@ -56,7 +59,7 @@ def encode_rows(trained: TrainedModel, table: pa.Table) -> Codes:
     names = trained.layout.plan.names
     symbols = np.stack([coded[name].symbols for name in names], 1)
     states = np.stack([coded[name].state for name in names], 1)
-    return encode_symbols(trained, symbols, states)
+    return encode_symbols(trained, symbols, states, on_progress)
 
 
 def coded_columns(trained: TrainedModel, table: pa.Table) -> dict[str, Coded]:
@@ -67,7 +70,12 @@ def coded_columns(trained: TrainedModel, table: pa.Table) -> dict[str, Coded]:
     return encode_table(grid, lambda name: _column(trained, table, name))
 
 
-def encode_symbols(trained: TrainedModel, symbols: NDArray[np.int64], states: NDArray[np.uint8]) -> Codes:
+def encode_symbols(
+    trained: TrainedModel,
+    symbols: NDArray[np.int64],
+    states: NDArray[np.uint8],
+    on_progress: Progress | None = None,
+) -> Codes:
     """The codes of rows on the model's grid; symbols and states are [rows, columns of the plan]."""
     rows, latents = len(symbols), trained.layout.plan.latents
     codes = np.zeros((rows, latents), np.int8)
@@ -77,10 +85,12 @@ def encode_symbols(trained: TrainedModel, symbols: NDArray[np.int64], states: ND
     for start in range(0, rows, ENCODE_ROWS):
         part = slice(start, min(rows, start + ENCODE_ROWS))
         codes[part] = _encode_part(trained, {name: array[part] for name, array in view.items()})
+        if on_progress is not None:
+            on_progress(part.stop, rows)
     return codes
 
 
-def rows_from_codes(trained: TrainedModel, codes: Codes) -> pa.Table:
+def rows_from_codes(trained: TrainedModel, codes: Codes, on_progress: Progress | None = None) -> pa.Table:
     """The most probable row for each code: modelled columns guessed, those that follow from them computed.
 
     A column that the codes know nothing of, kept by other coders in an archive, is null; see `known_columns`.
@@ -100,6 +110,8 @@ def rows_from_codes(trained: TrainedModel, codes: Codes) -> pa.Table:
             states = np.where(guess.missing[:, j], absent, State.VALUE)
             cells[item.name].symbols[part] = np.where(states == State.VALUE, symbols, 0)
             cells[item.name].states[part] = states
+        if on_progress is not None:
+            on_progress(min(part.stop, len(codes)), len(codes))
     grids = {grid.name: grid for grid in trained.grid.columns}
     for derived in trained.layout.derived:
         if all(source in cells for source in derived.sources):

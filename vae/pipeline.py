@@ -98,7 +98,10 @@ def fit(
     model, training = model or ModelSettings(), training or TrainSettings()
     prepared = prepare(table, bounds)
     if not prepared.names:
-        raise NothingToModelError("no column of this table can be modelled; compress it with --codes none")
+        raise NothingToModelError(
+            "no column of this table can be modelled: each is constant, follows from others or is of a kind that no "
+            "model reads; train on other columns, or make an archive, which needs no model: svae compress"
+        )
     coded, rows = prepared.coded, np.arange(table.num_rows, dtype=np.int64)
     chosen = _sample_rows(table.num_rows)
     if chosen is not None:
@@ -166,7 +169,7 @@ def check_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> None:
         if asked.get(name, 0.0) < width:
             raise BoundError(
                 f"bound {bounds.get(name, 0.0):.9g} for column {name!r}: the model keeps it within {width:.9g} only; "
-                f"ask for --bound '{name}={width!r}' or more, give no --bound at all for the model's own, "
+                f"ask for --bound '{name}={width!r}' or more, for --bound model to take its own, "
                 "or compress without --model"
             )
 
@@ -181,12 +184,17 @@ def check_same_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> Non
 
 
 def _on_grid(trained: TrainedModel, bounds: Mapping[str, float]) -> dict[str, float]:
-    """Widths as the grids have them, without those that allow no error."""
+    """Widths as the grids have them, without those that allow no error; what has no grid is exact."""
     names = trained.schema.names
     for name in bounds:
         if name not in names:
             raise BoundError(f"there is no column {name!r} to bound; {listed(names)}")
-    widths = {name: effective_bound(w, trained.schema.column(name).type) for name, w in bounds.items()}
+    gridded = {grid.name for grid in trained.grid.columns if grid.kind != "opaque"} & bounds.keys()
+    widths = {
+        name: effective_bound(bounds[name], trained.schema.column(name).type)
+        for name in names
+        if name in gridded
+    }
     return {name: width for name, width in widths.items() if width > 0}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -288,21 +289,25 @@ def test_random_headers_raise_nothing_but_our_errors(rival_bytes: bytes, tmp_pat
     inner.close()
     rng = np.random.default_rng(4)
     forged = tmp_path / "f.svae"
-    for _ in range(300):
+    outcomes: Counter[str] = Counter()
+    while sum(outcomes.values()) < 300:
         broken = bytearray(text)
-        for _ in range(rng.integers(1, 4)):
+        for _ in range(rng.integers(1, 3)):
             broken[rng.integers(0, len(broken))] = rng.choice(list(b'0123456789-"{}[],:azn'))
         try:
             header = Header.model_validate_json(bytes(broken)).model_dump(mode="json")
         except ValueError:
             continue
+        kept = rng.choice([0.9, 1.0])
         shuffled = [
-            parts[i] if rng.random() < 0.9 else parts[rng.integers(0, len(parts))] for i in range(len(parts))
+            parts[i] if rng.random() < kept else parts[rng.integers(0, len(parts))] for i in range(len(parts))
         ]
         forge(forged, header, shuffled, schema, report)
-        message = f"{forged}: "
+        message = ""
         try:
             read_all(forged)
         except SvaeError as error:
             message = str(error)
-        assert message.startswith(f"{forged}: ")
+        outcomes["refused" if message else "read"] += 1
+        assert not message or message.startswith(f"{forged}: ")
+    assert min(outcomes["refused"], outcomes["read"]) >= 5  # neither side of it went unseen

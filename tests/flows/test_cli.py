@@ -148,39 +148,6 @@ def test_a_wrong_call_is_status_2_and_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["inspect", "no.svae"], 1, "no.svae: cannot be opened: No such file or directory"),
-        (["train", "no.csv", "-o", "model"], 1, "no.csv: there is no such file"),
-        (["codes", "a", "--model", "m", "-o", "c.csv"], 2, "c.csv: the name must end in .parquet"),
-        (["compress"], 2, "Missing argument 'source'. (see: svae compress --help)"),
-        (["models"], 2, "No such option: --json (see: svae models --help)"),
-        (["rn"], 2, "No such command 'rn'. Did you mean 'run'? (see: svae --help)"),
-    ],
-)
-def test_a_failure_is_an_object_with_json(
-    arguments: list[str], status: int, message: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert run([*arguments, "--json"]) == status
-    out, err = capfd.readouterr()
-    assert out.count("\n") == 1
-    told = json.loads(out)
-    assert told["status"] == status
-    assert told["error"].startswith(message)
-    assert err == f"svae: {told['error']}\n"
-    assert list(Path().iterdir()) == []
-
-
-def test_interrupted_with_json(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(archive, "open", interrupt)
-    assert run(["verify", "t.svae", "--json"]) == 130
-    assert capfd.readouterr() == ('{"error": "interrupted", "status": 130}\n', "svae: interrupted\n")
-
-
 def test_from_a_table_to_an_archive_and_back(table: Path, as_json: Callable[..., dict[str, Any]]) -> None:
     report = as_json("compress", table, "-o", "t.svae", "--steps", 2, "--rivals")
     assert set(report) >= REPORT_KEYS

@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from flows.jobs import RetrainSettings, load_retrain_settings
 from flows.settings import GateSettings, SettingsError, load_tracking
 
 SHIPPED = Path(__file__).parents[2] / "mlflow.yml"
+PIPELINE = Path(__file__).parents[2] / "examples" / "pipeline.yml"
 
 
 def test_defaults_without_a_file(tmp_path: Path) -> None:
@@ -22,6 +25,14 @@ def test_defaults_without_a_file(tmp_path: Path) -> None:
 def test_the_shipped_file_states_the_defaults(tmp_path: Path) -> None:
     assert load_tracking(SHIPPED).settings == load_tracking().settings
     assert load_tracking(SHIPPED).settings.gate == GateSettings()
+
+
+def test_the_commented_pipeline_file_states_every_key_and_its_default() -> None:
+    content = yaml.safe_load(PIPELINE.read_text())
+    assert content == RetrainSettings().model_dump(mode="json")
+    assert load_retrain_settings(PIPELINE, Path()) == RetrainSettings()
+    keys = [line for line in PIPELINE.read_text().splitlines() if line and not line.startswith("#")]
+    assert [line for line in keys if "  # " not in line] == []
 
 
 def test_config_beats_the_variable_beats_the_working_directory(

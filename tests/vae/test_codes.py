@@ -42,6 +42,15 @@ def test_a_row_has_the_same_code_in_any_company(
     assert codes.encode_rows(trained, table.slice(0, 0)).shape == (0, 6)
 
 
+def test_progress_counts_rows(trained: TrainedModel, table: pa.Table, found: codes.Codes) -> None:
+    told: list[tuple[int, int]] = []
+    codes.encode_rows(trained, table, lambda *rows: told.append(rows))
+    assert told == [(1024, 1500), (1500, 1500)]
+    told.clear()
+    codes.rows_from_codes(trained, found, lambda *rows: told.append(rows))
+    assert told == [(1500, 1500)]
+
+
 def test_other_columns_and_other_types_are_taken_as_they_can(
     trained: TrainedModel, table: pa.Table, found: codes.Codes
 ) -> None:
@@ -58,7 +67,15 @@ def test_values_never_seen_are_no_error(trained: TrainedModel, table: pa.Table) 
         "color": ["ultraviolet", None],
         "large": pa.array([None, True]),
     })  # fmt: skip
-    assert codes.encode_rows(trained, strange).shape == (2, 6)
+    absent = pa.table({
+        "size": pa.nulls(2, pa.int64()),
+        "weight": pa.nulls(2, pa.float64()),
+        "color": pa.nulls(2, pa.string()),
+        "large": pa.array([None, True]),
+    })  # fmt: skip
+    found = codes.encode_rows(trained, strange)
+    assert found.shape == (2, 6)
+    assert np.array_equal(found, codes.encode_rows(trained, absent))  # as if they were missing
 
 
 def test_missing_and_unfit_columns_are_named(trained: TrainedModel, table: pa.Table) -> None:
@@ -112,10 +129,15 @@ def test_files_of_codes_come_back(trained: TrainedModel, found: codes.Codes, tmp
     schema = pq.read_schema(path)
     kinds = [str(field.type).replace("element", "item") for field in schema]
     assert kinds == ["uint64", "list<item: uint16>", "list<item: float>"]
-    table = pq.read_table(path).slice(3, 1).to_pylist()[0]
-    assert table["row"] == 3
-    assert table["indices"] == np.flatnonzero(found[3]).tolist()
-    assert table["values"] == found[3][found[3] != 0].tolist()
+    assert schema.metadata == {
+        b"svae.model": trained.digest.encode(),
+        b"svae.latents": b"6",
+        b"svae.family": b"quantized",
+    }
+    assert pq.read_table(path).to_pylist() == [
+        {"row": row, "indices": np.flatnonzero(code).tolist(), "values": code[code != 0].tolist()}
+        for row, code in enumerate(found)
+    ]
 
 
 def test_codes_of_another_model_are_refused(
@@ -128,9 +150,20 @@ def test_codes_of_another_model_are_refused(
         codes.read_codes(path, gaussian)
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "foreign", "index", "value", "lengths", "latents"])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("flip", ".*"),
+        ("cut", ".*[Pp]arquet.*"),
+        ("foreign", ".*"),
+        ("index", "an index is not below 6, or a value is no small integer"),
+        ("value", "an index is not below 6, or a value is no small integer"),
+        ("lengths", "a row has not as many values as indices"),
+        ("latents", "999999999 latents"),
+    ],
+)
 def test_damaged_and_foreign_files_of_codes_are_refused(
-    trained: TrainedModel, found: codes.Codes, tmp_path: Path, damage: str
+    trained: TrainedModel, found: codes.Codes, tmp_path: Path, damage: str, reason: str
 ) -> None:
     path = codes.write_codes(tmp_path / "codes.parquet", found, trained)
     table, content = pq.read_table(path), bytearray(path.read_bytes())
@@ -151,7 +184,7 @@ def test_damaged_and_foreign_files_of_codes_are_refused(
         content[len(content) // 3] ^= 64
         path.write_bytes(content if damage == "flip" else content[: len(content) // 2])
     with pytest.raises(
-        SourceError, match=r": not a file of sparse codes \(.*\); make it again with `svae codes`$"
+        SourceError, match=rf": not a file of sparse codes \({reason}\); make it again with `svae codes`$"
     ):
         codes.read_codes(path)
 

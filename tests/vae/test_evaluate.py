@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from vae import codes, evaluate
-from vae.codec import archive
+from vae import codes, evaluate, metrics, pipeline
+from vae.codec import archive, writer
 from vae.codec.integer import IntegerModel
 from vae.evaluate import Evaluation
 from vae.features import block
@@ -29,8 +30,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(trained: TrainedModel, table: pa.Table, place: Path) -> Path:
+    """An archive with the model in it, whether that pays or not."""
     path = place / "t.svae"
-    archive.write(table, path, grid=trained.grid, derived=trained.layout.derived)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "CLOSE_CALL", 1e9)
+        pipeline.compress(table, path, model=trained)
     return path
 
 
@@ -70,15 +74,47 @@ def test_an_archive_gives_back_what_it_was_given(found: Evaluation, table: pa.Ta
     assert list(restored) == table.column_names
     assert restored["size"]["max_error"] == 0
     assert restored["id"]["accuracy"] == 1
-    size = found.numbers["size"]
-    assert size["ratio_to_source"] == size["source"] / size["archive"]
-    assert size["ratio_to_csv_without_model"] == size["csv"] / (size["archive"] - size["model"])
 
 
-def test_codes_only_quality_covers_what_codes_tell_of(found: Evaluation, trained: TrainedModel) -> None:
+def test_sizes_and_ratios_are_those_of_the_files(
+    found: Evaluation, table: pa.Table, trained: TrainedModel, written: Path
+) -> None:
+    size, whole = found.numbers["size"], written.stat().st_size
+    model = len(pipeline.integer_model(trained).to_bytes())
+    others = {"source": size["source"], **metrics.general_sizes(table)}
+    assert list(others) == ["source", "csv", "parquet_snappy", "parquet_zstd19"]
+    assert size == {
+        "archive": whole,
+        "model": model,
+        **others,
+        **{f"ratio_to_{name}": bytes_ / whole for name, bytes_ in others.items()},
+        **{f"ratio_to_{name}_without_model": bytes_ / (whole - model) for name, bytes_ in others.items()},
+    }
+
+
+def test_bits_on_disk_are_those_of_the_archive(found: Evaluation, table: pa.Table, written: Path) -> None:
+    on_disk = found.numbers["written"]
+    with archive.open(written) as opened:
+        report = opened.report()
+    assert on_disk["columns"] == {
+        column.name: pytest.approx(8 * column.bytes / len(table)) for column in report.per_column
+    }
+    assert on_disk["code"] == 8 * report.bytes.codes / len(table) > 0
+    assert on_disk["total"] == pytest.approx(on_disk["code"] + sum(on_disk["columns"].values()))
+
+
+def test_codes_only_quality_covers_what_codes_tell_of(
+    found: Evaluation, trained: TrainedModel, table: pa.Table, split: np.ndarray
+) -> None:
     alone = found.numbers["codes_only"]
     assert list(alone["columns"]) == ["size", "weight", "color", "large", "always"]
     assert 0.5 < alone["score"] < 1
+    held = table.filter(pa.array(split == 2))
+    sparse = codes.encode_rows(trained, held)
+    back = codes.rows_from_codes(trained, sparse).select(list(alone["columns"]))
+    assert alone["columns"] == metrics.table_quality(held, back)
+    assert alone["score"] == metrics.code_score(alone["columns"])
+    assert found.numbers["sparsity"] == metrics.sparsity(sparse)
     assert 0 < found.numbers["sparsity"]["mean_nonzero"] < 6
 
 
@@ -91,7 +127,24 @@ def test_stochastic_posteriors_have_bounds(gaussian: TrainedModel, table: pa.Tab
 
 
 def test_numbers_flatten_to_metrics(found: Evaluation) -> None:
-    metrics = evaluate.flat(found.numbers)
-    assert metrics["bits/code"] == found.numbers["bits"]["code"]
-    assert "likelihood/elbo" not in metrics
-    assert all(isinstance(value, float) for value in metrics.values())
+    flat = evaluate.flat(found.numbers)
+    assert flat["bits/code"] == found.numbers["bits"]["code"]
+    assert "likelihood/elbo" not in flat
+    back: dict[str, Any] = {}
+    for name, value in flat.items():
+        assert type(value) is float
+        *folders, leaf = name.split("/")
+        place = back
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = value
+    assert back == without_none(found.numbers)
+
+
+def without_none(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Nested numbers without those that are None."""
+    return {
+        name: without_none(value) if isinstance(value, dict) else value
+        for name, value in numbers.items()
+        if value is not None
+    }

@@ -8,10 +8,11 @@ import pytest
 
 from data.errors import BoundError, ModelError
 from data.schema import Schema
-from vae import pipeline
-from vae.codec import archive
+from vae import codes as sparse
+from vae import metrics, pipeline
+from vae.codec import archive, writer
 from vae.judging import Judged
-from vae.pipeline import check_same_bounds, compress, fit, score
+from vae.pipeline import NothingToModelError, check_same_bounds, compress, fit, score
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 
 QUICK = TrainSettings(steps=30, batch_rows=256, threads=1)
@@ -33,6 +34,12 @@ def table(rows: int = 2_000, seed: int = 0) -> pa.Table:
     )
 
 
+@pytest.fixture
+def always_neural(monkeypatch):
+    """A model that was hardly trained is kept although its rivals are smaller."""
+    monkeypatch.setattr(writer, "CLOSE_CALL", 1e9)
+
+
 @pytest.fixture(scope="module")
 def split():
     return (np.arange(2_000) // 100 % 5 == 4).astype(np.uint8) * 2
@@ -51,21 +58,31 @@ def test_columns_that_follow_from_others_are_not_modelled(trained):
 
 @pytest.mark.parametrize("family", list(Family))
 @pytest.mark.parametrize("codes", [Codes.none, Codes.balanced])
-def test_an_archive_of_any_family_gives_every_value_back(family, codes, tmp_path):
+def test_an_archive_of_any_family_gives_every_value_back(family, codes, tmp_path, always_neural):
     given = table(300)
     settings = SMALL.model_copy(update={"family": family, "codes": codes})
-    compress(given, tmp_path / "t.svae", settings=settings, training=QUICK)
+    report = compress(given, tmp_path / "t.svae", settings=settings, training=QUICK)
     with archive.open(tmp_path / "t.svae") as opened:
         assert opened.read().equals(given)
+    summary = report.codes_summary
+    assert summary.family == family.value
+    assert summary.latents == (0 if codes is Codes.none else SMALL.latents)
+    coders = {column.name: column.coder for column in report.per_column}
+    assert coders["shop"] == "neural"
+    assert coders["note"] == "rival"
+    assert report.bytes.model > 0
+    assert report.seconds.train > 0
 
 
-def test_a_registered_model_serves_rows_it_never_saw(trained, tmp_path):
+def test_a_registered_model_serves_rows_it_never_saw(trained, tmp_path, always_neural):
     new = table(500, seed=1).to_pylist()
     new[3] |= {"shop": "a new shop", "units": 10**6, "price": -1e12}
     given = pa.Table.from_pylist(new, schema=table(1).schema)
-    compress(given, tmp_path / "t.svae", model=trained)
+    report = compress(given, tmp_path / "t.svae", model=trained)
     with archive.open(tmp_path / "t.svae") as opened:
         assert opened.read().equals(given)
+        assert (opened.codes() == sparse.encode_rows(trained, given)).all()
+    assert report.bytes.model == len(pipeline.integer_model(trained).to_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +98,17 @@ def lossy():
         (
             {"units": 1.0},
             "bound 0 for column 'price': the model keeps it within 2 only; ask for --bound 'price=2.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 1.5, "units": 3.0},
             "bound 1.5 for column 'price': the model keeps it within 2 only; ask for --bound 'price=2.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 2.0, "units": 0.7},
             "bound 0.7 for column 'units': the model keeps it within 1 only; ask for --bound 'units=1.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 2.0, "units": 1.0, "unit": 1.0},
@@ -180,11 +197,26 @@ def test_a_model_for_another_schema_is_refused(trained, tmp_path, change, says):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_score_counts_what_an_archive_pays(trained, split):
-    found = score(trained, table(), split)
-    assert found.rows == int((split == 2).sum())
-    assert found.model_bytes > len(pipeline.integer_model(trained).to_bytes())
-    assert 0 <= found.code_score <= 1
+def test_the_score_counts_what_an_archive_pays(trained, split, tmp_path, always_neural):
+    """Names the model knows not, and a text that it does not code, among it."""
+    given, random = table(), np.random.default_rng(3)
+    odd = np.where(random.random(2_000) < 0.2, [f"shop no. {k}" for k in range(2_000)], given["shop"])
+    given = given.set_column(0, "shop", pa.array(odd.astype(str)))
+    assert score(trained, given, split).rows == int((split == 2).sum())
+    found = score(trained, given, np.full_like(split, 2))
+    report = compress(given, tmp_path / "t.svae", model=trained)
+    with archive.open(tmp_path / "t.svae") as opened:
+        tables = opened._parts.container.tables.length
+    assert found.rows == report.rows == 2_000
+    assert found.model_bytes == report.bytes.model + tables
+    assert found.bits_per_row == pytest.approx(
+        8 * (report.bytes.codes + report.bytes.columns) / found.rows, rel=0.02
+    )
+    names = trained.layout.plan.names
+    alone = sparse.rows_from_codes(trained, sparse.encode_rows(trained, given))
+    quality = metrics.table_quality(given.select(names), alone.select(names))
+    assert found.code_score == metrics.code_score(quality)
+    assert 0 < found.code_score < 1
 
 
 def test_two_models_are_scored_on_the_columns_that_either_codes(trained, split):
@@ -225,12 +257,24 @@ def test_a_table_without_anything_to_model_gets_an_archive_without_a_model(tmp_p
         assert opened.read().equals(given)
 
 
+def test_training_without_anything_to_model_says_what_can_be_done():
+    still = pa.table({"list": [[1, 2], [3]], "still": [7, 7]})
+    with pytest.raises(NothingToModelError) as caught:
+        fit(still, Schema.from_arrow(still.schema), training=QUICK)
+    assert str(caught.value) == (
+        "no column of this table can be modelled: each is constant, follows from others or is of a kind that no model"
+        " reads; train on other columns, or make an archive, which needs no model: svae compress"
+    )
+
+
 def test_long_tables_are_sampled_in_runs():
     rows = pipeline._sample_rows(5_000_000)
     assert rows is not None
-    assert len(rows) <= pipeline.MAX_TRAIN_ROWS
+    assert len(rows) == pipeline.MAX_TRAIN_ROWS // pipeline.RUN_ROWS * pipeline.RUN_ROWS
     assert rows[0] == 0
     assert rows[-1] == 4_999_999
     breaks = np.flatnonzero(np.diff(rows) != 1)
-    assert len(breaks) < pipeline.MAX_TRAIN_ROWS // pipeline.RUN_ROWS
+    assert len(breaks) == pipeline.MAX_TRAIN_ROWS // pipeline.RUN_ROWS - 1
+    gaps = np.diff(rows)[breaks]
+    assert gaps.max() - gaps.min() <= 1
     assert pipeline._sample_rows(1_000) is None
