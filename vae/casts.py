@@ -7,6 +7,7 @@ is asked for, and read "0x10" as 16. Errors here are Arrow's, and name no column
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from decimal import Decimal
 from typing import Any, cast
@@ -131,7 +132,7 @@ def _number(values: pa.Array, kind: pa.DataType) -> pa.Array:
 def _check_whole(values: pa.Array, kind: pa.DataType) -> None:
     wide = values.cast(pa.float64())
     largest = pc.max(pc.abs(wide)).as_py()
-    if largest == float("inf"):
+    if largest == math.inf:
         raise pa.ArrowInvalid(f"infinity does not fit into {kind}")
     if largest is not None and largest >= _EXACT[values.type.bit_width]:
         raise pa.ArrowInvalid(
@@ -157,7 +158,9 @@ def _rounded(values: pa.Array, kind: Any) -> pa.Array:
     pairs = zip(pc.filter(wide, changed).to_pylist(), pc.filter(back, changed).to_pylist(), strict=True)
     for value, narrow in pairs:
         if not _prints_as(narrow, value, _SAFE_DIGITS[kind.bit_width]):
-            raise pa.ArrowInvalid(f"{value!r} does not fit into {kind} without loss")
+            in_range = 0 < abs(narrow) < math.inf
+            way_out = f"; round it first, as astype('float{kind.bit_width}') does" if in_range else ""
+            raise pa.ArrowInvalid(f"{value!r} does not fit into {kind} without loss{way_out}")
     return found
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 import pyarrow.compute as _pc
 
+from data.schema import is_text
 from vae.casts import EXACT_IN_DOUBLE, convert, spell, zone_refused
 from vae.settings import Settings
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 pc = cast(Any, _pc)
 
+NULL_KEY = b"svae.null"
+"""Where a field says how its source spells null (see `data.schema`)."""
 _NEVER_MISSING = "a value is missing, and in training none ever was"
 
 
@@ -133,9 +136,9 @@ def _wire_series(values: pa.Array, way: Wire) -> pd.Series[Any]:
 def _doubles(values: pa.Array, way: Wire) -> pa.Array:
     if pa.types.is_integer(values.type):
         found = pc.min_max(values).as_py()
-        worst = max(abs(value or 0) for value in found.values())
-        if worst >= EXACT_IN_DOUBLE:
-            raise pa.ArrowInvalid(f"{worst} lies beyond 2^53, and in training no value did")
+        worst = max((value or 0 for value in found.values()), key=abs)
+        if abs(worst) >= EXACT_IN_DOUBLE:
+            raise pa.ArrowInvalid(f"{worst} is not within 2^53 of 0, as every value was in training")
     numbers = convert(values, pa.float64())
     if not way.nan and pc.any(pc.is_nan(numbers)).as_py():
         raise pa.ArrowInvalid("NaN is a value here that is not null, and in training there was none")
@@ -159,7 +162,7 @@ def table_of(frame: pd.DataFrame, schema: pa.Schema, wire: Mapping[str, Wire]) -
     for field in schema:
         way = wire.get(field.name)
         if way is not None and field.name in frame.columns:
-            columns.append(_typed(frame[field.name], field.type, way, field.name))
+            columns.append(_typed(frame[field.name], field, way))
         elif way is None or way.optional:
             columns.append(pa.nulls(len(frame), field.type))
         else:
@@ -169,11 +172,23 @@ def table_of(frame: pd.DataFrame, schema: pa.Schema, wire: Mapping[str, Wire]) -
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _typed(series: Any, kind: pa.DataType, way: Wire, name: str) -> pa.Array:
+def _typed(series: Any, field: pa.Field, way: Wire) -> pa.Array:
     if series.ndim > 1:
-        raise ValueError(f"column {name!r} occurs twice")
-    with _named(name):
-        return convert(_arrow(series, kind, way), kind)
+        raise ValueError(f"column {field.name!r} occurs twice")
+    with _named(field.name):
+        return convert(_without_null_text(_arrow(series, field.type, way), field), field.type)
+
+
+def _without_null_text(values: pa.Array, field: pa.Field) -> pa.Array:
+    """Null where a text says so as the source of the training did: NA among numbers, never among words."""
+    null_text = (field.metadata or {}).get(NULL_KEY)
+    if null_text is None or not is_text(values.type) or _holds_text(field.type):
+        return values
+    return pc.if_else(pc.equal(values, null_text.decode()), pa.scalar(None, values.type), values)
+
+
+def _holds_text(kind: Any) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 @contextlib.contextmanager
