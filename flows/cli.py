@@ -106,9 +106,8 @@ def _call(arguments: Sequence[str]) -> int | Failure:
 
 def _wrong_call(error: Any) -> int | Failure:
     message = error.format_message().replace("Value error, ", "")
-    if (
-        not message or type(error).__name__ == "NoArgsIsHelpError"
-    ):  # a group without a command: its help, whole
+    # A group without a command shows its help, whole.
+    if not message or type(error).__name__ == "NoArgsIsHelpError":
         errors.print(message, markup=False, end="\n" if message else "")
         return 2
     context = getattr(error, "ctx", None)

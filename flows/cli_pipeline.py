@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_evaluation import read_evaluation, show_evaluation
 from flows.cli_options import AsJson, Config, SeedOfSettings, Steps, need_pipeline, quiet_failures
 from flows.console import Output, errors, key_values
 from vae.settings import Codes, Effort
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from flows.jobs import Job
     from flows.results import Outcome
     from flows.settings import Tracking
@@ -41,7 +44,7 @@ def run(
     """The whole pipeline: ingest, train, codes, compress, evaluate, register."""
     need_pipeline()
     with Output(as_json) as output:
-        from flows.jobs import load_retrain_settings, open_job
+        from flows.jobs import CLEAR, load_retrain_settings, open_job
         from flows.settings import load_tracking
         from flows.tracking import preflight
 
@@ -49,7 +52,8 @@ def run(
         changes = {
             "train.effort": effort and effort.value,
             "train.seed": seed,
-            "train.steps": steps,
+            # An effort that is asked for must not be overruled in silence by the file's number of steps.
+            "train.steps": CLEAR if effort and steps is None else steps,
             "model.codes": codes and codes.value,
             "bounds": bound or None,
         }
@@ -57,7 +61,13 @@ def run(
         job = open_job(dataset, settings, out=out, config=config)
         preflight(tracking)
         outcome = run_flow(job, tracking)
-        output.show(_as_result(job, outcome), lambda console: key_values(console, _summary(job, outcome)))
+        evaluation = read_evaluation(outcome.figures)
+
+        def readable(console: Console) -> None:
+            key_values(console, _summary(job, outcome))
+            show_evaluation(console, evaluation)
+
+        output.show({**_as_result(job, outcome), "evaluation": evaluation}, readable)
 
 
 def run_flow(job: Job, tracking: Tracking) -> Outcome:

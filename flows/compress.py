@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
@@ -22,6 +22,7 @@ from data.atomic import atomic_path
 from data.errors import DataError, SourceError
 from data.files import FORMATS, TEXT_FORMATS
 from flows import cache
+from flows.deadline import FILE_SECONDS, WEEK
 from flows.hooks import ON_FLOW_FAILURE, ON_TASK_FAILURE, outside_failed
 from flows.jobs import FolderSettings
 from flows.locks import file_lock
@@ -86,7 +87,7 @@ file_task: dict[str, Any] = {
     "retry_delay_seconds": [2, 20],
     "retry_condition_fn": outside_failed,
 }
-"""No time-out of their own: files are done in worker threads, where Prefect can only warn that it cannot end them."""
+"""Prefect cannot end worker threads, in which files are done: their time-out is a `Deadline` that the work looks at."""
 
 
 @task(task_run_name="compress-{job.source.name}", **file_task)
@@ -94,7 +95,10 @@ def compress_file(job: FileJob) -> FileDone:
     """One archive, verified."""
     from flows import files
 
-    inputs = {"model": job.model_digest, "settings": job.settings.model_dump(exclude={"model"})}
+    inputs = {
+        "model": job.model_digest,
+        "settings": job.settings.model_dump(exclude={"model", "file_timeout_seconds"}),
+    }
     return _made_once(job, inputs, lambda: files.compress(job, get_run_logger().info))
 
 
@@ -164,7 +168,13 @@ def compress_folder(
     on_failure=ON_FLOW_FAILURE,
     on_crashed=ON_FLOW_FAILURE,
 )
-def decompress_folder(folder: str, out: str, to: Target | None = None, config: str | None = None) -> Path:
+def decompress_folder(
+    folder: str,
+    out: str,
+    to: Target | None = None,
+    config: str | None = None,
+    file_timeout_seconds: Annotated[float, Field(gt=0, le=WEEK)] = FILE_SECONDS,
+) -> Path:
     """Each archive of a folder back to a file; finished files are skipped, the manifest is written last.
 
     Args:
@@ -172,11 +182,13 @@ def decompress_folder(folder: str, out: str, to: Target | None = None, config: s
         out: Folder for the files.
         to: Format of all files; by default the one in the archive's name (`a.csv.svae`), else Parquet.
         config: Full path of `mlflow.yml`; relative folders are relative to it in a deployed run.
+        file_timeout_seconds: Longest time for one file; one that takes longer fails, the others go on.
     """
     source, target, _ = _folders(folder, out, config)
     jobs = _jobs(source, target, (".svae",), lambda name: _unpacked_name(name, to))
+    shared = {"settings": FolderSettings(file_timeout_seconds=file_timeout_seconds)}
     with file_lock(target.parent / f".{target.name}.lock", remove=True):
-        return _run_all(decompress_file, jobs, target)
+        return _run_all(decompress_file, [job.model_copy(update=shared) for job in jobs], target)
 
 
 def _unpacked_name(archive: str, to: Target | None) -> str:
@@ -240,8 +252,9 @@ def _run_all(work: Any, jobs: list[FileJob], target: Path) -> Path:
     create_table_artifact(rows, key="files", description=f"{len(done)} of {len(jobs)} files done")
     if failed:
         job, error = failed[0]
+        line = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
         raise DataError(
-            f"{len(failed)} of {len(jobs)} files failed, the first: {job.source}: {error}; mend it and run again,"
+            f"{len(failed)} of {len(jobs)} files failed, the first: {line}; mend it and run again,"
             " finished files are skipped"
         ) from error
     get_run_logger().info("%d files, %s bytes", len(done), f"{sum(file.bytes for file in done):,}")

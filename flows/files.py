@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import SourceError
 from data.manifest import MANIFEST_NAME, Manifest
 from data.schema import Schema
+from flows.deadline import Deadline
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,6 +97,7 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
     from flows.compress import FileDone
     from vae import pipeline, store
 
+    deadline = Deadline(job.source, job.settings.file_timeout_seconds, "svae compress")
     table, schema, facts = read_source(open_source(job.source))
     settings = job.settings
     bounds = absolute_bounds(settings.bounds, table, schema, lambda line: say(f"{job.source.name}: {line}"))
@@ -108,6 +110,7 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
         training=settings.train,
         rivals=settings.rivals,
         facts=facts,
+        on_progress=deadline,
     )
     return FileDone(
         source=job.source,
@@ -118,14 +121,21 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
     )
 
 
+def _watched(batches: Iterator[pa.RecordBatch], deadline: Deadline) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        deadline()
+        yield batch
+
+
 def decompress(job: FileJob) -> FileDone:
     """One file of a folder job."""
     from data.output import write_table
     from flows.compress import FileDone
     from vae.codec import archive
 
+    deadline = Deadline(job.source, job.settings.file_timeout_seconds, "svae decompress")
     with archive.open(job.source) as opened:
-        write_table(opened.batches(), Schema.from_arrow(opened.schema), job.target)
+        write_table(_watched(opened.batches(), deadline), Schema.from_arrow(opened.schema), job.target)
         rows = opened.rows
     return FileDone(
         source=job.source,

@@ -48,11 +48,13 @@ def decide(
     rows: int,
     settings: GateSettings,
     obstacle: str | None = None,
+    compared_score: float | None = None,
 ) -> Verdict:
     """Judge a challenger; both scores are of the same held-out rows at the same bounds.
 
     `obstacle` is what forbids a promotion by itself whatever the numbers say: a changed schema, other bounds, a
-    version that was rolled back.
+    version that was rolled back. The floors are for the challenger's own columns, whoever the champion is; where the
+    champion codes others, `compared_score` is the challenger's code score on the columns of the champion's score.
     """
     against = [*_broken_floors(challenger, settings)]
     if obstacle:
@@ -66,15 +68,12 @@ def decide(
     size = f"{new:,.0f} bytes against the champion's {old:,.0f} ({_compared(share)})"
     if not new < old * (1 - settings.margin):
         against.append(f"{size}: below the margin of {settings.margin:.2%}")
-    drop = champion.code_score - challenger.code_score
-    if drop > settings.code_score_drop:
-        against.append(
-            f"code score {challenger.code_score:.3f} against {champion.code_score:.3f}: drops by more than"
-            f" {settings.code_score_drop}"
-        )
+    mine = challenger.code_score if compared_score is None else compared_score
+    code = f"code score {mine:.3f} against {champion.code_score:.3f}"
+    if champion.code_score - mine > settings.code_score_drop:
+        against.append(f"{code}: drops by more than {settings.code_score_drop}")
     if against:
         return Verdict(promote=False, reasons=tuple(against))
-    code = f"code score {challenger.code_score:.3f} against {champion.code_score:.3f}"
     return Verdict(promote=True, reasons=(size, code))
 
 

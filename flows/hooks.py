@@ -9,6 +9,7 @@ import contextlib
 from typing import Any
 
 from data import errors as e
+from flows.deadline import FileTimeoutError
 from flows.settings import SettingsError
 
 ADVICE: tuple[tuple[type[BaseException], str], ...] = (
@@ -28,6 +29,10 @@ ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     (
         e.ArchiveError,
         "No archive was written. Run again; if it happens again, the data and this line make a bug report.",
+    ),
+    (
+        FileTimeoutError,
+        "Give a longer `file_timeout_seconds` or fewer steps; finished files are not done again.",
     ),
     (
         TimeoutError,

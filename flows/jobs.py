@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, field_validator
 
@@ -13,10 +13,13 @@ from data.errors import BoundError, UsageError
 from data.files import FORMATS
 from data.gate import DataGate
 from data.schema import parse_bound
+from flows.deadline import FILE_SECONDS, WEEK
 from flows.settings import PIPELINE_NAME, Tracking, load_tracking, read_yaml, validated
 from vae.settings import ModelSettings, Settings, TrainSettings
 
 RUNS = "svae-runs"
+CLEAR: Final = object()
+"""In place of a value: what a settings file says of this key does not count."""
 
 
 class RetrainSettings(Settings):
@@ -57,6 +60,8 @@ class FolderSettings(Settings):
     """Error bounds, as for a retraining; `model` alone takes those of the model."""
     rivals: bool = False
     """Whether each archive also stores what other coders would need."""
+    file_timeout_seconds: float = Field(default=FILE_SECONDS, gt=0, le=WEEK)
+    """Longest time for one file; one that takes longer fails, the others go on. Looked at as its work proceeds."""
 
 
 class Job(Settings):
@@ -162,6 +167,8 @@ def load_retrain_settings(
 ) -> RetrainSettings:
     """The settings of a pipeline file (`pipeline.yml` beside `mlflow.yml` by default), with `changes` on top.
 
+    A change to None is none; CLEAR brings the default back.
+
     Raises:
         SettingsError: a file that is missing or malformed, an unknown key, a value out of bounds.
     """
@@ -176,5 +183,8 @@ def load_retrain_settings(
             parent = parent.setdefault(part, {})
             if not isinstance(parent, dict):
                 raise UsageError(f"{named}: {part} should hold keys, not {parent!r}")
-        parent[last] = value
+        if value is CLEAR:
+            parent.pop(last, None)
+        else:
+            parent[last] = value
     return validated(RetrainSettings, content, named)

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.errors import SvaeError
@@ -87,8 +87,11 @@ def _acquire(path: Path, deadline: float | None, on_wait: Callable[[], None] | N
 
 def _release(path: Path, descriptor: int, remove: bool) -> None:
     try:
-        if remove and _lies_at(path, descriptor):
-            path.unlink()
+        if remove:
+            # Gone already, or in a folder that takes no changes any more: no reason to fail whoever held it.
+            with suppress(OSError):
+                if _lies_at(path, descriptor):
+                    path.unlink()
     finally:
         os.close(descriptor)
 

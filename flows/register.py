@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from data.errors import BoundError, ModelError
 from data.ingest import open_dataset
@@ -133,34 +133,41 @@ def _judge(
     """Score challenger and champion on the same rows, decide, and move the alias if the champion is still that one."""
     from flows.reload import verify_reload
     from vae import store
-    from vae.judging import judged_columns
 
     challenger = store.load(model.path)
     settings = registry.store.tracking.settings.gate
+    own: Score | None = None
     while True:
         champion = registry.champion(version.name)
         if champion and champion.version == version.version:
             return True, Verdict(promote=True, reasons=("it is the champion already",))
-        rival, obstacle = _comparable_champion(registry, champion, challenger, data)
-        judged = judged_columns(challenger, rival)
         try:
-            mine = _score(challenger, data, judged, archive.ratio, report.numbers)
-            theirs = _score(rival, data, judged) if rival else None
+            own = own or _score(challenger, data, None, archive.ratio, report.numbers)
         except ModelError as error:
             verdict = Verdict(promote=False, reasons=(f"{error}: promote it by hand, or not at all",))
-            break
-        if champion and theirs:
+            _tell(registry, version, verdict, say)
+            return False, verdict
+        found = _compare(registry, champion, challenger, data, own)
+        if champion and found.champion:
             say(
                 "gate: champion is version %d, %.2f bits a row, code score %.3f",
                 champion.version,
-                theirs.bits_per_row,
-                theirs.code_score,
+                found.champion.bits_per_row,
+                found.champion.code_score,
             )
+        obstacle = found.obstacle
         if _was_rolled_back(registry, version):
             obstacle = "it was rolled back; only `svae models promote` brings it back"
-        verdict = decide(mine, theirs, rows=data.rows, settings=settings, obstacle=obstacle)
-        registry.tag(version, {"svae.score": mine.model_dump_json(), VERDICT: _verdict_tag(verdict)})
-        say("gate: %s %s", "promote:" if verdict.promote else "keep the champion:", verdict.text)
+        verdict = decide(
+            own,
+            found.champion,
+            rows=data.rows,
+            settings=settings,
+            obstacle=obstacle,
+            compared_score=found.challenger_score,
+        )
+        registry.tag(version, {"svae.score": own.model_dump_json()})
+        _tell(registry, version, verdict, say)
         if not verdict.promote:
             return False, verdict
         if registry.promote(
@@ -168,14 +175,13 @@ def _judge(
         ):
             return True, verdict
         say("the champion changed meanwhile; judging again")
-    registry.tag(version, {VERDICT: _verdict_tag(verdict)})
-    say("gate: %s", verdict.text)
-    return False, verdict
 
 
-def _verdict_tag(verdict: Verdict) -> str:
+def _tell(registry: Registry, version: Version, verdict: Verdict, say: Say) -> None:
+    """The verdict, in the version's tags and in the log."""
     word: Literal["promoted", "not promoted"] = "promoted" if verdict.promote else "not promoted"
-    return f"{word}: {verdict.text}"
+    registry.tag(version, {VERDICT: f"{word}: {verdict.text}"})
+    say("gate: %s %s", "promote:" if verdict.promote else "keep the champion:", verdict.text)
 
 
 def _was_rolled_back(registry: Registry, version: Version) -> bool:
@@ -183,13 +189,52 @@ def _was_rolled_back(registry: Registry, version: Version) -> bool:
     return any(ROLLED_BACK in v.tags for v in registry.versions(version.name) if v.digest == version.digest)
 
 
+class _Comparison(NamedTuple):
+    """What the champion is worth beside a challenger, or why that cannot be said."""
+
+    champion: Score | None
+    """Its score, the code's on the columns that both are compared on."""
+    challenger_score: float
+    """The challenger's code score on the same columns."""
+    obstacle: str | None = None
+    """Why the two cannot be compared."""
+
+
+def _compare(
+    registry: Registry, champion: Version | None, challenger: TrainedModel, data: Dataset, own: Score
+) -> _Comparison:
+    """Both models on the columns that either of them codes; what is wrong with the champion stops a promotion."""
+    from vae.judging import judged_columns
+
+    if champion is None:
+        return _Comparison(None, own.code_score)
+    try:
+        rival = _comparable_champion(registry, champion, challenger, data)
+        judged = judged_columns(challenger, rival)
+        theirs = _score(rival, data, judged)
+    except BoundError as error:
+        what = f"serves other bounds ({error})"
+        return _Comparison(
+            None, own.code_score, f"the champion (version {champion.version}) {what}; promote by hand"
+        )
+    except ModelError as error:
+        what = f"cannot be compared ({error})"
+        return _Comparison(
+            None, own.code_score, f"the champion (version {champion.version}) {what}; promote by hand"
+        )
+    same = judged == judged_columns(challenger, None)
+    mine = own if same else _score(challenger, data, judged)
+    return _Comparison(theirs, mine.code_score)
+
+
 def _score(
     trained: TrainedModel,
     data: Dataset,
-    judged: Judged,
+    judged: Judged | None,
     ratio: float = 0.0,
     numbers: dict[str, Any] | None = None,
 ) -> Score:
+    """A model on the held-out rows, its code on the columns `judged`; None takes those that the model itself codes."""
     from vae import pipeline
 
     found = pipeline.score(trained, data.table(), split_of(data), judged)
@@ -205,26 +250,18 @@ def _score(
 
 
 def _comparable_champion(
-    registry: Registry, champion: Version | None, challenger: TrainedModel, data: Dataset
-) -> tuple[TrainedModel | None, str | None]:
-    """The champion's model, if it serves this data at the challenger's bounds; else why it cannot be compared."""
+    registry: Registry, champion: Version, challenger: TrainedModel, data: Dataset
+) -> TrainedModel:
+    """The champion's model.
+
+    Raises:
+        BoundError: It serves other bounds than the challenger.
+        ModelError: It does not load, or is for another schema than this data.
+    """
     from flows.reload import model_folder
     from vae import pipeline, store
 
-    if champion is None:
-        return None, None
-    try:
-        trained = store.load(model_folder(registry.download(champion.uri)))
-        pipeline.check_table(trained, data.table(rows=(0, 1)))
-        pipeline.check_same_bounds(trained, challenger.record["bounds"])
-    except BoundError as error:
-        return (
-            None,
-            f"the champion (version {champion.version}) serves other bounds ({error}); promote by hand",
-        )
-    except ModelError as error:
-        return (
-            None,
-            f"the champion (version {champion.version}) cannot be compared ({error}); promote by hand",
-        )
-    return trained, None
+    trained = store.load(model_folder(registry.download(champion.uri)))
+    pipeline.check_table(trained, data.table(rows=(0, 1)))
+    pipeline.check_same_bounds(trained, challenger.record["bounds"])
+    return trained

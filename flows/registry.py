@@ -105,15 +105,9 @@ class Registry:
 
     def champion(self, name: str) -> Version | None:
         """The version in use."""
-        return self._by_alias(name, self.aliases.champion)
-
-    def previous(self, name: str) -> Version | None:
-        """The version that a rollback brings back."""
-        return self._by_alias(name, self.aliases.previous)
+        return self._by_alias(name, self.aliases.champion) if self._exists(name) else None
 
     def _by_alias(self, name: str, alias: str) -> Version | None:
-        if not self._exists(name):
-            return None
         return next((v for v in self.versions(name) if alias in v.aliases), None)
 
     def with_digest(self, name: str, digest: str) -> Version | None:
@@ -224,7 +218,7 @@ class Registry:
         return self.find(f"{name}/{back.version}"), self.find(f"{name}/{away.version}")
 
     def _previous_or_fail(self, name: str) -> Version:
-        previous = next((v for v in self.versions(name) if self.aliases.previous in v.aliases), None)
+        previous = self._by_alias(name, self.aliases.previous)
         if previous is None:
             raise TrackingError(
                 f"model {name!r} has no previous version to roll back to; see: svae models list {name} (there is one"

@@ -44,6 +44,14 @@ class Coded(Settings):
     """The Parquet file."""
     digest: str
     """SHA-256 of its bytes."""
+    latents: int = 0
+    """Width of a code."""
+    mean_nonzero: float = 0.0
+    """Latents that are not zero, mean over the rows."""
+    dead_latents: float = 0.0
+    """Latents that never vary."""
+    bits_per_row: float = 0.0
+    """What a code costs as an archive writes it."""
 
 
 class Archived(Settings):

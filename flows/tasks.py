@@ -161,7 +161,15 @@ def train(job: Job, dataset: Ingested, checked: Checked) -> Trained:
 def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
     """The sparse code of every row."""
     inputs = {"data": dataset.digest, "model": model.digest}
-    return made_once(job, "codes", Coded, inputs, lambda: work.extract(job, dataset, model), job.codes)
+
+    def make() -> Coded:
+        bar = ProgressArtifact("extraction", f"Sparse codes of {job.name}")
+        return work.extract(job, dataset, model, bar)
+
+    coded = made_once(job, "codes", Coded, inputs, make, job.codes)
+    words = f"{coded.mean_nonzero:.1f} of {coded.latents} latents on a row, {coded.bits_per_row:.1f} bits"
+    create_table_artifact(work.codes_table(coded), key="codes", description=words)
+    return coded
 
 
 @shell(hours=24)
@@ -185,9 +193,12 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained) -> A
 def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive: Archived) -> Evaluated:
     """Numbers and figures on held-out rows, logged to the model's run."""
     inputs = {"data": dataset.digest, "model": model.digest, "codes": codes.digest, "archive": archive.digest}
-    evaluated = made_once(
-        job, "evaluate", Evaluated, inputs, lambda: work.evaluate(job, dataset, model, archive), job.report
-    )
+
+    def make() -> Evaluated:
+        bar = ProgressArtifact("measuring", f"Evaluation of {job.name}")
+        return work.evaluate(job, dataset, model, archive, bar, get_run_logger().info)
+
+    evaluated = made_once(job, "evaluate", Evaluated, inputs, make, job.report)
     create_table_artifact(
         work.summary_table(evaluated), key="evaluation", description=f"Evaluation of {job.name}"
     )

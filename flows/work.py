@@ -183,13 +183,27 @@ def split_of(data: Dataset) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     return data.split_of(np.arange(data.rows, dtype=np.int64))
 
 
-def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
-    """The sparse code of every row."""
-    from vae import codes, store
+def extract(job: Job, dataset: Ingested, model: Trained, advance: Advance) -> Coded:
+    """The sparse code of every row, and what it comes to."""
+    from vae import codes, metrics, pipeline, store
+    from vae.codec.container import DEFAULT_BLOCK_ROWS
 
     trained = store.load(model.path)
-    codes.write_codes(job.codes, codes.encode_rows(trained, open_dataset(dataset.path).table()), trained)
-    return Coded(path=job.codes, digest=cache.file_digest(job.codes))
+    table = open_dataset(dataset.path).table()
+    dense = codes.encode_rows(trained, table, lambda done, rows: advance(done / max(1, rows)))
+    codes.write_codes(job.codes, dense, trained)
+    latents = dense.shape[1]
+    size = codes.coded_bytes(pipeline.integer_model(trained), dense, DEFAULT_BLOCK_ROWS) if latents else 0
+    sparsity = metrics.sparsity(dense)
+    advance(1.0)
+    return Coded(
+        path=job.codes,
+        digest=cache.file_digest(job.codes),
+        latents=latents,
+        mean_nonzero=sparsity["mean_nonzero"],
+        dead_latents=sparsity["dead_latents"],
+        bits_per_row=8 * size / max(1, len(dense)),
+    )
 
 
 def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained, advance: Advance) -> Archived:
@@ -219,7 +233,9 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained, adva
     )
 
 
-def evaluate(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Evaluated:
+def evaluate(
+    job: Job, dataset: Ingested, model: Trained, archive: Archived, advance: Advance, say: Say
+) -> Evaluated:
     """Numbers and figures on held-out rows; both go into the model's run."""
     from vae import evaluate as evaluation
     from vae import store
@@ -227,11 +243,22 @@ def evaluate(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> 
     data = open_dataset(dataset.path)
     tracker = Store(job.tracking())
     run_id = run_of(job, tracker, dataset, run_key(job, dataset))
+
+    def on_progress(event: Mapping[str, Any]) -> None:
+        advance(event["step"] / event["steps"])
+        say("evaluation: %s", event["phase"])
+
     with tracker.recording(run_id) as metrics:
         numbers, figures = evaluation.evaluate(
-            store.load(model.path), data.table(), job.report, split=split_of(data), archive_path=archive.path
+            store.load(model.path),
+            data.table(),
+            job.report,
+            split=split_of(data),
+            archive_path=archive.path,
+            on_progress=on_progress,
         )
         metrics.add(evaluation.flat(numbers))
+    advance(1.0)
     numbers_file = job.report / evaluation.NUMBERS_NAME
     tracker.log_files(run_id, {"figures": list(figures), "": [numbers_file]})
     with tracker.explained():
@@ -256,6 +283,12 @@ def archive_table(path: Path) -> list[dict[str, Any]]:
     """Bits, coder and bound of each column."""
     keys = ("name", "kind", "coder", "bits_per_value", "bytes", "bound", "max_error")
     return [{key: column[key] for key in keys} for column in archive_report(path)["per_column"]]
+
+
+def codes_table(coded: Coded) -> list[dict[str, Any]]:
+    """What the codes come to, one number a row."""
+    names = ("latents", "mean_nonzero", "dead_latents", "bits_per_row")
+    return [{"name": name, "value": getattr(coded, name)} for name in names]
 
 
 def column_table(dataset: Path) -> list[dict[str, Any]]:

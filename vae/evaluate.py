@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -33,6 +33,10 @@ SIZED_ROWS = 2_000_000
 """Rows above which a table is not compressed by general tools just to know what they make of it."""
 MOST_SHOWN_NAMES = 256
 NUMBERS_NAME = "evaluation.json"
+STAGES = ("codes", "bits", "reconstruction", "archive", "figures")
+"""What is done in turn; the archive only where there is one."""
+
+Progress = Callable[[dict[str, Any]], None]
 
 
 class Evaluation(NamedTuple):
@@ -52,6 +56,7 @@ def evaluate(
     split: NDArray[np.uint8] | None = None,
     archive_path: str | Path | None = None,
     sizes: bool = True,
+    on_progress: Progress | None = None,
 ) -> Evaluation:
     """Measures a model on the test rows of its table, writes `evaluation.json` and the figures into `out`.
 
@@ -59,20 +64,30 @@ def evaluate(
     Parts: `rows`, `bits` (per row, by the model), `likelihood` (bits per row), `sparsity`, `codes_only` (from the code
     alone: quality of each column, and `score`), and with an archive `size` (bytes and ratios), `written` (bits per row
     on disk) and `restored` (quality of each column as the archive gives it back).
+
+    `on_progress` is told `phase` as each of the STAGES begins, and `step` of `steps`.
     """
+
+    def begins(stage: str) -> None:
+        if on_progress is not None:
+            on_progress({"phase": stage, "step": STAGES.index(stage), "steps": len(STAGES)})
+
     target = Path(out)
     rows = np.arange(table.num_rows) if split is None else np.flatnonzero(split == TEST)
     held_out = len(rows) if split is not None else 0
     rows = rows if len(rows) else np.arange(table.num_rows)
     held = table.take(pa.array(rows))
+    begins("codes")
     coded = codes.coded_columns(trained, table)
     sparse = codes.encode_rows(trained, held)
+    begins("bits")
     bits = model_bits(trained, coded, rows)
     numbers: dict[str, Any] = {
         "rows": {"all": table.num_rows, "evaluated": len(rows), "held_out": held_out},
         "bits": bits,
         "likelihood": likelihood(trained, coded, rows, bits["total"]),
     }
+    begins("reconstruction")
     rebuilt = None
     if trained.layout.plan.latents:
         rebuilt = codes.rows_from_codes(trained, sparse).select(codes.known_columns(trained))
@@ -81,7 +96,9 @@ def evaluate(
         numbers["sparsity"] = metrics.sparsity(sparse)
         numbers["codes_only"] = {"score": metrics.code_score(modelled), "columns": {**quality, **modelled}}
     if archive_path is not None:
+        begins("archive")
         numbers |= _archived(table, Path(archive_path), sizes=sizes and table.num_rows <= SIZED_ROWS)
+    begins("figures")
     numbers = _finite(numbers)
     with atomic_path(target / NUMBERS_NAME) as path:
         path.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")

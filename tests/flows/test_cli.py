@@ -233,6 +233,13 @@ def test_seed_and_steps_of_a_run_win_over_the_settings_file(
     found = [(job.settings.train.seed, job.settings.train.steps) for job in jobs]
     assert found == [(3, None), (0, 20)]
     assert jobs[1].settings.train.batch_rows == 64
+    # An effort that is asked for clears the file's steps, unless steps are asked for too.
+    (home / "pipeline.yml").write_text("train: {effort: max, steps: 7}\n")
+    del jobs[:]
+    for more in ([], ["--effort", "fast"], ["--effort", "fast", "--steps", "20"]):
+        assert run([*call, *more]) == 2
+    found = [(job.settings.train.effort, job.settings.train.steps) for job in jobs]
+    assert found == [("max", 7), ("fast", None), ("fast", 20)]
 
 
 def test_readable_output(table: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,16 @@ def test_a_lower_code_score_loses_whatever_the_bytes() -> None:
     assert judge(bits_per_row=40.0, code_score=0.495)[0] is True
 
 
+def test_floors_are_of_its_own_columns_the_comparison_of_both() -> None:
+    def shared(score: float, own: float) -> tuple[str, ...]:
+        challenger = CHAMPION.model_copy(update={"bits_per_row": 40.0, "code_score": own})
+        return decide(challenger, CHAMPION, rows=10_000, settings=SETTINGS, compared_score=score).reasons
+
+    assert shared(0.4, own=0.9) == ("code score 0.400 against 0.500: drops by more than 0.01",)
+    assert shared(0.495, own=0.3)[-1] == "code score 0.495 against 0.500"
+    assert shared(0.495, own=0.05) == ("code score 0.050 is below the floor of 0.1",)
+
+
 def test_floors() -> None:
     assert judge(bits_per_row=40.0, ratio=1.5) == (False, "ratio 1.500 is below the floor of 2.0")
     assert judge(None, ratio=1.5)[0] is False

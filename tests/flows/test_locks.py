@@ -95,3 +95,20 @@ def test_the_file_goes_with_the_outermost_hold(tmp_path: Path) -> None:
     with file_lock(lock, remove=True):
         lock.unlink()  # by somebody who tidies up
     assert not lock.exists()
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_a_lock_file_that_cannot_be_removed_fails_nobody(
+    error: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error("no")
+
+    lock = tmp_path / "lock"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with file_lock(lock, remove=True):
+            pass
+    with file_lock(lock, timeout=0, remove=True):  # it is free all the same
+        pass
+    assert not lock.exists()

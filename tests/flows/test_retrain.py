@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,18 @@ def test_the_story_of_a_champion(story: Path, flights: Path, tmp_path: Path) -> 
     registry.promote(registry.find("flights/3"), "by hand", verify=lambda v: verify_reload(registry, v))
     assert aliases(story) == {"champion": 3, "previous": 1}
     assert not registry.find("flights/3").rolled_back
+
+
+def test_one_that_is_broken_on_purpose_loses(migrated: Path, flights: Path, tmp_path: Path) -> None:
+    """By the gate's default settings, on bytes and on codes."""
+    home = new_home(migrated, tmp_path)
+    assert retrain(home, flights, steps=60).version.promoted
+    broken = retrain(home, flights, steps=2).version
+    assert (broken.version, broken.promoted) == (2, False)
+    size, code = broken.reasons
+    assert re.fullmatch(r"[\d,]+ bytes against the champion's .* larger\): below the margin of 0\.50%", size)
+    assert re.fullmatch(r"code score 0\.\d+ against 0\.\d+: drops by more than 0\.01", code)
+    assert aliases(home) == {"champion": 1}
 
 
 @pytest.mark.slow

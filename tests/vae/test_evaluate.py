@@ -52,6 +52,18 @@ def test_numbers_and_figures_are_on_disk(found: Evaluation, place: Path) -> None
     assert json.loads((place / "report" / "evaluation.json").read_text()) == found.numbers
 
 
+def test_every_stage_is_told_as_it_begins(
+    trained: TrainedModel, table: pa.Table, tmp_path: Path, written: Path
+) -> None:
+    told: list[dict[str, Any]] = []
+    evaluate.evaluate(trained, table, tmp_path, archive_path=written, on_progress=told.append)
+    assert [event["phase"] for event in told] == list(evaluate.STAGES)
+    assert [event["step"] / event["steps"] for event in told] == [0, 0.2, 0.4, 0.6, 0.8]
+    del told[:]
+    evaluate.evaluate(trained, table, tmp_path, on_progress=told.append)
+    assert [event["phase"] for event in told] == ["codes", "bits", "reconstruction", "figures"]
+
+
 def test_bits_add_up_and_are_those_of_the_likelihood(found: Evaluation) -> None:
     bits = found.numbers["bits"]
     assert bits["total"] == pytest.approx(bits["code"] + sum(bits["columns"].values()))

@@ -1,0 +1,142 @@
+"""What a person sees of a run: its evaluation on the terminal and in JSON, tables and progress bars in Prefect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import cli_pipeline
+from flows.cli import run
+from flows.cli_evaluation import NUMBERS_NAME, column_rows, summary
+from flows.jobs import RetrainSettings
+from flows.results import Outcome
+from vae import evaluate
+from vae.settings import ModelSettings, TrainSettings
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+@pytest.fixture(scope="module")
+def outcome(
+    prefect_api: None, migrated: Path, flights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Outcome:
+    """A retraining of few steps."""
+    import shutil
+
+    from flows.retrain import retrain
+
+    home = tmp_path_factory.mktemp("report")
+    for name in ("mlflow.yml", "mlflow.db"):
+        shutil.copy(migrated / name, home / name)
+    settings = RetrainSettings(
+        model=ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1),
+        train=TrainSettings(steps=20, batch_rows=256, threads=1),
+        bounds=("air_time=1%",),
+    )
+    return retrain(source=str(flights), settings=settings, out=str(home / "out"), config=str(home))
+
+
+@pytest.fixture
+def call(outcome: Outcome, flights: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A call of `svae run` that ends in this outcome at once."""
+    monkeypatch.setattr(cli_pipeline, "run_flow", lambda *_: outcome)
+    return ["run", "--dataset", str(flights), "--config", str(home)]
+
+
+@pytest.fixture
+def numbers(outcome: Outcome) -> dict[str, Any]:
+    return json.loads((outcome.figures / NUMBERS_NAME).read_text())
+
+
+def test_the_name_is_that_of_the_evaluation() -> None:
+    assert NUMBERS_NAME == evaluate.NUMBERS_NAME
+
+
+def test_json_holds_the_evaluation(
+    call: list[str], numbers: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    assert run([*call, "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["evaluation"] == numbers
+    assert told["ratio"] == pytest.approx(told["evaluation"]["size"]["ratio_to_source"])
+
+
+def test_the_evaluation_is_printed(
+    call: list[str], numbers: dict[str, Any], outcome: Outcome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    assert run(call) == 0
+    out, err = capfd.readouterr()
+    assert "\x1b" not in out + err
+    cells = [line.split() for line in out.splitlines()]
+    size = numbers["size"]
+    for words, name in (("Parquet, snappy", "parquet_snappy"), ("Parquet, zstd 19", "parquet_zstd19")):
+        ratios = [f"{size[f'ratio_to_{name}']:.3f}", f"{size[f'ratio_to_{name}_without_model']:.3f}"]
+        assert [*words.split(), f"{size[name]:,}", *ratios] in cells
+    for words, name in (("source", "source"), ("CSV text", "csv")):
+        assert [*words.split(), f"{size[name]:,}"] in [row[: len(words.split()) + 1] for row in cells]
+    assert ["archive", f"{outcome.archive_bytes:,}", "-", "-"] in cells
+    assert ["its", "model", f"{size['model']:,}", "-", "-"] in cells
+    sparsity = numbers["sparsity"]
+    assert (
+        f"score {numbers['codes_only']['score']:.3f}, {sparsity['mean_nonzero']:.1f} latents on a row;"
+        f" {sparsity['active_units']:.0f} active, {sparsity['dead_latents']:.0f} dead\n"
+    ) in out
+    columns = numbers["written"]["columns"]
+    told = [row for row in cells if len(row) == 4 and row[0] in columns]
+    assert [row[0] for row in told] == sorted(columns, key=lambda name: -columns[name])
+    found = {row[0]: row[1:] for row in told}
+    assert found["air_time"] == [
+        f"{columns['air_time']:.3f}",
+        f"{numbers['codes_only']['columns']['air_time']['score']:.3f}",
+        f"{numbers['restored']['columns']['air_time']['max_error']:g}",
+    ]
+    assert float(found["air_time"][2]) > 0
+    assert found["carrier"][2] == found["dep_time"][2] == "0"
+
+
+def test_parts_that_were_not_measured_are_left_out() -> None:
+    numbers: dict[str, Any] = {
+        "rows": {"all": 9, "evaluated": 9, "held_out": 0},
+        "bits": {"code": 1.0, "columns": {"a": 2.0, "b": 3.5}, "total": 6.5, "codes_only": 0.0},
+        "likelihood": {"hard": 6.5, "elbo": 6.25, "iwae": 6.0},
+    }
+    assert summary(numbers) == {
+        "evaluated on": "9 rows, not held out",
+        "bits a row": "6.50 (1.00 the code, 5.50 columns)",
+        "likelihood": "ELBO 6.25, IWAE 6.00 bits a row",
+    }
+    assert column_rows(numbers) == [["b", 3.5, None, None], ["a", 2.0, None, None]]
+
+
+def test_a_report_that_is_gone_is_told(
+    call: list[str], outcome: Outcome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = outcome.figures / NUMBERS_NAME
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        assert run(call) == 1
+    finally:
+        path.write_bytes(content)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("svae: ")]
+    assert line.startswith(f"svae: {path}: cannot be read (")
+
+
+def test_long_steps_have_progress_and_codes_have_a_table(outcome: Outcome, numbers: dict[str, Any]) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(limit=200)
+    artifacts: dict[str, Any] = {artifact.key or "": artifact for artifact in found}
+    for key in ("ingest", "training", "extraction", "compression", "measuring"):
+        assert (artifacts[key].type, float(artifacts[key].data)) == ("progress", 100), key
+    assert {"columns", "data-gate", "codes", "archive", "evaluation", "registry-gate"} <= artifacts.keys()
+    rows = {row["name"]: row["value"] for row in json.loads(artifacts["codes"].data)}
+    assert rows["latents"] == 4
+    assert 0 < rows["mean_nonzero"] <= 4
+    assert 0 < rows["bits_per_row"] < 8 * 4
