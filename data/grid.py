@@ -96,6 +96,8 @@ class ColumnGrid(BaseModel):
     digits: int = Field(default=0, ge=0, le=MAX_DECIMALS)
     bound: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     values: tuple[Any, ...] = ()
+    one_hot: bool = False
+    """Whether this is no column of the table but a group of its columns, by name in `values` (`data.onehot`)."""
 
     @model_validator(mode="after")
     def _check(self) -> ColumnGrid:

@@ -57,9 +57,12 @@ def compress(
 ) -> None:
     """A verified archive; exact unless --bound allows an error."""
     need_pipeline()
+    from flows.files import OWN_BOUNDS
     from vae.settings import ModelSettings, TrainSettings
 
     shape, training = ModelSettings(codes=codes), TrainSettings(effort=effort, seed=seed, steps=steps)
+    if bound == [OWN_BOUNDS] and model is None:
+        raise UsageError(f"--bound {OWN_BOUNDS}: takes the bounds of a model; name it with --model")
     with Output(as_json) as output:
         if each:
             _each_takes_no(schema=schema)

@@ -28,7 +28,7 @@ Bounds = Annotated[
     typer.Option(
         "--bound",
         metavar="SPEC",
-        help="Largest error: 'dep_delay=5', 'air_time=1%' or '*=0.5%'.",
+        help="Largest error: 'dep_delay=5', 'air_time=1%' or '*=0.5%'; beside --model also: model, for its own.",
     ),
 ]
 Steps = Annotated[

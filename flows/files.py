@@ -69,17 +69,21 @@ def read_source(source: Source) -> tuple[pa.Table, Schema, dict[str, Any]]:
     return table, source.schema, {"source_bytes": source.source_bytes, "stored_bytes": source.stored_bytes}
 
 
+OWN_BOUNDS = "model"
+"""What `--bound` is followed by to take those that the model was trained for."""
+
+
 def absolute_bounds(
     specs: list[str] | tuple[str, ...], table: pa.Table, schema: Schema, say: Callable[[str], None]
 ) -> dict[str, float] | None:
-    """Absolute widths of the columns that may lose precision; None where nothing is said of any column.
+    """Absolute widths of the columns that may lose precision; None, a model's own, if that is what is asked for.
 
     `say` is told of bounds that allow no error.
     """
     from data.bounds import kept_exact, resolve_bounds
     from data.statistics import table_stats
 
-    if not specs and all(column.bound is None for column in schema.columns):
+    if list(specs) == [OWN_BOUNDS]:
         return None
     widths = resolve_bounds(specs, schema, table_stats(table))
     for line in kept_exact(widths, schema):

@@ -57,7 +57,7 @@ class FolderSettings(Settings):
     train: TrainSettings = TrainSettings()
     """How they are trained."""
     bounds: tuple[str, ...] = Field(default=(), max_length=1000)
-    """Error bounds, as for a retraining; with a model, none takes its own, and columns that none names are exact."""
+    """Error bounds, as for a retraining; `model` alone takes those of the model."""
     rivals: bool = False
     """Whether each archive also stores what other coders would need."""
     file_timeout_seconds: float = Field(default=FILE_SECONDS, gt=0, le=WEEK)

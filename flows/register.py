@@ -19,6 +19,7 @@ from flows.work import Say, known_run, run_key, run_of, split_of
 
 if TYPE_CHECKING:
     from data.dataset import Dataset
+    from vae.judging import Judged
     from vae.store import TrainedModel
 
 STEP = "register"
@@ -203,11 +204,13 @@ def _compare(
     registry: Registry, champion: Version | None, challenger: TrainedModel, data: Dataset, own: Score
 ) -> _Comparison:
     """Both models on the columns that either of them codes; what is wrong with the champion stops a promotion."""
+    from vae.judging import judged_columns
+
     if champion is None:
         return _Comparison(None, own.code_score)
     try:
         rival = _comparable_champion(registry, champion, challenger, data)
-        judged = _judged_columns(challenger, rival)
+        judged = judged_columns(challenger, rival)
         theirs = _score(rival, data, judged)
     except BoundError as error:
         what = f"serves other bounds ({error})"
@@ -219,21 +222,15 @@ def _compare(
         return _Comparison(
             None, own.code_score, f"the champion (version {champion.version}) {what}; promote by hand"
         )
-    same = judged == _judged_columns(challenger, None)
+    same = judged == judged_columns(challenger, None)
     mine = own if same else _score(challenger, data, judged)
     return _Comparison(theirs, mine.code_score)
-
-
-def _judged_columns(challenger: TrainedModel, rival: TrainedModel | None) -> list[str]:
-    """The columns that the codes of both are scored on: those that either codes, so that neither picks its own."""
-    names = {*challenger.layout.plan.names, *(rival.layout.plan.names if rival else ())}
-    return [name for name in challenger.schema.names if name in names]
 
 
 def _score(
     trained: TrainedModel,
     data: Dataset,
-    judged: list[str] | None,
+    judged: Judged | None,
     ratio: float = 0.0,
     numbers: dict[str, Any] | None = None,
 ) -> Score:

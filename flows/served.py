@@ -33,6 +33,12 @@ class SparseCodes(PythonModel):
 
         return frames.conform(frame, self.trained.schema.to_arrow(), self.wire)
 
+    def request(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> str:
+        """The JSON to post to `/invocations` for a frame as pandas read it; every value arrives as it is."""
+        from vae import frames
+
+        return frames.request(frame, self.trained.schema.to_arrow(), self.wire, params)
+
     def predict(
         self,
         context: PythonModelContext,  # noqa: ARG002  (MLflow passes it by name)

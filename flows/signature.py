@@ -2,10 +2,11 @@
 
 MLflow's inferred signatures refuse timestamps with a zone, and make a column required if the sample had no null. So:
 nullable columns are optional; nullable integers are `double`, since pandas has no other spelling of a missing integer
-that JSON and MLflow both pass on, and text where a value may lie beyond 2^53; timestamps with a zone, dates and
-decimals are ISO text; plain timestamps are `datetime`, text where a value lies outside what nanoseconds can say. A
-column counts as nullable if its schema allows nulls and the dataset, all of it, has some. `vae.frames` brings frames
-into these types.
+that JSON and MLflow both pass on, and text where a value may lie at or beyond 2^53; booleans are text, since the
+scoring server makes False of a null in `boolean`; floats are text where a column has both NaN and null, which `double`
+cannot tell apart; timestamps with a zone, dates and decimals are ISO text; plain timestamps are `datetime`, text where
+a value lies outside what nanoseconds can say. A column counts as nullable if its schema allows nulls and the dataset,
+all of it, has some. `vae.frames` brings frames into these types.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from data.schema import Column, ColumnStats, Kind, Schema
-from vae.frames import EXACT_IN_DOUBLE, Wire
+from vae.casts import EXACT_IN_DOUBLE
+from vae.frames import Wire
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -32,8 +34,7 @@ def wire_of(schema: Schema, stats: dict[str, ColumnStats]) -> dict[str, Wire]:
         optional = column.nullable and (known is None or known.nulls > 0)
         kind = _wire_type(column, known, optional)
         if kind is not None:
-            nan = known is not None and known.nans > 0 and known.nulls == 0
-            wire[column.name] = Wire(type=kind, optional=optional, nan=nan)
+            wire[column.name] = Wire(type=kind, optional=optional, nan=known is not None and known.nans > 0)
     return wire
 
 
@@ -42,13 +43,13 @@ def _wire_type(column: Column, stats: ColumnStats | None, nullable: bool) -> str
     if column.kind is Kind.array:
         return "array:double" if pa.types.is_floating(kind.value_type) else "array:long"
     if pa.types.is_boolean(kind):
-        return "boolean"
+        return "string"
     if pa.types.is_integer(kind):
         if _beyond(stats) or pa.types.is_uint64(kind):
             return "string"
         return "double" if nullable else "long"
     if pa.types.is_floating(kind):
-        return "double"
+        return "string" if stats is not None and stats.nans and stats.nulls else "double"
     if pa.types.is_timestamp(kind) and kind.tz is None:
         return "string" if _beyond_nanoseconds(kind, stats) else "datetime"
     is_time = pa.types.is_temporal(kind) and not pa.types.is_duration(kind)
@@ -58,7 +59,7 @@ def _wire_type(column: Column, stats: ColumnStats | None, nullable: bool) -> str
 
 def _beyond(stats: ColumnStats | None) -> bool:
     return stats is not None and any(
-        isinstance(value, int) and abs(value) > EXACT_IN_DOUBLE for value in (stats.min, stats.max)
+        isinstance(value, int) and abs(value) >= EXACT_IN_DOUBLE for value in (stats.min, stats.max)
     )
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from data.atomic import atomic_path
 from data.errors import ModelError, SchemaError, SourceError
-from data.grid import Coded, State
+from data.grid import Coded, State, TableGrid
+from data.onehot import encode_table
 from vae.codec.integer import IntegerModel
 from vae.codec.structure import Cells
 from vae.features import row_view
@@ -62,10 +63,11 @@ def encode_rows(trained: TrainedModel, table: pa.Table, on_progress: Progress | 
 
 
 def coded_columns(trained: TrainedModel, table: pa.Table) -> dict[str, Coded]:
-    """The columns that the model reads, on the model's grid."""
-    return {
-        name: trained.grid[name].encode(_column(trained, table, name)) for name in trained.layout.plan.names
-    }
+    """The columns and one-hot groups that the model reads, on the model's grid."""
+    read = [trained.grid[name] for name in trained.layout.plan.names]
+    members = [trained.grid[name] for grid in read if grid.one_hot for name in grid.values]
+    grid = TableGrid(columns=tuple({g.name: g for g in (*members, *read)}.values()))
+    return encode_table(grid, lambda name: _column(trained, table, name))
 
 
 def encode_symbols(
@@ -115,6 +117,14 @@ def rows_from_codes(trained: TrainedModel, codes: Codes, on_progress: Progress |
         if all(source in cells for source in derived.sources):
             cells[derived.name] = derived.evaluate(grids, cells.__getitem__, len(codes))
     return _table(trained, cells, len(codes))
+
+
+def read_columns(trained: TrainedModel) -> list[str]:
+    """The columns of the table that a row's code is a function of, in schema order."""
+    read = set(trained.layout.plan.names)
+    groups = [grid for grid in trained.grid.columns if grid.one_hot and grid.name in read]
+    read |= {name for group in groups for name in group.values}
+    return [name for name in trained.schema.names if name in read]
 
 
 def known_columns(trained: TrainedModel) -> list[str]:
@@ -224,9 +234,7 @@ def _encode_part(trained: TrainedModel, view: dict[str, NDArray[Any]]) -> Codes:
 
 def _column(trained: TrainedModel, table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
-        raise SchemaError(
-            f"column {name!r} is missing; the model reads {', '.join(trained.layout.plan.names)}"
-        )
+        raise SchemaError(f"column {name!r} is missing; the model reads {', '.join(read_columns(trained))}")
     column, kind = table[name], trained.schema.column(name).type
     if column.type == kind:
         return column

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from data.atomic import atomic_path
 from data.grid import Coded
+from data.onehot import with_groups
 from vae import codes, metrics, report
 from vae.codec import archive
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.summary import ArchiveReport
 from vae.features import blank_model, block, training_arrays
+from vae.judging import code_quality, judged_columns
 from vae.settings import Family
 from vae.store import TrainedModel
 
@@ -90,9 +92,9 @@ def evaluate(
     if trained.layout.plan.latents:
         rebuilt = codes.rows_from_codes(trained, sparse).select(codes.known_columns(trained))
         quality = metrics.table_quality(held, rebuilt)
-        modelled = {name: quality[name] for name in trained.layout.plan.names}
+        modelled = code_quality(judged_columns(trained), held, rebuilt)
         numbers["sparsity"] = metrics.sparsity(sparse)
-        numbers["codes_only"] = {"score": metrics.code_score(modelled), "columns": quality}
+        numbers["codes_only"] = {"score": metrics.code_score(modelled), "columns": {**quality, **modelled}}
     if archive_path is not None:
         begins("archive")
         numbers |= _archived(table, Path(archive_path), sizes=sizes and table.num_rows <= SIZED_ROWS)
@@ -240,5 +242,6 @@ def _draw(
     yield report.save(report.bits_by_column(shown["columns"], code, title=title), out / "bits.png")
     if rebuilt is not None:
         yield report.save(report.code_usage(sparse), out / "codes.png")
-        figure = report.originals_and_codes(held, rebuilt, main_columns(trained, numbers["bits"]["columns"]))
+        given, back = with_groups(held, trained.grid), with_groups(rebuilt, trained.grid)
+        figure = report.originals_and_codes(given, back, main_columns(trained, numbers["bits"]["columns"]))
         yield report.save(figure, out / "originals.png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from data.bounds import effective_bound
 from data.errors import BoundError, ModelError
 from data.grid import Coded, TableGrid
 from data.kinds import listed
+from data.onehot import encode_table
 from data.schema import Schema
 from vae import train
 from vae.codec import archive, blocks, columns, structure
@@ -23,6 +24,7 @@ from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
 from vae.codes import encode_rows, encode_symbols, rows_from_codes
 from vae.features import blank_model, block, make_layout, training_arrays
+from vae.judging import Judged, code_quality, judged_columns
 from vae.model import SparseVAE, latents_of
 from vae.planning import make_plan
 from vae.settings import ModelSettings, TrainSettings
@@ -67,15 +69,9 @@ class Score(NamedTuple):
 def prepare(table: pa.Table, bounds: Mapping[str, float] | None = None) -> Prepared:
     """Grids of all columns, the columns that follow from others, and the rest: those that the model codes."""
     grid = TableGrid.fit(table, bounds)
-    coded = code_columns(grid, table)
-    derived = tuple(structure.find(grid, coded))
-    follow = {d.name for d in derived}
-    return Prepared(grid, coded, derived, [name for name in coded if name not in follow])
-
-
-def code_columns(grid: TableGrid, table: pa.Table) -> dict[str, Coded]:
-    """Every column that has a grid, as symbols."""
-    return {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
+    found = structure.analyse(grid, encode_table(grid, table.column))
+    follow = {d.name for d in found.derived}
+    return Prepared(*found, [name for name in found.coded if name not in follow])
 
 
 def fit(
@@ -173,7 +169,7 @@ def check_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> None:
         if asked.get(name, 0.0) < width:
             raise BoundError(
                 f"bound {bounds.get(name, 0.0):.9g} for column {name!r}: the model keeps it within {width:.9g} only; "
-                f"ask for --bound '{name}={width!r}' or more, give no --bound at all for the model's own, "
+                f"ask for --bound '{name}={width!r}' or more, for --bound model to take its own, "
                 "or compress without --model"
             )
 
@@ -188,12 +184,17 @@ def check_same_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> Non
 
 
 def _on_grid(trained: TrainedModel, bounds: Mapping[str, float]) -> dict[str, float]:
-    """Widths as the grids have them, without those that allow no error."""
+    """Widths as the grids have them, without those that allow no error; what has no grid is exact."""
     names = trained.schema.names
     for name in bounds:
         if name not in names:
             raise BoundError(f"there is no column {name!r} to bound; {listed(names)}")
-    widths = {name: effective_bound(w, trained.schema.column(name).type) for name, w in bounds.items()}
+    gridded = {grid.name for grid in trained.grid.columns if grid.kind != "opaque"} & bounds.keys()
+    widths = {
+        name: effective_bound(bounds[name], trained.schema.column(name).type)
+        for name in names
+        if name in gridded
+    }
     return {name: width for name, width in widths.items() if width > 0}
 
 
@@ -231,7 +232,7 @@ def compress(
 
     if model is None:
         return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
-    coded = code_columns(model.grid, table)
+    coded = encode_table(model.grid, table.column)
     return archive.write(
         table,
         path,
@@ -248,43 +249,47 @@ def compress(
     )
 
 
-def score(trained: TrainedModel, table: pa.Table, split: Split, judge: Sequence[str] | None = None) -> Score:
+def score(trained: TrainedModel, table: pa.Table, split: Split, judged: Judged | None = None) -> Score:
     """What the gate weighs, on the rows that `split` says are test rows; ModelError where there are none.
 
-    The code is scored on the columns `judge`, by default those that this model codes; so that two models are compared
-    on the same ones.
+    The code is scored on `judged`, by default on what this model codes; two models are compared on the same.
     """
     from vae.evaluate import model_bits
-    from vae.metrics import code_score, table_quality
+    from vae.metrics import code_score
 
     check_table(trained, table)
     rows = np.flatnonzero(split == TEST)
     if not len(rows):
         raise ModelError("no held-out rows to score a model on; give a larger table")
-    plan, derived = trained.layout.plan, {d.name: d for d in trained.layout.derived}
-    bits = len(rows) * float(model_bits(trained, code_columns(trained.grid, table), rows)["total"])
+    bits = float(model_bits(trained, encode_table(trained.grid, table.column), rows)["total"])
     held = table.take(pa.array(rows))
-    coded = code_columns(trained.grid, held)
+    bits += 8 * _bytes_beside(trained, held) / len(rows)
+    alone = 0.0
+    if trained.layout.plan.latents:
+        rebuilt = rows_from_codes(trained, encode_rows(trained, held))
+        alone = code_score(code_quality(judged or judged_columns(trained), held, rebuilt))
+    return Score(_format_bytes(trained), bits, alone, len(rows))
+
+
+def _bytes_beside(trained: TrainedModel, table: pa.Table) -> int:
+    """What an archive of these rows holds beside code and modelled columns: exceptions, escapes, other coders'."""
+    coded = encode_table(trained.grid, table.column)
     grids = {c.name: c for c in trained.grid.columns}
+    derived = {d.name: d for d in trained.layout.derived}
 
     def cells(name: str) -> structure.Cells:
         return structure.Cells(coded[name].symbols, coded[name].state)
 
-    for name in table.column_names:
-        if name in plan.names:
-            bits += 8 * len(columns.pack(coded[name].escapes)) if len(coded[name].escapes) else 0
+    total = 0
+    for name, grid in grids.items():
+        if name in trained.layout.plan.names:
+            total += len(columns.pack(coded[name].escapes)) if len(coded[name].escapes) else 0
         elif name in derived:
-            bits += 8 * len(
-                blocks.pack_exceptions(coded[name], derived[name].evaluate(grids, cells, len(rows)))
-            )
+            predicted = derived[name].evaluate(grids, cells, table.num_rows)
+            total += len(blocks.pack_exceptions(coded[name], predicted))
         else:
-            bits += 8 * len(columns.pack(held[name]))
-    alone = 0.0
-    if plan.latents:
-        judged = list(plan.names if judge is None else judge)
-        rebuilt = rows_from_codes(trained, encode_rows(trained, held)).select(judged)
-        alone = code_score(table_quality(held.select(judged), rebuilt))
-    return Score(_format_bytes(trained), bits / len(rows), alone, len(rows))
+            total += len(blocks.pack_cells(coded[name]) if grid.one_hot else columns.pack(table[name]))
+    return total
 
 
 def _format_bytes(trained: TrainedModel) -> int:

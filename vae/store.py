@@ -253,7 +253,8 @@ def _module(layout: Layout, settings: ModelSettings, state: dict[str, Tensor], p
 
 def _check_names(model: TrainedModel, path: Path) -> None:
     names = [column.name for column in model.grid.columns]
-    if names != model.schema.names or not set(model.layout.plan.names) <= set(names):
+    own = [column.name for column in model.grid.columns if not column.one_hot]
+    if own != model.schema.names or not set(model.layout.plan.names) <= set(names):
         raise ModelError(f"{path}: layout, grid and schema do not name the same columns; {_WAY_OUT}")
 
 

@@ -561,3 +561,34 @@ def test_threads_do_not_change_a_byte_nor_a_value(tmp_path: Path, always_neural:
     for threads in (1, 2):
         with archive.open(tmp_path / "1.svae", threads=threads) as opened:
             assert_same(opened.read(), table)
+
+
+def one_hot_table(rows: int = 6_000) -> pa.Table:
+    """Two groups, one with a few rows that break it, beside a column that tells of both."""
+    random = np.random.default_rng(3)
+    soil, area = random.integers(0, 12, rows), random.integers(0, 4, rows)
+    columns = {"depth": pa.array(soil * 10 + area)}
+    columns |= {f"soil_{k}": pa.array((soil == k).astype(np.int8)) for k in range(12)}
+    columns |= {f"area_{k}": pa.array(area == k) for k in range(4)}
+    broken = columns["soil_3"].to_numpy().copy()
+    broken[[7, 4_000]] = 1
+    return pa.table({**columns, "soil_3": pa.array(broken, mask=np.arange(rows) == 99)})
+
+
+def test_one_hot_groups_come_back_with_what_breaks_them(tmp_path):
+    given = one_hot_table()
+    report = archive.write(given, tmp_path / "t.svae")
+    kinds = {c.name: c.kind for c in report.per_column}
+    assert report.columns == 17
+    assert kinds["soil_*"] == kinds["area_*"] == "one_hot"
+    coders = {c.name: c.coder for c in report.per_column}
+    assert {coders[f"soil_{k}"] for k in range(12)} == {"derived"}
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.names == given.column_names
+        assert opened.read().equals(given)
+        assert opened.read(["soil_3", "area_1"], slice(5, 12)).equals(
+            given.select(["soil_3", "area_1"]).slice(5, 7)
+        )
+        with pytest.raises(SchemaError, match=r"there is no column 'soil_\*'"):
+            opened.read(["soil_*"])
+        assert opened.verify(given) == opened.verify() == dict.fromkeys(given.column_names, 0.0)

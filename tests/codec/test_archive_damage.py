@@ -134,10 +134,10 @@ def test_what_is_not_an_archive_is_refused(tmp_path: Path) -> None:
 def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
     head = bytearray(rival_bytes)
     length = struct.unpack_from("<I", head, 12)[0]
-    head[8] = 2
+    head[8] = 3
     head[16:24] = checksum(bytes(head[:16]), bytes(head[24 : 24 + length])).to_bytes(8, "little")
     (tmp_path / "t.svae").write_bytes(head)
-    with pytest.raises(ArchiveError, match=r"format version 2.0; this program reads 1.0; update it"):
+    with pytest.raises(ArchiveError, match=r"format version 3.0; this program reads 2.0; update it"):
         archive.open(tmp_path / "t.svae")
 
 

@@ -18,13 +18,17 @@ from vae.codec import archive
 
 Told = tuple[dict[str, Any], list[str]]
 OWN = {"count": 1.0, "amount": 0.25}
+EXACT = (
+    "bound 0 for column 'count': the model keeps it within 1 only; ask for --bound 'count=1.0' or more, "
+    "for --bound model to take its own, or compress without --model"
+)
 LEFT_OUT = (
     "bound 0 for column 'amount': the model keeps it within 0.25 only; ask for --bound 'amount=0.25' or more, "
-    "give no --bound at all for the model's own, or compress without --model"
+    "for --bound model to take its own, or compress without --model"
 )
 TIGHTER = (
     "bound 0.1 for column 'amount': the model keeps it within 0.25 only; ask for --bound 'amount=0.25' or more, "
-    "give no --bound at all for the model's own, or compress without --model"
+    "for --bound model to take its own, or compress without --model"
 )
 
 
@@ -101,8 +105,8 @@ def test_the_retraining_tells_it_too(home: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "specs",
-    [[], ["count=1", "amount=0.25"], ["count=1.9", "amount=1%"], ["count=2%", "amount=50%", "week=1"]],
-    ids=["none", "the same", "a share of a wider range", "wider"],
+    [["model"], ["count=1", "amount=0.25"], ["count=1.9", "amount=1%"], ["count=2%", "amount=50%", "week=1"]],
+    ids=["its own", "the same", "a share of a wider range", "wider"],
 )
 def test_a_model_keeps_its_own_bounds(specs: list[str], folder: Path, call: Callable[..., Told]) -> None:
     asked = [part for spec in specs for part in ("--bound", spec)]
@@ -119,8 +123,8 @@ def test_a_model_keeps_its_own_bounds(specs: list[str], folder: Path, call: Call
 
 @pytest.mark.parametrize(
     ("specs", "message"),
-    [(["count=1"], LEFT_OUT), (["*=2", "amount=0.1"], TIGHTER)],
-    ids=["left out", "tighter"],
+    [([], EXACT), (["count=1"], LEFT_OUT), (["*=2", "amount=0.1"], TIGHTER)],
+    ids=["exact", "left out", "tighter"],
 )
 def test_a_model_that_keeps_less_is_refused(
     specs: list[str], message: str, folder: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
@@ -146,14 +150,22 @@ def test_a_folder_job_does_the_same(folder: Path, tmp_path: Path) -> None:
             settings=FolderSettings.model_validate({"bounds": bounds, "train": {"steps": 2}}),
         )
 
-    for bounds in ((), ("count=1.5", "amount=1%")):
+    for bounds in (("model",), ("count=1.5", "amount=1%")):
         files.compress(job(*bounds), said.append)
         with archive.open(tmp_path / "t.svae") as opened:
             assert bounds_in(opened.report().model_dump()) == OWN
-    for bounds, message in ((("count=1",), LEFT_OUT), (("*=2", "amount=0.1"), TIGHTER)):
+    for bounds, message in (((), EXACT), (("count=1",), LEFT_OUT), (("*=2", "amount=0.1"), TIGHTER)):
         with pytest.raises(BoundError) as refusal:
             files.compress(job(*bounds), said.append)
         assert str(refusal.value) == message
     assert said == []
     files.compress(job("count=0.5", model=False), said.append)
     assert said == ["wider.csv: bound 0.5 for column 'count': whole numbers are kept exact below 1"]
+
+
+def test_the_models_own_bounds_without_a_model(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    assert run(["compress", str(folder / "first.csv"), "-o", "t.svae", "--bound", "model"]) == 2
+    assert (
+        capfd.readouterr().err == "svae: --bound model: takes the bounds of a model; name it with --model\n"
+    )

@@ -203,15 +203,17 @@ def test_readme(
         if "mlflow" in text
     )
     shown = """
-found = [codes.to_dict("records"), codes_of_part.to_dict("records"), list(rows)]
+found = [codes.to_dict("records"), codes_of_part.to_dict("records"), list(rows), json.loads(body)]
 print(json.dumps(found, default=lambda values: values.tolist()))
 """
     code = f"import json, os, sys; os.chdir(sys.argv[1])\n{snippet}{shown}"
     (out,) = finish_python(start_python(code, home))
-    some, whole, names = json.loads(out.splitlines()[-1])
+    some, whole, names, body = json.loads(out.splitlines()[-1])
     assert some == codes_of(model, dataset.table(rows=slice(0, 500)))
     assert whole == codes_of(model, dataset.table())
     assert names == dataset.schema.names
+    assert list(body) == ["dataframe_split"]
+    assert len(body["dataframe_split"]["data"]) == 500
 
 
 def test_columns_that_are_missing_or_of_another_kind(
@@ -279,27 +281,25 @@ def answers(url: str) -> bool:
         return False
 
 
-def post(url: str, frame: pd.DataFrame, **more: Any) -> list[dict[str, Any]]:
-    split = json.loads(frame.to_json(orient="split", date_format="iso"))
-    split.pop("index")
-    body = json.dumps({"dataframe_split": split, **more}).encode()
+def post(url: str, body: str) -> list[dict[str, Any]]:
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url + "/invocations", body, headers)  # noqa: S310
+    request = urllib.request.Request(url + "/invocations", body.encode(), headers)  # noqa: S310
     with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
         return json.load(answer)["predictions"]
 
 
 @pytest.mark.slow
 def test_a_served_model_gives_the_same_codes(
-    server: str, model: Path, dataset: Dataset, wire: dict[str, Wire], flights: Path
+    server: str, served: Any, model: Path, dataset: Dataset, wire: dict[str, Wire], flights: Path
 ) -> None:
+    request = served.unwrap_python_model().request
     for table in (dataset.table(rows=slice(0, 1000)), with_nulls(dataset.table(), wire)):
-        assert post(server, frame_of(table, wire)) == codes_of(model, table)
+        assert post(server, request(frame_of(table, wire))) == codes_of(model, table)
     table = dataset.table(rows=slice(0, 20))
-    for name in ("few, so that columns have no nulls", "parsed times", "masked"):
-        frame, rows = as_read(flights)[name]
-        assert post(server, frame) == codes_of(model, dataset.table(rows=slice(0, rows))), name
-    rebuilt = post(server, frame_of(table, wire), params={"output": "reconstructions"})
+    for name, (frame, rows) in as_read(flights).items():
+        expected = dataset.table(rows=slice(500, 1500) if name == "slice" else slice(0, rows))
+        assert post(server, request(frame)) == codes_of(model, expected), name
+    rebuilt = post(server, request(frame_of(table, wire), params={"output": "reconstructions"}))
     assert set(rebuilt[0]) == set(table.column_names)
 
 

@@ -11,6 +11,7 @@ from data.schema import Schema
 from vae import codes as sparse
 from vae import metrics, pipeline
 from vae.codec import archive, writer
+from vae.judging import Judged
 from vae.pipeline import NothingToModelError, check_same_bounds, compress, fit, score
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 
@@ -97,17 +98,17 @@ def lossy():
         (
             {"units": 1.0},
             "bound 0 for column 'price': the model keeps it within 2 only; ask for --bound 'price=2.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 1.5, "units": 3.0},
             "bound 1.5 for column 'price': the model keeps it within 2 only; ask for --bound 'price=2.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 2.0, "units": 0.7},
             "bound 0.7 for column 'units': the model keeps it within 1 only; ask for --bound 'units=1.0' or more, "
-            "give no --bound at all for the model's own, or compress without --model",
+            "for --bound model to take its own, or compress without --model",
         ),
         (
             {"price": 2.0, "units": 1.0, "unit": 1.0},
@@ -220,10 +221,13 @@ def test_the_score_counts_what_an_archive_pays(trained, split, tmp_path, always_
 
 def test_two_models_are_scored_on_the_columns_that_either_codes(trained, split):
     names = trained.layout.plan.names
-    own, derived = score(trained, table(), split), score(trained, table(), split, ["twice"])
+    own, derived = (
+        score(trained, table(), split),
+        score(trained, table(), split, Judged(("twice",), trained.grid)),
+    )
     assert "twice" not in names
     assert derived.code_score > 0  # computed from a column that is coded
-    both = score(trained, table(), split, [*names, "twice"])
+    both = score(trained, table(), split, Judged((*names, "twice"), trained.grid))
     assert both.code_score == pytest.approx(
         (own.code_score * len(names) + derived.code_score) / (len(names) + 1)
     )

@@ -12,21 +12,24 @@ import pyarrow as pa
 from data.bounds import effective_bound
 from data.errors import BoundError, SchemaError
 from data.grid import Coded, ColumnGrid, TableGrid, fit_column
+from data.onehot import group_cells
 from data.stored import one_array
 from vae.codec import blocks, structure
 from vae.codec.blocks import BlockModel, Codes, undress
 from vae.codec.columns import pack
 from vae.codec.container import DEFAULT_BLOCK_ROWS
-from vae.codec.structure import Cells, Derived
+from vae.codec.structure import Cells, Derived, Structure
 
 SEARCH_ROWS = 1 << 20
 """Rows on which columns that follow from others are looked for, if the caller did not."""
 
 
 class Layout(NamedTuple):
-    """How each column of a table is to be stored."""
+    """How each column of a table, and after them each one-hot group, is to be stored."""
 
     table: pa.Table
+    names: list[str]
+    """Of the table's columns, then of the groups."""
     grids: list[ColumnGrid | None]
     derived: list[Derived | None]
     dictionaries: list[pa.Array | None]
@@ -34,8 +37,32 @@ class Layout(NamedTuple):
     coded: list[int]
     """Neural columns in coding order."""
     bounds: list[float]
+    """Of the table's columns."""
     model: BlockModel | None
     codes: Codes | None
+
+
+class _Sample:
+    """The cells of columns and groups in a block from the middle of a table."""
+
+    def __init__(self, table: pa.Table, grids: Mapping[str, ColumnGrid]) -> None:
+        self._table = table
+        self._grids = grids
+        self._known: dict[str, Coded] = {}
+
+    def __getitem__(self, name: str) -> Coded:
+        if name not in self._known:
+            grid = self._grids[name]
+            if grid.one_hot:
+                members = {member: self[member] for member in grid.values}
+                self._known[name] = group_cells(grid, [*self._grids.values()], members)
+            else:
+                self._known[name] = encode(grid, _sample(self._table.column(name)))
+        return self._known[name]
+
+    def cells(self, name: str) -> Cells:
+        """The same, without escapes."""
+        return Cells(self[name].symbols, self[name].state)
 
 
 def lay_out(
@@ -47,39 +74,55 @@ def lay_out(
     derived: Sequence[Derived] | None,
 ) -> Layout:
     """The layout of an archive; arguments and errors as for `vae.codec.archive.write`."""
-    names = table.column_names
-    for name in names:
-        if names.count(name) > 1:
+    own = table.column_names
+    for name in own:
+        if own.count(name) > 1:
             raise SchemaError(f"column name {name!r} occurs twice; rename one of the columns")
     neural = [] if model is None else model.columns
+    groups = [] if grid is None or derived is None else [g for g in grid.columns if g.one_hot]
     for name in neural:
-        if name not in names:
+        if name not in own and name not in {g.name for g in groups}:
             raise SchemaError(
                 f"the model codes column {name!r}, which the table lacks; use a model of this table"
             )
-    if model is not None and (codes is None or codes.shape != (table.num_rows, model.latents)):
-        if model.latents or codes is not None:
-            shape = "none" if codes is None else codes.shape
-            raise ValueError(f"codes: {shape}; the model asks for {(table.num_rows, model.latents)}")
-        codes = np.zeros((table.num_rows, 0), np.int8)
+    codes = _checked_codes(table, model, codes)
     grids = _grids(table, bounds, grid, neural)
     wanted = [0.0 if g is None else g.bound for g in grids]
     usable = {g.name: g for g in grids if g is not None}
     if derived is None:
-        derived = _search(table, usable, keep=neural)
+        found = _search(table, usable, keep=neural)
+        derived, groups = found.derived, [g for g in found.grid.columns if g.one_hot]
+    usable |= {g.name: g for g in groups if all(name in usable for name in g.values)}
+    sample = _Sample(table, usable)
     functions = {d.name: d for d in derived if d.name not in neural and _possible(d, usable)}
-    functions = {name: d for name, d in functions.items() if _function_pays(table, d, usable)}
+    functions = {name: d for name, d in functions.items() if _function_pays(table, d, usable, sample)}
+    kept = [g for g in groups if g.name in neural or _group_pays(table, g, functions, sample)]
+    dropped = {g.name for g in groups} - {g.name for g in kept}
+    functions = {n: d for n, d in functions.items() if n not in dropped and not dropped & set(d.sources)}
+    names = [*own, *(g.name for g in kept)]
     sources = {source for d in functions.values() for source in d.sources}
+    sources |= {name for g in kept for name in g.values}
     coders = ["neural" if n in neural else "derived" if n in functions else "rival" for n in names]
     dictionaries: list[pa.Array | None] = []
-    for place, name in enumerate(names):
+    for place, name in enumerate(own):
         g = grids[place]
         if g is not None and coders[place] == "rival" and g.bound == 0 and name not in sources:
             grids[place] = g if _grid_pays(table.column(place), g) else None
         dictionaries.append(_dictionary(table.column(place)) if grids[place] is not None else None)
-    places = [names.index(name) for name in neural]
-    functions_by_place = [functions.get(name) for name in names]
-    return Layout(table, grids, functions_by_place, dictionaries, coders, places, wanted, model, codes)
+    return Layout(
+        table, names, [*grids, *kept], [functions.get(name) for name in names],
+        [*dictionaries, *(None for _ in kept)], coders, [names.index(name) for name in neural], wanted, model, codes,
+    )  # fmt: skip
+
+
+def _checked_codes(table: pa.Table, model: BlockModel | None, codes: Codes | None) -> Codes | None:
+    """The codes, empty ones for a model without latents; ValueError if they are not the model's."""
+    if model is None or (codes is not None and codes.shape == (table.num_rows, model.latents)):
+        return codes
+    if model.latents or codes is not None:
+        shape = "none" if codes is None else codes.shape
+        raise ValueError(f"codes: {shape}; the model asks for {(table.num_rows, model.latents)}")
+    return np.zeros((table.num_rows, 0), np.int8)
 
 
 def _grids(
@@ -113,12 +156,12 @@ def _possible(function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
     return all(name in grids for name in (function.name, *function.sources))
 
 
-def _search(table: pa.Table, grids: Mapping[str, ColumnGrid], keep: Sequence[str]) -> list[Derived]:
+def _search(table: pa.Table, grids: Mapping[str, ColumnGrid], keep: Sequence[str]) -> Structure:
     if table.num_rows > SEARCH_ROWS:
         starts = range(0, table.num_rows, table.num_rows // 16)
         table = pa.concat_tables([table.slice(start, SEARCH_ROWS // 17) for start in starts])
     coded = {name: encode(g, table.column(name)) for name, g in grids.items()}
-    return structure.find(TableGrid(columns=tuple(grids.values())), coded, keep=keep)
+    return structure.analyse(TableGrid(columns=tuple(grids.values())), coded, keep=keep)
 
 
 def _dictionary(column: pa.ChunkedArray) -> pa.Array | None:
@@ -146,21 +189,44 @@ def _grid_pays(column: pa.ChunkedArray, grid: ColumnGrid) -> bool:
     return (grid.kind == "category" and len(column) > len(sample)) or on_grid < len(pack(sample, quick=True))
 
 
-def rival_bytes(column: pa.ChunkedArray, grid: ColumnGrid) -> int:
+def rival_bytes(layout: Layout, place: int) -> int:
     """What the rival coders need for a column, judged by a block."""
-    sample = _sample(column)
+    grid = layout.grids[place]
+    if grid is None:
+        raise ValueError(f"column {layout.names[place]!r} has no grid")
+    cells = _Sample(layout.table, {g.name: g for g in layout.grids if g is not None})[grid.name]
     table = blocks.pack_tables([grid], [None], [None])[1][0]
-    return table + len(blocks.pack_cells(encode(grid, sample), quick=True)) * len(column) // max(
-        1, len(sample)
+    return table + len(blocks.pack_cells(cells, quick=True)) * layout.table.num_rows // max(
+        1, len(cells.symbols)
     )
 
 
-def _function_pays(table: pa.Table, function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
+def _function_pays(
+    table: pa.Table, function: Derived, grids: Mapping[str, ColumnGrid], sample: _Sample
+) -> bool:
     """Whether a derived column is smaller than by the rival coders, judged by a block."""
-    names = (function.name, *function.sources)
-    cells = {name: encode(grids[name], _sample(table.column(name))) for name in names}
-    rows = len(cells[function.name].symbols)
-    predicted = function.evaluate(grids, lambda name: Cells(cells[name].symbols, cells[name].state), rows)
-    wrong = len(blocks.pack_exceptions(cells[function.name], predicted))
+    cells = sample[function.name]
+    rows = len(cells.symbols)
+    wrong = len(blocks.pack_exceptions(cells, function.evaluate(grids, sample.cells, rows)))
     shared = blocks.pack_tables([None], [function], [None])[1][0] * rows / max(1, table.num_rows)
-    return wrong + shared < len(blocks.pack_cells(cells[function.name], quick=True))
+    return wrong + shared < len(blocks.pack_cells(cells, quick=True))
+
+
+def _group_pays(
+    table: pa.Table,
+    group: ColumnGrid,
+    functions: Mapping[str, Derived],
+    sample: _Sample,
+) -> bool:
+    """Whether a group that the model does not code is smaller than the members that follow from it."""
+    members = [name for name in group.values if name in functions and group.name in functions[name].sources]
+    if not members:
+        return False
+    if group.name in functions:
+        return True
+    apart = sum(len(blocks.pack_cells(sample[name], quick=True)) for name in members)
+    cells = sample[group.name]
+    padded = [group, *(None for _ in members[1:])]
+    tables, _ = blocks.pack_tables(padded, [functions[name] for name in members], [])
+    share = len(cells.symbols) / max(1, table.num_rows)
+    return len(blocks.pack_cells(cells, quick=True)) + len(tables) * share < apart

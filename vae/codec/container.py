@@ -1,10 +1,10 @@
-r"""The byte format of an archive (`.svae`), version 1.
+r"""The byte format of an archive (`.svae`), versions 1 and 2.
 
 All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing`. XXH3 is XXH3-64 with seed 0.
 A file is, without gaps, `prelude header tables model streams index trailer`::
 
     prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\x89SVAE\r\n\x1a")
-               2   version, 1
+               2   version: 2 if there are one-hot groups, else 1
                2   flags, 0
                4   length of the header
                8   XXH3 of the 16 bytes before, then the header
@@ -25,8 +25,9 @@ A file is, without gaps, `prelude header tables model streams index trailer`::
                8   magic 1A 0A 45 41 56 53 0D 89
 
 Rows come in blocks of `block_rows` (the last may be shorter), blocks in groups of `group_blocks`. Streams are ordered
-by group. A group has first one stream for each column of the table, in the table's order: all values of a *rival*
-column, the escapes of a *neural* one, the exceptions of a *derived* one (`vae.codec.columns`, `vae.codec.blocks`).
+by group. A group has first one stream for each column of the table, in the table's order, then for each one-hot group
+(`data.onehot`; the header holds them after the columns): all values of a *rival* column, the escapes of a *neural* one,
+the exceptions of a *derived* one (`vae.codec.columns`, `vae.codec.blocks`).
 Then, if there is a model, for each block of the group: the stream of the codes, and one for each neural column in
 coding order. The stream of column j of a block is read with those of the columns before it; a block needs no other.
 The length of an empty stream is 0.
@@ -49,7 +50,8 @@ from vae.codec.framing import Cursor, canonical_json, checksum, put_varint, sque
 
 MAGIC = b"\x89SVAE\r\n\x1a"
 END_MAGIC = b"\x1a\nEAVS\r\x89"
-VERSION = 1
+VERSION = 2
+"""The newest; archives are written in the oldest version that can say what they hold."""
 DEFAULT_BLOCK_ROWS = 1 << 15
 """Rows of a block, unless a table is very wide or its values very long."""
 MAX_GROUP_ROWS = 1 << 20
@@ -109,7 +111,7 @@ class Header(Frozen):
     group_blocks: int = Field(ge=1, le=MAX_GROUP_ROWS)
     """Blocks of a group."""
     columns: tuple[ColumnCoding, ...]
-    """The table's columns, in order."""
+    """The table's columns, in order, then its one-hot groups, whose grids name them."""
     coded: tuple[int, ...] = ()
     """Neural columns in coding order, by their place in the table."""
     latents: int = Field(default=0, ge=0, le=4096)
@@ -177,7 +179,8 @@ class Writer:
         self.header = header
         text = canonical_json(header.model_dump(mode="json", exclude_defaults=True))
         content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
-        prelude = _PRELUDE.pack(MAGIC, VERSION, 0, len(content))
+        version = 2 if len(header.columns) > len(schema) else 1
+        prelude = _PRELUDE.pack(MAGIC, version, 0, len(content))
         self._sum = _SUM.pack(checksum(prelude, content))
         self._index = bytearray()
         self._left = header.streams() + 2
@@ -257,7 +260,7 @@ class Container:
         content = self._read(24, length)
         if _SUM.unpack(head[16:])[0] != checksum(head[:16], content):
             raise self.damaged("header", "its checksum differs")
-        if version != VERSION or flags:
+        if not 1 <= version <= VERSION or flags:
             raise ArchiveError(
                 f"{self.path}: format version {version}.{flags}; this program reads {VERSION}.0; update it"
             )
@@ -277,7 +280,7 @@ class Container:
             RecursionError,
         ) as error:
             raise self.damaged("header", _one_line(error)) from error
-        if len(self.schema) != len(self.header.columns):
+        if not 0 <= len(self.header.columns) - len(self.schema) <= (len(self.schema) if version > 1 else 0):
             raise self.damaged("header", "its columns are not those of the schema")
         self.header_sum = int.from_bytes(head[16:24], "little")
         self._open_index(head[16:24], 24 + length)

@@ -46,7 +46,8 @@ class Parts:
         self.container = Container(path)
         self.path = Path(path)
         self.header = self.container.header
-        self.names = self.container.names
+        self.names: list[str] = self.container.names
+        """Of the table's columns; once opened, of the one-hot groups after them."""
         self._given = model
         self._model: BlockModel | None = None
         self._lock = threading.Lock()
@@ -58,13 +59,17 @@ class Parts:
 
     def _fill(self) -> None:
         container = self.container
+        own = len(container.names)
         kinds: list[pa.DataType] = [field.type for field in container.schema]
+        kinds += [pa.string()] * (len(self.header.columns) - own)
         try:
             filled = blocks.unpack_tables(
                 container.load(container.tables, "tables"), self.header.columns, kinds
             )
             self.grids, self.functions, self.dictionaries = filled
-            self.derived = self._check_columns()
+            self.names = container.names + [grid.name if grid else "" for grid in self.grids[own:]]
+            self._kinds = kinds
+            self.derived = self._check_columns(own)
             self.stored = StoredReport.model_validate(container.report)
             if len(self.stored.per_column) != len(kinds):
                 raise ValueError("the report is not of these columns")
@@ -77,8 +82,8 @@ class Parts:
                 error if str(self.path) in str(error) else container.damaged("tables", str(error))
             ) from error
 
-    def _check_columns(self) -> list[int]:
-        """Places of the derived columns, each after what it is a function of."""
+    def _check_columns(self, own: int) -> list[int]:
+        """Places of the derived columns, each after what it is a function of; the first `own` are the table's."""
         names = self.names
         if len(set(names)) != len(names):
             raise ValueError("two columns have one name")
@@ -87,6 +92,8 @@ class Parts:
         for place, (name, grid, function) in enumerate(zip(names, self.grids, self.functions, strict=True)):
             if (grid and grid.name != name) or (function and function.name != name):
                 raise ValueError(f"column {place} is not {name!r}")
+            if (grid is not None and grid.one_hot) != (place >= own):
+                raise ValueError(f"column {place} is one of the table and a one-hot group, or neither")
             for source in function.sources if function else ():
                 if source not in self.place or self.grids[self.place[source]] is None:
                     raise ValueError(f"column {name!r} follows from {source!r}, which has no symbols")
@@ -274,14 +281,14 @@ class Parts:
     def _decode(self, part: Part, place: int, coded: Coded) -> pa.Array:
         try:
             plain = blocks.decode_cells(self._grid(place), coded, self._plain(place))
-            return blocks.dress(plain, self.container.schema.field(place).type, self.dictionaries[place])
+            return blocks.dress(plain, self._kinds[place], self.dictionaries[place])
         except DamagedError as error:
             number = self.header.stream_of_column(part.group, place)
             raise self.container.damaged(self.stream_name(number), str(error)) from error
 
     def _plain(self, place: int) -> pa.DataType:
         """The type of what a grid codes of a column, or the column's own."""
-        kind = self.container.schema.field(place).type
+        kind = self._kinds[place]
         if self.grids[place] is not None and isinstance(kind, pa.DictionaryType):
             return kind.value_type
         return kind

@@ -72,7 +72,7 @@ class Archive:
     @property
     def names(self) -> list[str]:
         """Names of the columns."""
-        return list(self._parts.names)
+        return list(self._parts.container.names)
 
     @property
     def rows(self) -> int:
@@ -107,7 +107,7 @@ class Archive:
         per_column = tuple(
             ColumnReport(name=name, coder=coding.coder, bytes=size, bits_per_value=b, **column.model_dump())
             for name, coding, column, size, b in zip(
-                self.names, header.columns, stored.per_column, sizes, bits, strict=True
+                parts.names, header.columns, stored.per_column, sizes, bits, strict=True
             )
         )
         shares = ByteShares(
@@ -119,7 +119,7 @@ class Archive:
             bits_per_row=8 * codes / max(1, self.rows),
         )  # fmt: skip
         return ArchiveReport(
-            rows=self.rows, columns=len(per_column), source_bytes=stored.source_bytes,
+            rows=self.rows, columns=len(self.names), source_bytes=stored.source_bytes,
             stored_bytes=stored.stored_bytes, archive_bytes=entries.size, ratio=stored.source_bytes / entries.size,
             bytes=shares, rivals=stored.rivals, per_column=per_column, codes_summary=summary, seconds=stored.seconds,
             model_sha256=header.model.sha256 if header.model else None,
@@ -191,12 +191,12 @@ class Archive:
             parts.container.load(parts.container.stream(number), parts.stream_name(number))
             if progress is not None:
                 progress((number + 1) / header.streams())
-        return {name: c.max_error for name, c in zip(self.names, parts.stored.per_column, strict=True)}
+        return {name: c.max_error for name, c in zip(self.names, parts.stored.per_column, strict=False)}
 
     def _compare(self, table: pa.Table, progress: Callable[[float], None] | None) -> dict[str, float]:
         self._check_table(table)
         errors = dict.fromkeys(self.names, 0.0)
-        bounds = [0.0 if grid is None else grid.bound for grid in self._parts.grids]
+        bounds = [0.0 if grid is None else grid.bound for grid in self._parts.grids[: len(errors)]]
         at = 0
         for batch in self.batches():
             part = table.slice(at, batch.num_rows)
@@ -240,7 +240,7 @@ class Archive:
 
     def _find(self, name: str) -> int:
         place = self._parts.place.get(name)
-        if place is None:
+        if place is None or place >= len(self.names):
             raise SchemaError(f"there is no column {name!r}; the columns are {', '.join(self.names)}")
         return place
 

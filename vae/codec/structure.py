@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from data.errors import DamagedError
 from data.grid import Coded, ColumnGrid, State, TableGrid
+from data.onehot import find_groups, group_cells
 from vae.codec.container import Frozen
 
 Ints = npt.NDArray[np.int64]
@@ -146,6 +147,34 @@ def find(
         return []
     found, cost = candidates(grid, coded, keep, widest_key)
     return order(_select(found, cost))
+
+
+class Structure(NamedTuple):
+    """A table with what was found in it."""
+
+    grid: TableGrid
+    """The grids of its columns, and after them those of its one-hot groups."""
+    coded: dict[str, Coded]
+    """The columns and groups that have a grid."""
+    derived: tuple[Derived, ...]
+    """Columns and groups that follow from others, each after those."""
+
+
+def analyse(grid: TableGrid, coded: Mapping[str, Coded], *, keep: Collection[str] = ()) -> Structure:
+    """One-hot groups, whose members follow from them, and what else follows from what; arguments as for `find`."""
+    groups = find_groups(grid, {name: cells for name, cells in coded.items() if name not in keep})
+    cells = {**coded, **{group.name: group_cells(group, grid.columns, coded) for group in groups}}
+    grid = TableGrid(columns=(*grid.columns, *groups))
+    members = [_member(group, grid[name]) for group in groups for name in group.values]
+    free = {name: column for name, column in cells.items() if name not in {m.name for m in members}}
+    return Structure(grid, cells, tuple(order([*find(grid, free, keep=keep), *members])))
+
+
+def _member(group: ColumnGrid, member: ColumnGrid) -> Derived:
+    """A member of a one-hot group as a function of the group."""
+    entries = np.full(key_size(group), member.low)
+    entries[group.values.index(member.name)] = member.high
+    return Derived(name=member.name, keys=(group.name,), table=tuple(entries.tolist()))
 
 
 def order(derived: Sequence[Derived]) -> list[Derived]:

@@ -62,7 +62,7 @@ class ColumnReport(Record):
     name: str
     """Name."""
     kind: str
-    """Kind, as in `data.schema.Kind`."""
+    """Kind, as in `data.schema.Kind`, or `one_hot`."""
     coder: str
     """neural, derived or rival."""
     bound: float = 0.0
@@ -121,7 +121,7 @@ class ArchiveReport(Record):
     rivals: Rivals | None = None
     """What general tools make of the table, if it was measured."""
     per_column: tuple[ColumnReport, ...]
-    """Each column, in the table's order."""
+    """Each column, in the table's order, then its one-hot groups (kind `one_hot`), from which their members follow."""
     codes_summary: CodesSummary
     """The sparse codes."""
     model_sha256: str | None = None

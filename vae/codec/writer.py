@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from data.atomic import atomic_path
 from data.errors import ArchiveError
-from data.grid import Coded, ColumnGrid, State, TableGrid
+from data.grid import Coded, State, TableGrid
+from data.onehot import group_cells
 from data.schema import Schema
 from vae.codec import blocks
 from vae.codec.blocks import BlockModel, Codes
@@ -115,7 +116,8 @@ def write(
         per_column=tuple(
             StoredColumn(kind=kind, bound=bound)
             for kind, bound in zip(_kinds(table), layout.bounds, strict=True)
-        ),
+        )
+        + (StoredColumn(kind="one_hot"),) * (len(layout.names) - table.num_columns),
         family="none" if codes is None or model is None else family,
         mean_nonzero=0.0 if codes is None or not len(codes) else float((codes != 0).sum(axis=1).mean()),
     )
@@ -146,10 +148,7 @@ def _write_best(
     if layout.model is None:
         return layout, report
     table = layout.table
-    rivals = {
-        place: rival_bytes(table.column(place), cast(ColumnGrid, layout.grids[place]))
-        for place in layout.coded
-    }
+    rivals = {place: rival_bytes(layout, place) for place in layout.coded}
     columns = [c.model_copy(update={"rival_bytes": rivals.get(i)}) for i, c in enumerate(report.per_column)]
     report = report.model_copy(update={"per_column": tuple(columns)})
     if sizes.neural <= CLOSE_CALL * sum(rivals.values()):
@@ -159,7 +158,9 @@ def _write_best(
                      [d for d in layout.derived if d])  # fmt: skip
     other = path.with_name(path.name.removesuffix(".tmp") + ".rivals.tmp")
     try:
-        per_column = tuple(c.model_copy(update={"rival_bytes": None}) for c in columns)
+        own = [c for c in columns if c.kind != "one_hot"]
+        groups = [StoredColumn(kind="one_hot")] * (len(plain.names) - len(own))
+        per_column = (*(c.model_copy(update={"rival_bytes": None}) for c in own), *groups)
         without = report.model_copy(update={"family": "none", "mean_nonzero": 0.0, "per_column": per_column})
         _write_file(plain, other, without, options)
         if other.stat().st_size < path.stat().st_size:
@@ -199,7 +200,7 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
 
 def _header(layout: Layout, blob: bytes, options: Options) -> Header:
     table = layout.table
-    columns = max(1, table.num_columns)
+    columns = max(1, len(layout.names))
     value_bytes = max((column.nbytes for column in table.columns), default=0) / max(1, table.num_rows)
     by_bytes = max(1, int(MAX_VALUE_BYTES / max(1.0, value_bytes)))
     block_rows = max(1, min(options.block_rows, MAX_GROUP_CELLS // 2 // columns, by_bytes))
@@ -229,13 +230,11 @@ def _group(
 ) -> Iterator[tuple[bool, bytes]]:
     """The streams of a group in order, each with whether the model's choice is answerable for it."""
     part = layout.table.slice(group * header.group_rows, header.group_rows)
-    gridded = [(place, grid) for place, grid in enumerate(layout.grids) if grid is not None]
-    encoded = pool.map(lambda pair: encode(pair[1], part.column(pair[0])), gridded)
-    coded = dict(zip((place for place, _ in gridded), encoded, strict=True))
+    coded = _cells(layout, part, pool)
     starts = range(0, part.num_rows, header.block_rows)
     streams = pool.map(
         lambda place: _column_stream(layout, part, place, coded, starts, header.block_rows),
-        range(part.num_columns),
+        range(len(layout.names)),
     )
     model, codes = layout.model, layout.codes
     for place, stream in enumerate(streams):
@@ -259,11 +258,28 @@ def _group(
         yield from ((True, stream) for stream in block)
 
 
+def _cells(layout: Layout, part: pa.Table, pool: ThreadPoolExecutor) -> dict[int, Coded]:
+    """The cells of every column and one-hot group that has a grid, by place."""
+    grids = [grid for grid in layout.grids if grid is not None]
+    own = [grid for grid in grids if not grid.one_hot]
+    encoded = pool.map(lambda grid: encode(grid, part.column(grid.name)), own)
+    coded = dict(zip((grid.name for grid in own), encoded, strict=True))
+    groups = [grid for grid in grids if grid.one_hot]
+    coded |= dict(
+        zip(
+            (grid.name for grid in groups),
+            pool.map(lambda group: group_cells(group, own, coded), groups),
+            strict=True,
+        )
+    )
+    return {place: coded[name] for place, name in enumerate(layout.names) if name in coded}
+
+
 def _column_stream(
     layout: Layout, part: pa.Table, place: int, coded: Mapping[int, Coded], starts: range, block_rows: int
 ) -> bytes:
     """What a group holds of a column outside its blocks."""
-    names = layout.table.column_names
+    names = layout.names
     coder, function = layout.coders[place], layout.derived[place]
     if coder == "rival":
         return pack(part.column(place)) if layout.grids[place] is None else blocks.pack_cells(coded[place])
@@ -299,8 +315,8 @@ def _verify(
         raise ArchiveError(f"{target}: not written: it would not have read back: {why}") from error
     seconds = seconds.model_copy(update={"verify": time.perf_counter() - started})
     columns = [
-        column.model_copy(update={"max_error": errors[name]})
-        for name, column in zip(layout.table.column_names, report.per_column, strict=True)
+        column.model_copy(update={"max_error": errors[name]}) if name in errors else column
+        for name, column in zip(layout.names, report.per_column, strict=True)
     ]
     report = report.model_copy(update={"per_column": tuple(columns), "seconds": seconds})
     replace_report(path, report.model_dump(mode="json", exclude_defaults=True))
