@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BOUND_DISTINCT = 64
 """`*=...` bounds integer columns with more distinct values than this."""
+OWN_BOUNDS = "model"
+"""What is written for the bounds that a model was trained for."""
 MAX_WHOLE = 1 << 62
 """Wider bounds of integers are all the same: none that large is on a grid."""
 
@@ -52,6 +54,23 @@ def parse_bound(text: str) -> Bound:
     return Bound(width=width / 100 if relative else width, relative=relative)
 
 
+def parse_spec(spec: str) -> tuple[str, Bound]:
+    """Column, or `*`, and bound of `NAME=BOUND`; BoundError if it is not of this form.
+
+    >>> parse_spec("air_time=1%")
+    ('air_time', Bound(width=0.01, relative=True))
+    """
+    name, equals, text = spec.rpartition("=")
+    if not equals:
+        raise BoundError(
+            f"bound {spec!r}: must read COLUMN=WIDTH, such as 'dep_delay=5', 'air_time=1%' or '*=0.5%'"
+        )
+    try:
+        return name, parse_bound(text)
+    except BoundError as error:
+        raise BoundError(f"{error} (in {spec!r})") from error
+
+
 def resolve_bounds(
     specs: Sequence[str], schema: Schema, stats: Mapping[str, ColumnStats]
 ) -> dict[str, float]:
@@ -67,15 +86,7 @@ def resolve_bounds(
     """
     wanted = {column.name: parse_bound(column.bound) for column in schema.columns if column.bound is not None}
     for spec in specs:
-        name, equals, text = spec.rpartition("=")
-        if not equals:
-            raise BoundError(
-                f"bound {spec!r}: must read COLUMN=WIDTH, such as 'dep_delay=5', 'air_time=1%' or '*=0.5%'"
-            )
-        try:
-            bound = parse_bound(text)
-        except BoundError as error:
-            raise BoundError(f"{error} (in {spec!r})") from error
+        name, bound = parse_spec(spec)
         if name == "*":
             wanted.update(
                 {column.name: bound for column in schema.columns if _is_starred(column, stats[column.name])}

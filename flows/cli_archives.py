@@ -57,7 +57,7 @@ def compress(
 ) -> None:
     """A verified archive; exact unless --bound allows an error."""
     need_pipeline()
-    from flows.files import OWN_BOUNDS
+    from data.bounds import OWN_BOUNDS
     from vae.settings import ModelSettings, TrainSettings
 
     shape, training = ModelSettings(codes=codes), TrainSettings(effort=effort, seed=seed, steps=steps)
@@ -127,12 +127,21 @@ def decompress(
         with archives.open(archive) as opened, progress("decompress") as advance:
             _must_begin_within(rows, span[0], opened.rows)
             names = opened.names if wanted is None else wanted
+            _must_be_columns(names, opened.names)
             known = Schema.from_arrow(opened.schema)
             known = known.model_copy(update={"columns": tuple(known.column(name) for name in names)})
             start, stop, _ = slice(*span).indices(opened.rows)
             count = max(0, stop - start)
             write_table(_counted(opened.batches(names, span), count, advance), known, out)
         output.show({"path": out, "rows": count, "columns": len(names)})
+
+
+def _must_be_columns(wanted: list[str], names: list[str]) -> None:
+    from data.kinds import listed
+
+    for name in wanted:
+        if name not in names:
+            raise UsageError(f"--columns: there is no column {name!r}; {listed(names)}")
 
 
 def _counted(batches: Any, rows: int, advance: Advance) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli_options import AsJson, Config
-from flows.console import Output, key_values, table
+from flows.console import Output, key_values, number, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ def connect(config: str | None) -> Registry:
     from flows.settings import load_tracking
     from flows.tracking import Store
 
-    return Registry(Store(load_tracking(config)))
+    return Registry(Store(load_tracking(config), make=False))
 
 
 @app.command("list", epilog="Example: svae models list flights")
@@ -42,13 +42,20 @@ def list_(
 ) -> None:
     """Versions of the registered models, the latest first."""
     with Output(as_json) as output:
-        registry = connect(config)
-        names = [name] if name else registry.names()
-        versions = [version for each in names for version in registry.versions(each)]
+        from flows.settings import load_tracking
+        from flows.tracking import is_there, shown
+
+        tracking = load_tracking(config)
+        versions: list[Version] = []
+        if name or is_there(tracking):
+            registry = connect(config)
+            names = [name] if name else registry.names()
+            versions = [version for each in names for version in registry.versions(each)]
 
         def readable(console: Console) -> None:
             if not versions:
-                console.print("no models yet; make one with: svae run")
+                where = shown(tracking.registry_uri)
+                console.print(f"no models in {where}; make one with: svae run", markup=False, soft_wrap=True)
                 return
             columns = ["model", "version", "aliases", "created", "ratio", "verdict"]
             table(console, columns, [_row(version) for version in versions])
@@ -81,6 +88,8 @@ def show(
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number(entry)}" for name, entry in value.items())
     return (", ".join(map(str, value)) or "-") if isinstance(value, list) else str(value)
 
 

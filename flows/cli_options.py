@@ -23,11 +23,27 @@ OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced if there.")]
 Efforts = Annotated[Effort, typer.Option(help="Optimiser steps: fast, standard or max.")]
 CodesKind = Annotated[Codes, typer.Option(help="How much the sparse code carries.")]
+
+
+def _readable(specs: list[str] | None) -> list[str] | None:
+    """The bounds as they are; UsageError for one that cannot be read, before anything is loaded."""
+    from data.bounds import OWN_BOUNDS, parse_spec
+    from data.errors import BoundError
+
+    for spec in specs or []:
+        try:
+            _ = spec == OWN_BOUNDS or parse_spec(spec)
+        except BoundError as error:
+            raise UsageError(str(error)) from error
+    return specs
+
+
 Bounds = Annotated[
     list[str] | None,
     typer.Option(
         "--bound",
         metavar="SPEC",
+        callback=_readable,
         help="Largest error: 'dep_delay=5', 'air_time=1%' or '*=0.5%'; beside --model also: model, for its own.",
     ),
 ]

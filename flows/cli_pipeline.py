@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli_evaluation import read_evaluation, show_evaluation
-from flows.cli_options import AsJson, Config, SeedOfSettings, Steps, need_pipeline, quiet_failures
+from flows.cli_options import AsJson, Bounds, Config, SeedOfSettings, Steps, need_pipeline, quiet_failures
 from flows.console import Output, errors, key_values
 from vae.settings import Codes, Effort
 
@@ -30,10 +30,7 @@ def run(
     ] = None,
     effort: Annotated[Effort | None, typer.Option(help="Optimiser steps: fast, standard or max.")] = None,
     codes: Annotated[Codes | None, typer.Option(help="How much the code carries.")] = None,
-    bound: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SPEC", help="Error bound, such as 'dep_delay=5' or '*=0.5%'."),
-    ] = None,
+    bound: Bounds = None,
     seed: SeedOfSettings = None,
     steps: Steps = None,
     out: Annotated[

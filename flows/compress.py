@@ -30,6 +30,8 @@ from flows.settings import load_tracking
 from vae.settings import Settings
 
 HOUR = 3600
+MOST_TOLD = 20
+"""Files at fault that are named."""
 MANIFEST = "archives.json"
 WORKERS = 2
 SOURCE_ENDINGS = tuple(
@@ -235,6 +237,17 @@ def _jobs(source: Path, target: Path, endings: tuple[str, ...], rename: Any) -> 
     return jobs
 
 
+def _failure(job: FileJob, error: BaseException) -> str:
+    """What is wrong with a file, its path said once.
+
+    >>> job = FileJob(source=Path("/in/a.csv"), target=Path("/out/a.csv.svae"), folder=Path("/out"))
+    >>> _failure(job, ValueError("/in/a.csv: is empty")), _failure(job, ValueError("too large"))
+    ('/in/a.csv: is empty', '/in/a.csv: too large')
+    """
+    text = " ".join(str(error).split())
+    return text if str(job.source) in text else f"{job.source}: {text}"
+
+
 def _run_all(work: Any, jobs: list[FileJob], target: Path) -> Path:
     """Every file, failures of single ones not stopping the others; the manifest only when all are there."""
     futures = work.map(jobs)
@@ -251,12 +264,11 @@ def _run_all(work: Any, jobs: list[FileJob], target: Path) -> Path:
     rows += [{"file": file.source.name, "bytes": file.bytes, "error": ""} for file in done]
     create_table_artifact(rows, key="files", description=f"{len(done)} of {len(jobs)} files done")
     if failed:
-        job, error = failed[0]
-        line = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
         raise DataError(
-            f"{len(failed)} of {len(jobs)} files failed, the first: {line}; mend it and run again,"
-            " finished files are skipped"
-        ) from error
+            f"{len(failed)} of {len(jobs)} files failed; mend them and run again, finished files are skipped: "
+            f"{' | '.join(_failure(job, error) for job, error in failed[:MOST_TOLD])}"
+            + (f" | and {len(failed) - MOST_TOLD} more" if len(failed) > MOST_TOLD else "")
+        ) from failed[0][1]
     get_run_logger().info("%d files, %s bytes", len(done), f"{sum(file.bytes for file in done):,}")
     entries = [{**file.model_dump(mode="json"), "sha256": cache.file_digest(file.target)} for file in done]
     with atomic_path(target / MANIFEST) as path:

@@ -39,7 +39,7 @@ def model_path(uri: str, tracking: Tracking | None, config: str | None = None) -
     from flows.settings import load_tracking
     from flows.tracking import Store
 
-    return model_folder(Registry(Store(tracking or load_tracking(config))).download(uri))
+    return model_folder(Registry(Store(tracking or load_tracking(config), make=False)).download(uri))
 
 
 def model_for_all(uri: str | None, tracking: Tracking) -> tuple[Path, str] | None:
@@ -69,10 +69,6 @@ def read_source(source: Source) -> tuple[pa.Table, Schema, dict[str, Any]]:
     return table, source.schema, {"source_bytes": source.source_bytes, "stored_bytes": source.stored_bytes}
 
 
-OWN_BOUNDS = "model"
-"""What `--bound` is followed by to take those that the model was trained for."""
-
-
 def absolute_bounds(
     specs: list[str] | tuple[str, ...], table: pa.Table, schema: Schema, say: Callable[[str], None]
 ) -> dict[str, float] | None:
@@ -80,7 +76,7 @@ def absolute_bounds(
 
     `say` is told of bounds that allow no error.
     """
-    from data.bounds import kept_exact, resolve_bounds
+    from data.bounds import OWN_BOUNDS, kept_exact, resolve_bounds
     from data.statistics import table_stats
 
     if list(specs) == [OWN_BOUNDS]:

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from pydantic import Field, field_validator
 
+from data.bounds import parse_spec
 from data.errors import BoundError, UsageError
 from data.files import FORMATS
 from data.gate import DataGate
-from data.schema import parse_bound
 from flows.deadline import FILE_SECONDS, WEEK
 from flows.settings import PIPELINE_NAME, Tracking, load_tracking, read_yaml, validated
 from vae.settings import ModelSettings, Settings, TrainSettings
@@ -41,9 +41,9 @@ class RetrainSettings(Settings):
     def _are_bounds(cls, bounds: tuple[str, ...]) -> tuple[str, ...]:
         for spec in bounds:
             try:
-                parse_bound(spec.rpartition("=")[2])
+                parse_spec(spec)
             except BoundError as error:
-                raise ValueError(f"{error} (in {spec!r})") from error
+                raise ValueError(str(error)) from error
         return bounds
 
 

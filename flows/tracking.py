@@ -80,6 +80,12 @@ def preflight(tracking: Tracking) -> None:
             )
 
 
+def is_there(tracking: Tracking) -> bool:
+    """Whether there is a registry: whether the file of a database is there; a server is taken at its word."""
+    parts = urlparse(tracking.registry_uri)
+    return parts.scheme != "sqlite" or Path(unquote(parts.path)[1:]).is_file()
+
+
 def _knock(uri: str, key: str) -> None:
     try:
         with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=PREFLIGHT_SECONDS):  # noqa: S310
@@ -96,11 +102,21 @@ def _knock(uri: str, key: str) -> None:
 class Store:
     """One MLflow installation: its client, its experiment, its runs."""
 
-    def __init__(self, tracking: Tracking) -> None:
+    def __init__(self, tracking: Tracking, *, make: bool = True) -> None:
+        """Connect; `make` says whether a database that is not there is made.
+
+        Raises:
+            TrackingError: The store is out of reach, or not there.
+        """
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self.tracking = tracking
+        if not make and not is_there(tracking):
+            raise TrackingError(
+                f"MLflow at {shown(tracking.registry_uri)}: there is no such database; name the mlflow.yml of your "
+                "models with --config or SVAE_CONFIG, or go to its folder (`svae run` makes a first model)"
+            )
         preflight(tracking)
         # Processes that open a fresh SQLite store at once all fail in its migrations: one at a time.
         with (

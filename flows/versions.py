@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ MANAGED = "svae.managed"
 DIGEST = "svae.model_digest"
 ROLLED_BACK = "svae.rolled_back"
 VERDICT = "svae.verdict"
+MEASURED = {"rows", "archive_bytes", "ratio", "score"}
+"""Tags of ours that hold JSON."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,11 @@ class Version:
 
     def as_json(self) -> dict[str, Any]:
         """What `svae models` prints."""
-        ours = {
+        ours: dict[str, Any] = {
             key.removeprefix("svae."): value for key, value in self.tags.items() if key.startswith("svae.")
         }
+        # tags are text; what is a number, or holds numbers, is told as such
+        ours |= {name: json.loads(ours[name]) for name in MEASURED & ours.keys()}
         return {
             "name": self.name,
             "version": self.version,
