@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +73,6 @@ def quiet_failures() -> None:
 
     They stay in the run's log on the server.
     """
-    import logging
     import os
 
     if os.environ.get("SVAE_DEBUG"):
@@ -81,9 +81,16 @@ def quiet_failures() -> None:
 
     setup_logging()  # else the flow does it, and makes new handlers
     for handler in logging.root.handlers:
-        handler.addFilter(
-            lambda record: not (record.name.startswith("prefect") and record.levelno >= logging.ERROR)
-        )
+        handler.addFilter(lambda record: not _is_of_a_failure(record))
+
+
+def _is_of_a_failure(record: logging.LogRecord) -> bool:
+    """Whether a line of Prefect's only surrounds a failure, which the command tells itself."""
+    text = record.getMessage()
+    told = text.startswith(
+        ("Running hook ", "Hook ", "Finished in state Failed", "Finished in state Crashed")
+    )
+    return record.name.startswith("prefect") and (told or record.levelno >= logging.ERROR)
 
 
 def training_progress(advance: Advance) -> Callable[[Any], None]:

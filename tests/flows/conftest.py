@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "SVAE_CONFIG")
@@ -142,3 +145,33 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(["train", table, "--out", str(folder / "model"), "--steps", "2"]) == 0
     assert run(["compress", table, "-o", str(folder / "t.svae"), "--model", str(folder / "model")]) == 0
     return folder
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A CSV of 600 rows, some without an amount."""
+    rng = np.random.default_rng(0)
+    lines = ["id,week,letter,amount"]
+    for i in range(600):
+        amount = "NA" if i % 13 == 0 else f"{i % 7 * 2.5 + rng.integers(3):.1f}"
+        lines.append(f"{i},{i % 7},{'xyz'[i // 3 % 3]},{amount}")
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def as_json(capfd: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Run a command with `--json`; standard output must be one object and nothing else."""
+
+    from flows.cli import run
+
+    def call(*arguments: object) -> dict[str, Any]:
+        capfd.readouterr()
+        status = run([*map(str, arguments), "--json"])
+        out, err = capfd.readouterr()
+        assert status == 0, err
+        assert out.count("\n") == 1
+        return json.loads(out)
+
+    return call

@@ -18,21 +18,21 @@ COMMAND = "import sys; from flows.cli import run; sys.exit(run(sys.argv[1:]))"
 
 
 @pytest.mark.parametrize(
-    ("bound", "message"),
+    ("bound", "message", "status"),
     [
-        ("amount=-1", "'amount=-1'"),
-        ("amount=nan", "'amount=nan'"),
-        ("amount=inf%", "'amount=inf%'"),
-        ("nothing=1", "there is no column 'nothing'"),
-        ("amount", "'amount'"),
-        ("letter=1", "letter"),
+        ("amount=-1", "'amount=-1'", 2),
+        ("amount=nan", "'amount=nan'", 2),
+        ("amount=inf%", "'amount=inf%'", 2),
+        ("amount", "'amount'", 2),
+        ("nothing=1", "there is no column 'nothing'", 1),
+        ("letter=1", "letter", 1),
     ],
 )
 def test_a_bound_that_cannot_be_meant(
-    bound: str, message: str, good: Path, failed: Failed, tmp_path: Path
+    bound: str, message: str, status: int, good: Path, failed: Failed, tmp_path: Path
 ) -> None:
     assert message in failed(
-        "compress", good / "t.csv", "-o", tmp_path / "made.svae", "--bound", bound, *FAST
+        "compress", good / "t.csv", "-o", tmp_path / "made.svae", "--bound", bound, *FAST, status=status
     )
 
 
@@ -97,7 +97,8 @@ def test_an_archive_of_another_table(good: Path, failed: Failed, tmp_path: Path)
 
 
 def test_columns_and_rows_that_are_not_there(good: Path, failed: Failed, tmp_path: Path) -> None:
-    line = failed("decompress", good / "t.svae", "-o", tmp_path / "made.csv", "--columns", "id,nothing")
+    call = ("decompress", good / "t.svae", "-o", tmp_path / "made.csv", "--columns", "id,nothing")
+    line = failed(*call, status=2)
     assert "there is no column 'nothing'" in line
     assert "id, week, letter, amount" in line
 

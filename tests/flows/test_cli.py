@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -48,33 +46,6 @@ REPORT_KEYS = {
     "codes_summary",
     "seconds",
 }
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    lines = ["id,week,letter,amount"]
-    for i in range(600):
-        amount = "NA" if i % 13 == 0 else f"{i % 7 * 2.5 + rng.integers(3):.1f}"
-        lines.append(f"{i},{i % 7},{'xyz'[i // 3 % 3]},{amount}")
-    path = tmp_path / "table.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-@pytest.fixture
-def as_json(capfd: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """Run a command with `--json`; standard output must be one object and nothing else."""
-
-    def call(*arguments: object) -> dict[str, Any]:
-        capfd.readouterr()
-        status = run([*map(str, arguments), "--json"])
-        out, err = capfd.readouterr()
-        assert status == 0, err
-        assert out.count("\n") == 1
-        return json.loads(out)
-
-    return call
 
 
 @pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["models"], *GROUPED], ids=" ".join)
@@ -267,25 +238,6 @@ def test_readable_output(table: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert "\x1b" not in out + err  # no terminal, no colours
     assert run(["verify", "t.svae"]) == 0
     assert capfd.readouterr().out == "t.svae: every checksum holds (600 rows)\n"
-
-
-def test_the_registry_from_the_command_line(
-    home: Path, capfd: pytest.CaptureFixture[str], as_json: Callable[..., dict[str, Any]]
-) -> None:
-    assert as_json("models", "list", "--config", home) == {"models": []}
-    assert run(["models", "list", "--config", str(home)]) == 0
-    assert capfd.readouterr().out == "no models yet; make one with: svae run\n"
-    assert run(["models", "rollback", "--config", str(home)]) == 1
-    assert "holds no model; make one with: svae run" in capfd.readouterr().err
-    assert run(["models", "show", "flights@champion", "--config", str(home)]) == 1
-    assert "holds no model 'flights'; it has: none" in capfd.readouterr().err
-    for call in (["promote", "nosuch", "1"], ["rollback", "nosuch"]):
-        assert run(["models", *call, "--config", str(home)]) == 1
-        line = "mlflow.db holds no model 'nosuch'; it has: none; make one with: svae run\n"
-        assert capfd.readouterr().err.endswith(line)
-    for call in (["list", "flights/2"], ["rollback", "flights/2"], ["show", "models:/"]):
-        assert run(["models", *call, "--config", str(home)]) == 2
-        assert "is no model's name; give the name alone, such as flights\n" in capfd.readouterr().err
 
 
 READ = """

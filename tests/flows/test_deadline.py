@@ -120,5 +120,7 @@ def test_a_folder_job_names_the_file(source: Path, tmp_path: Path, home: Path) -
             FolderSettings.model_validate(settings),
             config=str(home),
         )
-    assert str(caught.value).startswith(f"1 of 2 files failed, the first: {source}: not done within 3")
+    assert str(caught.value).startswith(
+        f"1 of 2 files failed; mend them and run again, finished files are skipped: {source}: not done within 3"
+    )
     assert (tmp_path / "archives" / "one.csv.svae").exists()

@@ -89,7 +89,8 @@ def test_a_model_exported_and_read_back_decodes(made: Any, stencil: Stencil) -> 
 
 def test_quantised_weights_are_the_exported_ones(made: Any, stencil: Stencil) -> None:
     whole = stencil.integers()
-    weights = {name: w.detach().numpy() * 2**7 for name, w in stencil.weights(quantised=True).items()}
+    unit = 2**made.layout.plan.fraction
+    weights = {name: w.detach().numpy() * unit for name, w in stencil.weights(quantised=True).items()}
     assert set(whole) == set(made.layout.plan.shapes())
     assert {name: array.shape for name, array in whole.items()} == made.layout.plan.shapes()
     assert np.array_equal(whole["prior.head"], weights["prior_head"])
