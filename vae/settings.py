@@ -40,7 +40,7 @@ class Effort(StrEnum):
     max = "max"
 
 
-CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.2, Codes.balanced: 0.5, Codes.rich: 1.0}
+CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.1, Codes.balanced: 0.25, Codes.rich: 0.6}
 """Weight λ of the term that asks the code alone to reconstruct the row."""
 
 
