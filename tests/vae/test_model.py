@@ -89,10 +89,11 @@ def test_the_encoder_rests_while_the_decoder_is_refitted(made: Any, phase: str) 
 
 def test_the_last_phase_trains_the_weights_that_are_written(made: Any) -> None:
     model, same = model_of(made), model_of(made)
+    step = 2.0**-made.layout.plan.fraction
     with torch.no_grad():
         for ours, other in zip(model.stencil.parameters(), same.stencil.parameters(), strict=True):
-            other.copy_((ours * 2**7).round() / 2**7)
-            ours.copy_(other + 2.0**-9)  # a quarter of a step: rounding takes it back
+            other.copy_((ours / step).round() * step)
+            ours.copy_(other + step / 4)  # rounding takes it back
     assert losses(model, made.batch, "quantise")["columns"] == losses(same, made.batch, "quantise")["columns"]
     assert losses(model, made.batch, "refit")["columns"] != losses(same, made.batch, "refit")["columns"]
 
