@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import SvaeError, UsageError
-from flows.locks import file_lock
+from flows.locks import BusyError, file_lock
 from flows.settings import Tracking
 
 START_SECONDS = 180.0
@@ -125,6 +125,20 @@ def check_scheduler() -> None:
 
 
 @contextlib.contextmanager
+def _alone(tracking: Tracking) -> Iterator[None]:
+    """One server a state folder."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(file_lock(tracking.state / "locks" / "prefect-server.lock", timeout=1.0))
+        except BusyError as error:
+            raise BusyError(
+                f"`svae serve` runs already with the state in {tracking.state}; end that one first, or set "
+                f"{URL_VARIABLE} to its server to serve beside it"
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
 def _started(tracking: Tracking, port: int) -> Iterator[str]:
     folder = tracking.state / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,8 +148,7 @@ def _started(tracking: Tracking, port: int) -> Iterator[str]:
             f"port {port} is in use; choose another with --port, or set {URL_VARIABLE} to the server there"
         )
     url = f"http://{HOST}:{port}/api"
-    lock = file_lock(tracking.state / "locks" / "prefect-server.lock", timeout=1.0)
-    with lock, (folder / "server.log").open("ab") as log:
+    with _alone(tracking), (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
             stdout=log,

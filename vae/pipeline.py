@@ -153,8 +153,14 @@ def check_table(trained: TrainedModel, table: pa.Table) -> None:
         if mine.type != field.type:
             raise ModelError(
                 f"the model is for another schema: column {field.name!r} is {field.type}, not {mine.type}; "
-                "train a model for it, or name its type in a schema file"
+                f"train a model for it, or {_way_out(mine.type, field.type)}"
             )
+
+
+def _way_out(wanted: pa.DataType, found: pa.DataType) -> str:
+    if pa.types.is_integer(wanted) and pa.types.is_floating(found):
+        return "write its whole numbers without a point (pandas: frame.convert_dtypes() before to_csv)"
+    return "name its type in a schema file"
 
 
 def own_bounds(trained: TrainedModel) -> dict[str, float]:

@@ -181,3 +181,17 @@ def test_serving_from_within_an_event_loop_is_refused(stubbed: Path) -> None:
     with pytest.raises(RuntimeError, match="cannot be served from within an event loop"):
         asyncio.run(inside())
     assert not stubbed.exists()
+
+
+def test_a_second_server_is_told_what_is_served_already(home: Path) -> None:
+    from flows import server
+    from flows.locks import BusyError
+    from flows.settings import load_tracking
+
+    tracking = load_tracking(home)
+    with server._alone(tracking), pytest.raises(BusyError) as caught, server._alone(tracking):
+        pass
+    assert str(caught.value) == (
+        f"`svae serve` runs already with the state in {tracking.state}; end that one first, or set PREFECT_API_URL to "
+        "its server to serve beside it"
+    )

@@ -44,6 +44,20 @@ def largest_error(original: pa.Array, restored: pa.Array, bound: float) -> float
     return float(error) if error <= bound else None
 
 
+def first_difference(original: pa.Array, restored: pa.Array, bound: float) -> int:
+    """The first place at which two arrays of one length, of which `largest_error` says None, are not within `bound`.
+
+    >>> first_difference(pa.array([1, 2, 3, 4]), pa.array([1, 2, 0, 0]), 0.0)
+    2
+    """
+    low, high = 0, len(original)
+    while high - low > 1:
+        half = (low + high) // 2
+        before, after = original.slice(low, half - low), restored.slice(low, half - low)
+        low, high = (low, half) if largest_error(before, after, bound) is None else (half, high)
+    return low
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two arrays hold the same values in the same places; floats by their bits, but all NaN are one.
 

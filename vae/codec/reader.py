@@ -16,7 +16,7 @@ from data.errors import ArchiveError, SchemaError
 from data.stored import one_array
 from vae.codec import blocks
 from vae.codec.blocks import BlockModel, Codes
-from vae.codec.compare import largest_error
+from vae.codec.compare import first_difference, largest_error
 from vae.codec.parts import Part, Parts
 from vae.codec.summary import ArchiveReport, ByteShares, CodesSummary, ColumnReport
 
@@ -200,12 +200,16 @@ class Archive:
         at = 0
         for batch in self.batches():
             part = table.slice(at, batch.num_rows)
-            last = at + batch.num_rows - 1
             for place, (name, bound) in enumerate(zip(self.names, bounds, strict=True)):
-                error = largest_error(one_array(part.column(place)), batch.column(place), bound)
+                given, back = one_array(part.column(place)), batch.column(place)
+                error = largest_error(given, back, bound)
                 if error is None:
+                    row = first_difference(given, back, bound)
                     what = "the original" if bound == 0 else f"within {bound:g} of the original"
-                    raise ArchiveError(f"{self.path}: column {name!r} of rows {at} to {last} is not {what}")
+                    raise ArchiveError(
+                        f"{self.path}: column {name!r} of row {at + row} is not {what}: "
+                        f"{_brief(back[row])}, not {_brief(given[row])}"
+                    )
                 errors[name] = max(errors[name], error)
             at += batch.num_rows
             if progress is not None:
@@ -264,3 +268,9 @@ class Archive:
         size = self.header.group_rows
         for group in range(start // size, -(-stop // size)) if stop > start else ():
             yield Part(group, max(0, start - group * size), min(size, stop - group * size))
+
+
+def _brief(value: pa.Scalar) -> str:
+    """A value for a message."""
+    text = repr(value.as_py())
+    return text if len(text) <= 60 else f"{text[:60]}..."
