@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,13 @@ def test_a_second_server_is_told_what_is_served_already(home: Path) -> None:
     from flows.settings import load_tracking
 
     tracking = load_tracking(home)
-    with server._alone(tracking), pytest.raises(BusyError) as caught, server._alone(tracking):
-        pass
+
+    def begin() -> None:
+        with server._alone(tracking):
+            pass
+
+    with server._alone(tracking), ThreadPoolExecutor() as pool, pytest.raises(BusyError) as caught:
+        pool.submit(begin).result()
     assert str(caught.value) == (
         f"`svae serve` runs already with the state in {tracking.state}; end that one first, or set PREFECT_API_URL to "
         "its server to serve beside it"
