@@ -145,12 +145,17 @@ def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
 
 
 def forge(
-    path: Path, header: dict[str, Any], parts: list[bytes], schema: pa.Schema, report: Any = None
+    path: Path,
+    header: dict[str, Any],
+    parts: list[bytes],
+    schema: pa.Schema,
+    report: Any = None,
+    version: int = 1,
 ) -> Path:
     """An archive whose every checksum holds, whatever its header says."""
     text = container.canonical_json(header)
     content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
-    prelude = struct.pack("<8sHHI", container.MAGIC, 1, 0, len(content))
+    prelude = struct.pack("<8sHHI", container.MAGIC, version, 0, len(content))
     total = checksum(prelude, content).to_bytes(8, "little")
     index = b"".join(
         put_varint(len(p)) + (checksum(p).to_bytes(8, "little")[:4] if p else b"") for p in parts
@@ -191,6 +196,10 @@ STEPS = {"name": "a", "kind": "number", "scale": "step", "high": 3}
             "has no grid",
         ),
         (
+            {"columns": [{"grid": {**STEPS, "values": [0.0, 1.0, 2.0, 3.0]}}]},
+            "has no grid",
+        ),
+        (
             {"columns": [{"coder": "derived", "grid": STEPS, "derived": {"name": "a", "table": [0]}}]},
             "the table of a derived column is in its header",
         ),
@@ -212,6 +221,9 @@ def test_the_forger_can_make_sound_archives_too(tmp_path: Path) -> None:
     stream = b"\0\0" + (5).to_bytes(8, "little")
     path = forge(tmp_path / "t.svae", header, [b"", b"", stream], ONE, REPORT)
     assert read_all(path).to_pydict() == {"a": [5, 5]}
+    forge(path, header, [b"", b"", stream], ONE, REPORT, version=2)
+    with pytest.raises(DamagedError, match="its columns are not those of the schema"):
+        archive.open(path)
 
 
 def test_cyclic_and_dangling_functions_are_refused(tmp_path: Path) -> None:

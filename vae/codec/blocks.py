@@ -263,7 +263,8 @@ def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
     grid = ColumnGrid.model_validate(plain)
     listed = grid.scale in ("names", "ranks")
     named = (grid.kind == "category") == (grid.scale == "names")
-    if grid.kind == "opaque" or grid.scale == "none" or not named or listed != bool(grid.values):
+    filled = bool(grid.values) == listed and ("values" in plain) == listed
+    if grid.kind == "opaque" or grid.scale == "none" or not named or not filled:
         raise ValueError(f"column {grid.name!r} has no grid")
     if not 0 <= grid.high - grid.low < 1 << 21 or (
         listed and (grid.low, grid.high) != (0, len(grid.values) - 1)
