@@ -5,7 +5,7 @@ whether the row holds a value of the grid at all. What the grid cannot give back
 *escape*: the original value is kept verbatim beside the grid. Restoring uses one multiplication and one addition in
 float64, or one division by a power of ten, so that every machine restores the same bits (IEEE 754).
 
-Exact means equal bit patterns: -0.0 beside 0.0 is an escape, and so is a NaN other than numpy's own. Within a bound
+Exact means equal bit patterns: -0.0 beside 0.0 is an escape, and so is a NaN other than `QUIET_NAN`. Within a bound
 means |x - restored| <= bound in real arithmetic, of what is restored in the column's own type; there a NaN is a NaN.
 """
 
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from data.bounds import effective_bound
 from data.errors import BoundError, DamagedError
 from data.stored import (
+    QUIET_NAN,
     Mask,
     Numbers,
     bit_patterns,
@@ -174,7 +175,7 @@ class ColumnGrid(BaseModel):
             nan = (
                 np.isnan(numbers)
                 if self.bound > 0
-                else bit_patterns(numbers) == bit_patterns(np.array([np.nan], numbers.dtype))
+                else bit_patterns(numbers) == QUIET_NAN[numbers.dtype.itemsize]
             )
             symbols = self._float_symbols(np.where(finite, numbers, numbers.dtype.type(0)))
         else:
@@ -231,7 +232,7 @@ class ColumnGrid(BaseModel):
     def _numbers(self, kind: pa.DataType, symbols: Ints, state: States) -> pa.Array:
         values = self._restore(symbols, storage_type(kind))
         if values.dtype.kind == "f":
-            values[state == State.NAN] = np.nan
+            bit_patterns(values)[state == State.NAN] = QUIET_NAN[values.dtype.itemsize]
         return from_stored(values, (state == State.NULL) | (state == State.ESCAPE), kind)
 
 

@@ -13,6 +13,8 @@ pc = cast(Any, _pc)
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[Any]
 """Numbers in the column's own type."""
+QUIET_NAN = {2: 0x7E00, 4: 0x7FC00000, 8: 0x7FF8000000000000}
+"""The bits of the NaN that a grid gives back, by the width of its floats; numpy's own, wherever that is IEEE 754's."""
 
 
 def is_numeric(kind: pa.DataType) -> bool:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from data.errors import ArchiveError, DamagedError, SvaeError
-from data.grid import TableGrid
-from vae.codec import archive, container, structure, writer
+from data.grid import ColumnGrid, State, TableGrid
+from vae.codec import archive, blocks, container, structure, writer
 from vae.codec.container import Container, Header
 from vae.codec.framing import checksum, put_varint, squeeze
 from vae.codec.integer import IntegerModel
@@ -145,12 +145,17 @@ def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
 
 
 def forge(
-    path: Path, header: dict[str, Any], parts: list[bytes], schema: pa.Schema, report: Any = None
+    path: Path,
+    header: dict[str, Any],
+    parts: list[bytes],
+    schema: pa.Schema,
+    report: Any = None,
+    version: int = 1,
 ) -> Path:
     """An archive whose every checksum holds, whatever its header says."""
     text = container.canonical_json(header)
     content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
-    prelude = struct.pack("<8sHHI", container.MAGIC, 1, 0, len(content))
+    prelude = struct.pack("<8sHHI", container.MAGIC, version, 0, len(content))
     total = checksum(prelude, content).to_bytes(8, "little")
     index = b"".join(
         put_varint(len(p)) + (checksum(p).to_bytes(8, "little")[:4] if p else b"") for p in parts
@@ -166,6 +171,7 @@ def forge(
 
 ONE = pa.schema([("a", pa.int64())])
 REPORT = {"per_column": [{}]}
+STEPS = {"name": "a", "kind": "number", "scale": "step", "high": 3}
 
 
 @pytest.mark.parametrize(
@@ -186,6 +192,18 @@ REPORT = {"per_column": [{}]}
         ({"columns": [{"grid": {"name": "a", "kind": "opaque"}}]}, "has no grid"),
         ({"columns": [{"grid": {"name": "b", "kind": "number", "scale": "step"}}]}, "column 0 is not 'a'"),
         (
+            {"columns": [{"grid": {"name": "a", "kind": "number", "scale": "names", "values": ["x"]}}]},
+            "has no grid",
+        ),
+        (
+            {"columns": [{"grid": {**STEPS, "values": [0.0, 1.0, 2.0, 3.0]}}]},
+            "has no grid",
+        ),
+        (
+            {"columns": [{"coder": "derived", "grid": STEPS, "derived": {"name": "a", "table": [0]}}]},
+            "the table of a derived column is in its header",
+        ),
+        (
             {"columns": [{"grid": {"name": "a", "kind": "number", "scale": "step", "high": 1 << 40}}]},
             "less than or equal",
         ),
@@ -203,6 +221,9 @@ def test_the_forger_can_make_sound_archives_too(tmp_path: Path) -> None:
     stream = b"\0\0" + (5).to_bytes(8, "little")
     path = forge(tmp_path / "t.svae", header, [b"", b"", stream], ONE, REPORT)
     assert read_all(path).to_pydict() == {"a": [5, 5]}
+    forge(path, header, [b"", b"", stream], ONE, REPORT, version=2)
+    with pytest.raises(DamagedError, match="its columns are not those of the schema"):
+        archive.open(path)
 
 
 def test_cyclic_and_dangling_functions_are_refused(tmp_path: Path) -> None:
@@ -237,6 +258,21 @@ def test_streams_that_are_not_their_column(tmp_path: Path, stream: bytes) -> Non
         pytest.raises(DamagedError, match=r"stream of column 'a' \(rows 0 to 2\)"),
     ):
         opened.read()
+
+
+def test_a_stream_of_no_exceptions_or_escapes_has_no_bytes() -> None:
+    with pytest.raises(DamagedError, match="^0 exceptions among 3 rows$"):
+        blocks.unpack_exceptions(bytes(4), ColumnGrid(**STEPS), pa.int64(), 3)
+    with pytest.raises(DamagedError, match="^0 escapes announced, which 4 bytes do not justify$"):
+        blocks.unpack_escapes(bytes(4), pa.int64(), 3)
+
+
+def test_a_nan_among_integers_is_refused(tmp_path: Path) -> None:
+    header = {"rows": 2, "block_rows": 10, "group_blocks": 1, "columns": [{"grid": STEPS}]}
+    stream = bytes([2, 0, int(State.NAN), 0])
+    path = forge(tmp_path / "t.svae", header, [b"", b"", stream], ONE, REPORT)
+    with pytest.raises(DamagedError, match="a NaN among values that are no floats"):
+        read_all(path)
 
 
 def test_a_bomb_of_constants_is_refused_at_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from data.errors import DamagedError
 from vae.codec.columns import pack, unpack
 from vae.codec.compare import same
 from vae.codec.framing import allowance, put_varint, squeeze, unsqueeze
-from vae.codec.numbers import RANKS, Budget, pack_numbers, unpack_numbers
+from vae.codec.numbers import CONSTANT, RANKS, STORED, Budget, pack_numbers, unpack_numbers
 
 D = decimal.Decimal
 
@@ -201,6 +201,15 @@ def test_lengths_that_lie_are_refused_before_they_cost_memory(
 ) -> None:
     with pytest.raises(DamagedError):
         unpack(packed, kind, count)
+
+
+def test_numbers_are_stored_low_byte_first() -> None:
+    assert pack(pa.array([258, 258], pa.int32())) == bytes([0, CONSTANT, 2, 1, 0, 0])
+    stored = bytes([0, STORED, 2]) + bytes([2, 1, 0, 0]) + bytes([0, 0, 0, 1])
+    assert pack(pa.array([258, 514], pa.int32())) == stored
+    assert unpack(stored, pa.int32(), 2).to_pylist() == [258, 514]
+    ranks = bytes([0, RANKS, 2, 10]) + stored[1:] + bytes([STORED, 1, 0, 0, 0, 0, 1, 0, 1])
+    assert unpack(ranks, pa.int32(), 3).to_pylist() == [514, 258, 514]
 
 
 def test_compressed_bombs_are_refused() -> None:

@@ -27,6 +27,12 @@ def test_varints_that_do_not_end_are_refused(data: bytes) -> None:
         Cursor(data).varint()
 
 
+@pytest.mark.parametrize("data", [b"\x80\0", b"\xac\x82\0", b"\x80" * 8 + b"\0"])
+def test_varints_longer_than_they_need_be_are_refused(data: bytes) -> None:
+    with pytest.raises(DamagedError, match="a number is longer than it need be"):
+        Cursor(data).varint()
+
+
 @pytest.mark.parametrize("data", [b"x", b"", b"ab" * 1000, bytes(100_000)])
 def test_squeezing_never_costs_more_than_its_frame(data: bytes) -> None:
     packed = squeeze(data)

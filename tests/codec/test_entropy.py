@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from decimal import ROUND_UP, Context, Inexact, Rounded, localcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,14 @@ def test_tables_are_rounded_definitions_and_never_change(
     # float64 is off by a few units in the last place of numbers up to 2**30
     assert np.abs(found - exact).max() <= 0.5 + 1e-6
     assert hashlib.sha256(found.astype("<i8").tobytes()).hexdigest() == digest
+
+
+def test_tables_do_not_depend_on_the_callers_decimals() -> None:
+    tables = (exp_table, sigmoid_table)
+    with localcontext(Context(prec=5, rounding=ROUND_UP, traps=[Inexact, Rounded])):
+        made = [table.__wrapped__() for table in tables]
+    for table, expected in zip(made, tables, strict=True):
+        assert (table == expected()).all()
 
 
 def test_the_sigmoid_is_symmetric_and_never_falls() -> None:

@@ -232,6 +232,13 @@ def test_clock_times_that_are_none_are_escapes_in_every_type() -> None:
         assert bits(there_and_back(grid, new)) == bits(new)
 
 
+@pytest.mark.parametrize(("kind", "pattern"), [*zip(FLOATS, [0x7E00, 0x7FC00000, 0x7FF8 << 48], strict=True)])
+def test_a_nan_that_comes_back_has_the_bits_of_the_format(kind: pa.DataType, pattern: int) -> None:
+    grid = ColumnGrid(name="x", kind="number", scale="decimal")
+    states = np.array([State.NAN, State.VALUE], np.uint8)
+    assert bits(grid.decode(np.zeros(2, np.int64), states, pa.array([], kind))) == [pattern, 0]
+
+
 @pytest.mark.parametrize(
     "column",
     [

@@ -112,7 +112,9 @@ def check_cells(grid: ColumnGrid, cells: Cells) -> None:
 
 
 def decode_cells(grid: ColumnGrid, coded: Coded, kind: pa.DataType) -> pa.Array:
-    """The values of a column; DamagedError if its grid is not one of its type."""
+    """The values of a column; DamagedError if its grid or its states are not those of its type."""
+    if (coded.state == State.NAN).any() and not pa.types.is_floating(kind):
+        raise DamagedError("a NaN among values that are no floats")
     try:
         array = grid.decode(coded.symbols, coded.state, coded.escapes)
         array = cast(Any, array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
@@ -156,13 +158,13 @@ def unpack_exceptions(data: bytes, grid: ColumnGrid, kind: pa.DataType, count: i
         return np.zeros(0, np.int64), Coded(np.zeros(0, np.int64), np.zeros(0, np.uint8), no_values(kind))
     cursor = Cursor(data)
     number = cursor.varint()
-    if number > count:
+    if not 1 <= number <= count:
         raise DamagedError(f"{number} exceptions among {count} rows")
     gaps = unpack_numbers(cursor.take(cursor.varint()), number, _LONG, Budget(len(data)))
-    if number and not 1 <= int(gaps.min()) <= int(gaps.max()) <= count:
+    if not 1 <= int(gaps.min()) <= int(gaps.max()) <= count:
         raise DamagedError("the rows of exceptions do not rise")
     rows = np.cumsum(gaps) - 1
-    if number and int(rows[-1]) >= count:
+    if int(rows[-1]) >= count:
         raise DamagedError("an exception is outside its group")
     return rows, unpack_cells(cursor.rest(), grid, kind, number)
 
@@ -180,8 +182,8 @@ def unpack_escapes(data: bytes, kind: pa.DataType, blocks: int) -> tuple[Ints, p
         return np.zeros(blocks, np.int64), no_values(kind)
     cursor = Cursor(data)
     counts = [cursor.varint() for _ in range(blocks)]
-    if sum(counts) > len(data) << 20:
-        raise DamagedError("more escapes than its length justifies")
+    if not 1 <= sum(counts) <= len(data) << 20:
+        raise DamagedError(f"{sum(counts)} escapes announced, which {len(data)} bytes do not justify")
     return np.array(counts, np.int64), unpack(cursor.rest(), kind, sum(counts))
 
 
@@ -260,7 +262,9 @@ def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
         plain = {**plain, "values": values}
     grid = ColumnGrid.model_validate(plain)
     listed = grid.scale in ("names", "ranks")
-    if grid.kind == "opaque" or grid.scale == "none" or listed != bool(grid.values):
+    named = (grid.kind == "category") == (grid.scale == "names")
+    filled = bool(grid.values) == listed and ("values" in plain) == listed
+    if grid.kind == "opaque" or grid.scale == "none" or not named or not filled:
         raise ValueError(f"column {grid.name!r} has no grid")
     if not 0 <= grid.high - grid.low < 1 << 21 or (
         listed and (grid.low, grid.high) != (0, len(grid.values) - 1)
@@ -270,6 +274,8 @@ def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
 
 
 def _fill_derived(cursor: Cursor, plain: dict[str, Any]) -> Derived:
+    if {"table", "states"} & set(plain):
+        raise ValueError("the table of a derived column is in its header")
     count = cursor.varint()
     budget = Budget(cursor.left)
     entries = unpack_numbers(cursor.take(cursor.varint()), count, _LONG, budget)

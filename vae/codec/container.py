@@ -280,7 +280,8 @@ class Container:
             RecursionError,
         ) as error:
             raise self.damaged("header", _one_line(error)) from error
-        if not 0 <= len(self.header.columns) - len(self.schema) <= (len(self.schema) if version > 1 else 0):
+        groups = len(self.header.columns) - len(self.schema)
+        if not 0 <= groups <= len(self.schema) or (version > 1) != (groups > 0):
             raise self.damaged("header", "its columns are not those of the schema")
         self.header_sum = int.from_bytes(head[16:24], "little")
         self._open_index(head[16:24], 24 + length)

@@ -7,7 +7,7 @@ library decides a bit of them.
 
 from __future__ import annotations
 
-from decimal import Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import cache
 from math import isqrt
 
@@ -88,8 +88,8 @@ def squash_table() -> Longs:
 
 def _exp_powers(steps: int, count: int) -> list[int]:
     """2**200 * exp(-i / steps) for i < count."""
-    with localcontext() as context:
-        context.prec = 90
+    # a context of its own: the caller's may trap what is inexact, or round another way
+    with localcontext(Context(prec=90, rounding=ROUND_HALF_EVEN, traps=[])):
         ratio = int((Decimal(-1) / steps).exp() * (1 << 260))
     powers, power = list[int](), 1 << 200
     for _ in range(count):

@@ -1,8 +1,8 @@
 """Numbers, checksums and compressed bytes, as all parts of an archive use them.
 
-A *varint* is LEB128 of an unsigned integer below 2**63. *Squeezed* bytes are a method (0 stored, 1 zstd, 2 brotli), the
-varint of their length, and the bytes as the method makes them. Reading checks every length against what is there, and
-takes no compressed bytes for more than they can honestly be.
+A *varint* is LEB128 of an unsigned integer below 2**63, in its shortest form. *Squeezed* bytes are a method (0 stored,
+1 zstd, 2 brotli), the varint of their length, and the bytes as the method makes them. Reading checks every length
+against what is there, and takes no compressed bytes for more than they can honestly be.
 """
 
 from __future__ import annotations
@@ -55,13 +55,15 @@ class Cursor:
         return len(self.data) - self.at
 
     def varint(self) -> int:
-        """The next varint; DamagedError if it does not end or is not below 2**63."""
+        """The next varint; DamagedError if it does not end, is not below 2**63 or is padded with zeros."""
         number = shift = 0
         while True:
             byte = self.take(1)[0]
             number |= (byte & 127) << shift
             shift += 7
             if byte < 128:
+                if byte == 0 and shift > 7:
+                    raise DamagedError("a number is longer than it need be")
                 break
             if shift > 56:
                 raise DamagedError("a number is longer than 63 bits")

@@ -69,7 +69,7 @@ def pack_numbers(values: Numbers, *, quick: bool = False) -> bytes:
         return b""
     bits = _bits(values)
     if (bits == bits[0]).all():
-        return bytes([CONSTANT]) + bits[:1].tobytes()
+        return bytes([CONSTANT]) + _stored(bits[:1])
     variants = _variants(values, bits)
     long = len(values) > 2 * SAMPLE
     tried = [_slice(variant, (len(values) - SAMPLE) // 2) for variant in variants] if long else variants
@@ -108,7 +108,7 @@ def _variants(values: Numbers, bits: Numbers) -> list[_Variant]:
         return [direct]
     distinct, ranks = ranked
     if values.dtype.kind != "f":
-        distinct = distinct.astype(bits.dtype) + np.frombuffer(direct.offset, bits.dtype)
+        distinct = distinct.astype(bits.dtype) + np.frombuffer(direct.offset, _little(bits.dtype))
     head = pack_numbers(distinct, quick=True)
     head = bytes([RANKS]) + put_varint(len(distinct)) + put_varint(len(head)) + head
     return [direct, _Variant(head, ranks, bytes(4))]
@@ -117,7 +117,9 @@ def _variants(values: Numbers, bits: Numbers) -> list[_Variant]:
 def _narrow(values: Numbers, bits: Numbers) -> _Variant:
     low = values.min()
     away = bits - _bits(np.array([low], values.dtype))
-    return _Variant(b"", away.astype(_width_of(int(away.max()))), low.tobytes())
+    return _Variant(
+        b"", away.astype(_width_of(int(away.max()))), _stored(_bits(np.array([low], values.dtype)))
+    )
 
 
 def _width_of(largest: int) -> np.dtype[Any]:
@@ -156,7 +158,7 @@ def _pack(variant: _Variant, tag: int) -> bytes:
         return head + cast(
             bytes, standalone.simple_compress(values.astype(_pcodec_type(values.itemsize)), _CONFIG)
         )
-    body = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    body = _stored(values)
     return head + (
         body if tag == STORED else cast(bytes, cast(Any, _CODECS[tag]).compress(body, asbytes=True))
     )
@@ -174,7 +176,7 @@ def _unpack(cursor: Cursor, count: int, dtype: np.dtype[Any], budget: Budget, *,
     budget.spend(count, dtype.itemsize)
     tag = cursor.take(1)[0]
     if tag == CONSTANT:
-        value = np.frombuffer(_exactly(cursor, dtype.itemsize), dtype)
+        value = np.frombuffer(_exactly(cursor, dtype.itemsize), _little(dtype))
         return np.full(count, value[0], dtype)
     if tag == FLOATS and dtype.kind == "f":
         return _pcodec(cursor.rest(), count, dtype)
@@ -194,7 +196,7 @@ def _unpack_narrow(cursor: Cursor, tag: int, count: int, dtype: np.dtype[Any]) -
     width = cursor.take(1)[0]
     if width not in (1, 2, 4, 8) or width > dtype.itemsize:
         raise DamagedError(f"numbers {width} bytes wide")
-    offset = np.frombuffer(cursor.take(dtype.itemsize), _unsigned(dtype))
+    offset = np.frombuffer(cursor.take(dtype.itemsize), _little(_unsigned(dtype)))
     if tag == PCODEC:
         away = _pcodec(cursor.rest(), count, _pcodec_type(width))
     elif tag == STORED:
@@ -203,6 +205,15 @@ def _unpack_narrow(cursor: Cursor, tag: int, count: int, dtype: np.dtype[Any]) -
         framed = bytes([tag - 1]) + put_varint(count * width)
         away = np.frombuffer(unsqueeze(framed + bytes(cursor.rest())), f"<u{width}")
     return (away.astype(_unsigned(dtype)) + offset).view(dtype)
+
+
+def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type as files hold it, whatever the machine's order of bytes."""
+    return dtype.newbyteorder("<")
+
+
+def _stored(values: Numbers) -> bytes:
+    return values.astype(_little(values.dtype)).tobytes()
 
 
 def _unsigned(dtype: np.dtype[Any]) -> np.dtype[Any]:

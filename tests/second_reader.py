@@ -1,0 +1,722 @@
+"""A second reader of `.svae` archives, written from `docs/format.md` alone, without a look at the codec's source.
+
+It stays as a test of that document: where it and the codec disagree, the document is wrong or unclear.
+Numbers in brackets are its sections. A wrong magic, version, checksum or end of a stream is a ValueError.
+Of nodes it reads texts and plain numbers; dictionary types and models outside the archive are not handled.
+What only guards against hostile files is not proved: limits of sizes and sums, most rules of headers.
+"""
+
+import hashlib
+import json
+import struct
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from decimal import Decimal, localcontext
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from pcodec import standalone
+
+VALUE, NULL, NAN, ESCAPE = range(4)
+SOFTMAX, MIXTURE, MEMORY = range(3)
+HEAD, TAIL = b"\x89SVAE\r\n\x1a", b"\x1a\nEAVS\r\x89"
+TOTAL, STATE_LOW, UNSEEN = 2**28, 2**31, -2048
+
+
+class Cells(NamedTuple):
+    """A column on its grid; `escapes` are the values of the ESCAPE cells, in row order."""
+
+    states: np.ndarray
+    symbols: np.ndarray
+    escapes: pa.Array | None
+
+
+def need(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def clip(x: int, low: int, high: int) -> int:
+    return min(max(x, low), high)
+
+
+def checksum(data: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(data)
+
+
+class Cursor:
+    """Bytes that are read from the front (1)."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = memoryview(data)
+
+    def take(self, size: int) -> bytes:
+        need(size <= len(self.data), "bytes end early")
+        taken, self.data = self.data[:size], self.data[size:]
+        return bytes(taken)
+
+    def varint(self) -> int:
+        byte = self.take(1)[0]
+        return byte if byte < 128 else byte - 128 + (self.varint() << 7)
+
+    def piece(self) -> bytes:
+        return self.take(self.varint())
+
+    def rest(self) -> bytes:
+        return self.take(len(self.data))
+
+    def close(self) -> None:
+        need(not self.data, "bytes are left over")
+
+
+def inflate(method: int, data: bytes, size: int) -> bytes:
+    """Bytes that are stored or compressed (1)."""
+    if method:  # one byte more than announced, to see that there is none
+        data = pa.CompressedInputStream(pa.BufferReader(data), ("zstd", "brotli")[method - 1]).read(size + 1)
+    need(len(data) == size, "content is not as long as announced")
+    return data
+
+
+def squeezed(data: bytes) -> bytes:
+    cursor = Cursor(data)
+    method, size = cursor.take(1)[0], cursor.varint()
+    return inflate(method, cursor.rest(), size)
+
+
+def packed(data: bytes, kind: str | np.dtype, n: int) -> np.ndarray:
+    """Packed numbers (7.1)."""
+    kind, cursor = np.dtype(kind), Cursor(data)
+    unsigned = np.dtype(f"u{kind.itemsize}")
+    tag = cursor.take(1)[0] if n else 1
+    if n == 0:
+        numbers = np.frombuffer(data, unsigned)
+    elif tag == 0:
+        numbers = np.repeat(np.frombuffer(cursor.rest(), unsigned), n)
+    elif tag == 5:
+        m = cursor.varint()
+        numbers = packed(cursor.piece(), kind, m)[packed(cursor.rest(), "u4", n)]
+    elif tag == 6:
+        numbers = standalone.simple_decompress(cursor.rest())
+    else:
+        width, smallest = cursor.take(1)[0], np.frombuffer(cursor.take(kind.itemsize), unsigned)
+        if tag == 4:
+            above = standalone.simple_decompress(cursor.rest())
+        else:
+            above = np.frombuffer(inflate(tag - 1, cursor.rest(), n * width), f"u{width}")
+        numbers = above.astype(unsigned) + smallest  # wraps, as it is to
+    need(len(numbers) == n, "not as many numbers as announced")
+    return numbers.view(kind)
+
+
+def texts(data: bytes, n: int) -> list[bytes]:
+    """Texts (7.3)."""
+    cursor = Cursor(data)
+    if cursor.take(1) == b"\1":
+        count = cursor.varint()
+        distinct = texts(cursor.piece(), count)
+        return [distinct[place] for place in packed(cursor.rest(), "i8", n)]
+    lengths = packed(cursor.piece(), "i8", n).tolist()
+    joined = Cursor(squeezed(cursor.rest()))
+    values = [joined.take(length) for length in lengths]
+    joined.close()
+    return values
+
+
+def physical(kind: pa.DataType) -> np.dtype:
+    """The numbers by which Arrow stores a type."""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return np.dtype(kind.to_pandas_dtype())
+    need(pa.types.is_temporal(kind), f"type {kind} is not handled")
+    return np.dtype(f"i{kind.bit_width // 8}")
+
+
+def node(data: bytes, n: int, kind: pa.DataType) -> pa.Array:
+    """A node of texts or of numbers (7.2)."""
+    cursor = Cursor(data)
+    tag, valid = cursor.take(1)[0], np.ones(n, bool)
+    if tag == 1:
+        cursor.close()
+        return pa.nulls(n, kind)
+    if tag == 2:
+        valid = packed(cursor.piece(), "u1", n).astype(bool)
+    elif tag == 3:
+        count = cursor.varint()
+        valid = np.repeat(np.arange(count) % 2 == 0, packed(cursor.piece(), "i8", count))
+    if pa.types.is_string(kind):
+        values = iter(texts(cursor.rest(), int(valid.sum())))
+        return pa.array([next(values) if there else None for there in valid], pa.binary()).cast(kind)
+    numbers = np.zeros(n, physical(kind))
+    numbers[valid] = packed(cursor.rest(), numbers.dtype, int(valid.sum()))
+    return pa.array(numbers, mask=~valid).view(kind)
+
+
+def filled(raw: dict, required: str, **defaults: object) -> SimpleNamespace:
+    """A JSON object with its defaults (1)."""
+    names = set(required.split())
+    need(names <= set(raw) <= names | set(defaults), f"keys missing or unknown among {sorted(raw)}")
+    return SimpleNamespace(**defaults | raw)
+
+
+def read_entry(raw: dict, field: pa.Field | None) -> SimpleNamespace:
+    """A column or, without a field, a one-hot group (3, 5, 8)."""
+    entry = filled(raw, "", coder="rival", grid=None, derived=None)
+    if entry.grid:
+        entry.grid = filled(
+            entry.grid,
+            "name kind scale",
+            low=0,
+            high=0,
+            offset=0,
+            step=1,
+            digits=0,
+            bound=0.0,
+            values=None,
+            one_hot=False,
+        )
+    if entry.derived:
+        entry.derived = filled(entry.derived, "name", terms=[], keys=[], modulus=0, base=0, follows=None)
+        entry.derived.terms = [filled(term, "column factor") for term in entry.derived.terms]
+    entry.name, entry.kind = (field.name, field.type) if field else (entry.grid.name, pa.string())
+    need(not pa.types.is_dictionary(entry.kind), "dictionary types are not handled")
+    return entry
+
+
+def read_header(data: bytes) -> SimpleNamespace:
+    cursor = Cursor(squeezed(data))
+    header = filled(
+        json.loads(cursor.piece()), "rows block_rows group_blocks columns", coded=[], latents=0, model=None
+    )
+    header.schema = pa.ipc.read_schema(pa.BufferReader(cursor.rest()))
+    fields = [*header.schema, *[None] * (len(header.columns) - len(header.schema))]
+    entries = [read_entry(raw, field) for raw, field in zip(header.columns, fields, strict=True)]
+    header.columns = {entry.name: entry for entry in entries}
+    header.coded = [entries[place].name for place in header.coded]
+    return header
+
+
+def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
+    """The header, and what is between it and the index: tables, model, streams (2, 4)."""
+    need(data[:8] == HEAD and data[-8:] == TAIL and len(data) >= 52, "no archive, or cut short")
+    version, flags, length, digest = struct.unpack("<HHIQ", data[8:24])
+    need(version in (1, 2) and flags == 0, "unknown version or flags")
+    need(checksum(data[:16] + data[24 : 24 + length]) == digest, "header is damaged")
+    position, size, digest = struct.unpack("<QIQ", data[-28:-8])
+    need(position + size + 28 == len(data), "index is misplaced")
+    need(checksum(data[16:24] + data[position:-16]) == digest, "index is damaged")
+    header = read_header(data[24 : 24 + length])
+    need(version == 1 + (len(header.columns) > len(header.schema)), "version and one-hot groups disagree")
+    blocks = -(-header.rows // header.block_rows)
+    groups = -(-blocks // header.group_blocks)
+    streams = groups * len(header.columns) + (blocks * (1 + len(header.coded)) if header.model else 0)
+    body, index, parts = Cursor(data[24 + length : position]), Cursor(data[position:-28]), []
+    for _ in range(2 + streams):
+        part = body.take(index.varint())
+        need(not part or index.take(4) == struct.pack("<Q", checksum(part))[:4], "a part is damaged")
+        parts.append(part)
+    body.close()
+    squeezed(index.rest())  # the report, which decoding does not need
+    return header, parts
+
+
+def read_tables(header: SimpleNamespace, data: bytes) -> None:
+    """Fill in the values of grids and the tables of functions (6)."""
+    cursor = Cursor(data)
+    for grid in (entry.grid for entry in header.columns.values()):
+        if grid and grid.values == []:
+            count = cursor.varint()
+            kind = pa.string() if grid.kind == "category" else pa.float64()
+            grid.values = node(cursor.piece(), count, kind).to_pylist()
+    for function in (entry.derived for entry in header.columns.values()):
+        if function:
+            count = cursor.varint()
+            function.table, states = packed(cursor.piece(), "i8", count), cursor.piece()
+            function.states = packed(states, "u1", count) if states else np.zeros(count, np.uint8)
+    cursor.close()
+
+
+def rounded(formula: Callable[[Decimal], Decimal], count: int, digest: str) -> list[int]:
+    """A table of numbers (10)."""
+    with localcontext() as context:
+        context.prec = 40
+        entries = [round(formula(Decimal(i))) for i in range(count)]
+    if count == 4097:  # the ends of the sigmoid are not its formula's
+        entries[0], entries[-1] = 0, 2**30
+    need(hashlib.sha256(np.array(entries, "<i8")).hexdigest() == digest, "a table of numbers is wrong")
+    return entries
+
+
+EXP = rounded(
+    lambda i: 2**24 * (-i / 256).exp(),
+    4096,
+    "530993c673053cd9fd46d44f4504c3fbdbb0fe83ebfcadebfc2c56914ca0e39c",
+)
+SIGMOID = rounded(
+    lambda i: 2**30 / (1 + ((2048 - i) / 128).exp()),
+    4097,
+    "440ab0e0ff26d28343a3c9199aa9e584c95085f71e558080b269b97c25c6a734",
+)
+SCALE = rounded(
+    lambda i: 2**15 * Decimal(2) ** (-i / 256),
+    256,
+    "d0abdadd43ce3963dd152b4a5f7d9647993448ad51d5ed72a0f1902258d2e0ae",
+)
+SQUASH = rounded(
+    lambda i: 8 * (1 + i).ln() / Decimal(2).ln(),
+    1024,
+    "e0a524d7ac85c244a174f853773d10226cff6cca6d20d8244c7dd4faac8e763b",
+)
+
+
+def read_plan(data: bytes) -> SimpleNamespace:
+    plan = filled(json.loads(data), "latents width columns", reach=5, prior_width=16, fraction=7)
+    plan.columns = [
+        filled(
+            raw,
+            "name head low high ordered",
+            states=[],
+            center=0,
+            spread=1,
+            bins=[],
+            unit=0,
+            components=[],
+            linear=None,
+            recall=[],
+            contexts=[],
+        )
+        for raw in plan.columns
+    ]
+    for item in plan.columns:
+        item.span = item.high - item.low + 1
+        item.linear = filled(item.linear, "sources now before own constant") if item.linear else None
+        if not item.ordered:
+            item.linear, item.recall = None, []
+    return plan
+
+
+def code_shapes(d: int, v: int, w: int, classes: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Name, group of weights and shape of each tensor of the codes, in order (9)."""
+    yield "prior_before", "prior", (d, 1, v)
+    yield "prior_after", "prior", (d, 2, v)
+    yield "prior_bias", "prior", (d, v)
+    yield "prior_head", "prior", (d, classes, v)
+    yield "prior_head_bias", "prior", (d, classes)
+    yield "code_after", "after", (d, 2, w)
+
+
+def item_shapes(item: SimpleNamespace, w: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    linear, recall, contexts = item.linear is not None, bool(item.recall), len(item.contexts)
+    symbols = item.span + 1 if item.span <= 256 and (item.head == SOFTMAX or not item.ordered) else 0
+    bins = len(item.bins) + 2 if item.bins and item.ordered and item.head != SOFTMAX else 0
+    outputs = len(item.states) + (item.span, 3 * len(item.components), contexts + 1)[item.head]
+    yield "before", "before", ((3 + linear + 2 * recall if item.ordered else 1) + 2 * contexts, w)
+    yield "after", "after", (4 + linear + recall if item.ordered else 1, w)
+    yield "embed_before", "embed", (symbols, w)
+    yield "embed_after", "embed", (symbols + bins, w)
+    yield "bias", "bias", (w,)
+    yield "hidden", "hidden", (w, w)
+    yield "hidden_bias", "bias", (w,)
+    yield "head", "head", (outputs, w)
+    yield "head_bias", "bias", (outputs,)
+
+
+def read_model(header: SimpleNamespace, data: bytes) -> SimpleNamespace:
+    """The plan, with the tensors in `weights` of it and of its items (9)."""
+    need(hashlib.sha256(data).hexdigest() == header.model["sha256"], "the model is missing or damaged")
+    cursor = Cursor(data)
+    plan_bytes, *pieces = (cursor.take(*struct.unpack("<I", cursor.take(4))) for _ in range(8))
+    cursor.close()
+    plan, groups = read_plan(zlib.decompress(plan_bytes)), {}
+    for group, piece in zip(
+        ["before", "after", "embed", "bias", "hidden", "head", "prior"], pieces, strict=True
+    ):
+        weights = standalone.simple_decompress(piece) if piece else np.zeros(0, np.int16)
+        groups[group] = Cursor(weights.tobytes())
+
+    def tensors(shapes: Iterator[tuple[str, str, tuple[int, ...]]]) -> SimpleNamespace:
+        return SimpleNamespace(
+            **{
+                name: np.frombuffer(groups[group].take(2 * int(np.prod(shape))), "i2")
+                .reshape(shape)
+                .astype("i8")
+                for name, group, shape in shapes
+            }
+        )
+
+    plan.weights = tensors(code_shapes(plan.latents, plan.prior_width, plan.width, 2 * plan.reach + 1))
+    for item in plan.columns:
+        item.weights = tensors(item_shapes(item, plan.width))
+    for rest in groups.values():
+        rest.close()
+    return plan
+
+
+class Stream:
+    """A stream of codes or of a neural column (12.1)."""
+
+    def __init__(self, data: bytes) -> None:
+        need(len(data) >= 9 and len(data) % 4 == 1 and data[0] <= 1, "a stream has no start")
+        self.flag, self.words = data[0], np.frombuffer(data[1:], "<u4")[::-1].tolist()
+        self.state = self.words.pop() << 32 | self.words.pop()
+        need(STATE_LOW <= self.state < 2**63, "a stream starts outside its range")
+
+    @property
+    def target(self) -> int:
+        return self.state & TOTAL - 1
+
+    def take(self, start: int, stop: int) -> None:
+        self.state = (stop - start) * (self.state >> 28) + self.target - start
+        if self.state < STATE_LOW:
+            need(self.words != [], "a stream ends early")
+            self.state = self.state << 32 | self.words.pop()
+
+    def choose(self, stops: list[int]) -> int:
+        """Read one of the adjoining intervals that end at `stops`."""
+        k = bisect_right(stops, self.target)
+        self.take(stops[k - 1] if k else 0, stops[k])
+        return k
+
+    def read_class(self, logits: list[int]) -> int:
+        top, room = max(logits), TOTAL - len(logits)
+        sums = list(accumulate(EXP[min(top - logit, 4095)] for logit in logits))
+        return self.choose([part * room // sums[-1] + k + 1 for k, part in enumerate(sums)])
+
+    def close(self) -> None:
+        need(self.state == STATE_LOW and not self.words, "a stream does not end where it should")
+
+
+def squashed(x: int) -> int:
+    a, o = abs(x), 0
+    while a > 1023:
+        a, o = a >> 1, o + 8
+    r = min(SQUASH[a] + o, 127)
+    return r if x >= 0 else -r
+
+
+class Item:
+    """A neural column within a block: its memory and features (11), and the reading of its cells (12.3)."""
+
+    def __init__(self, plan: SimpleNamespace, data: bytes, items: list["Item"]) -> None:
+        self.plan, self.weights, self.stream, self.items = plan, plan.weights, Stream(data), items
+        self.p1 = self.p2 = plan.center
+        self.missing, self.name = 0, plan.span
+        self.value = self.state = self.predicted = self.recalled = 0
+        self.last: dict[int, int] = {}
+        self.counts: list[dict[int, dict[int, int]]] = [{} for _ in plan.contexts]
+
+    def magnitude(self, x: int) -> int:
+        return clip((x - self.plan.center) * self.plan.spread >> 16, -127, 127)
+
+    def key(self, parents: list[int]) -> int:
+        k = 0
+        for parent in (self.items[p] for p in parents):
+            cell = (parent.value - parent.plan.low + 1) * 4 + parent.state
+            k = k * 1000003 + cell & 2**42 - 1
+        return k
+
+    def predict(self) -> int:
+        linear, low, high, span = self.plan.linear, self.plan.low, self.plan.high, self.plan.span
+        total = linear.own * self.p1 + linear.constant
+        for now, before, q in zip(linear.now, linear.before, linear.sources, strict=True):
+            source = self.items[q]
+            total += now * (source.value if source.state == VALUE else source.p1) + before * source.p1
+        return clip(total + 32768 >> 16, low - span, high + span)
+
+    def before(self) -> list[int]:
+        """The features before coding; what they look up is kept for the cell."""
+        plan, features = self.plan, []
+        if plan.ordered:
+            features += [self.magnitude(self.p1), squashed(self.p1 - self.p2)]
+        features.append(32 * self.missing)
+        if plan.linear:
+            self.predicted = self.predict()
+            features.append(squashed(self.predicted - self.p1))
+        if plan.recall:
+            self.recall_key = self.key(plan.recall)
+            self.recalled = self.last.get(self.recall_key, self.p1)
+            features += [squashed(self.recalled - self.p1), 32 * (self.recall_key in self.last)]
+        self.found = [
+            counts.setdefault(self.key(parents), {})
+            for counts, parents in zip(self.counts, plan.contexts, strict=True)
+        ]
+        for known in self.found:
+            features += [squashed(sum(known.values())), squashed(len(known))]
+        return features
+
+    def after(self) -> tuple[list[int], int]:
+        """The features after coding, and the row of the embedding."""
+        plan, there = self.plan, self.state == VALUE
+        x, m = (self.value, self.value - plan.low) if there else (self.p1, plan.span)
+        if not plan.ordered:
+            return [32 * (m == self.name)], m
+        features = [self.magnitude(x), squashed(x - self.p1), 32 * (x == self.p1), 32 * (not there)]
+        features += [squashed(x - self.predicted)] if plan.linear else []
+        features += [squashed(x - self.recalled)] if plan.recall else []
+        if plan.head != SOFTMAX:
+            m = bisect_right(plan.bins, x) if there else len(plan.bins) + 1
+        return features, m
+
+    def enter(self) -> None:
+        if self.state == VALUE:
+            if self.plan.recall:
+                self.last[self.recall_key] = self.value
+            for known in self.found:
+                known[self.value] = known.get(self.value, 0) + 1
+
+    def end_row(self) -> None:
+        self.missing, self.name = 1, self.plan.span
+        if self.state == VALUE:
+            self.p1, self.p2 = self.value, self.p1
+            self.missing, self.name = 0, self.value - self.plan.low
+
+    def read_cell(self, outputs: list[int]) -> None:
+        logits = {VALUE: 0}
+        for state in (NULL, NAN, ESCAPE):
+            if state in self.plan.states:
+                logits[state] = outputs[self.plan.states.index(state)]
+            elif self.stream.flag:
+                logits[state] = UNSEEN
+        self.state, self.value = VALUE, 0
+        if len(logits) > 1:
+            self.state = list(logits)[self.stream.read_class(list(logits.values()))]
+        if self.state == VALUE:
+            read = (self.read_softmax, self.read_mixture, self.read_memory)[self.plan.head]
+            self.value = read(outputs[len(self.plan.states) :])
+
+    def read_softmax(self, logits: list[int]) -> int:
+        return self.plan.low + self.stream.read_class(logits)  # of a single class, this reads nothing
+
+    def read_mixture(self, outputs: list[int]) -> int:
+        plan, n, parts = self.plan, len(self.plan.components), []
+        low, high, span = plan.low, plan.high, plan.span
+        masses = [EXP[min(max(outputs[:n]) - logit, 4095)] >> 8 for logit in outputs[:n]]
+        bases = (plan.center, self.p1, clip(2 * self.p1 - self.p2, low, high), self.predicted, self.recalled)
+        for base, mass, offset, log_scale in zip(
+            plan.components, masses, outputs[n : 2 * n], outputs[2 * n :], strict=True
+        ):
+            mean = (bases[base] << 8) + (clip(offset, -(2**20), 2**20) << plan.unit)
+            bits = clip(log_scale, -1280, 5120)
+            parts.append(
+                (
+                    mass * (TOTAL - span) // sum(masses),
+                    clip(mean, low - span << 8, high + span << 8),
+                    SCALE[bits & 255],
+                    6 + (bits >> 8),
+                )
+            )
+
+        def start(k: int) -> int:
+            total = 0
+            for share, mean, mantissa, shift in parts:
+                z = clip(((k << 8) - 128 - mean) * mantissa >> shift, -(2**21), 2**21) + 2**21
+                a = z >> 10
+                y = SIGMOID[a] + ((SIGMOID[a + 1] - SIGMOID[a]) * (z & 1023) >> 10 if a < 4096 else 0)
+                total += share * y
+            return (total >> 30) + k - low if k > low else 0
+
+        k = low - 1 + bisect_right(range(low, high + 1), self.stream.target, key=start)
+        self.stream.take(start(k), start(k + 1) if k < high else TOTAL)
+        return k
+
+    def read_memory(self, outputs: list[int]) -> int:
+        literal, span = len(self.found), self.plan.span
+        classes = [e for e, known in enumerate(self.found) if known] + [literal]
+        chosen = classes[self.stream.read_class([outputs[e] for e in classes])]
+        if chosen == literal:
+            k = self.stream.target * span >> 28
+            self.stream.take(-(-k * TOTAL // span), -(-(k + 1) * TOTAL // span))
+            return self.plan.low + k
+        sums = list(accumulate(self.found[chosen].values()))
+        return list(self.found[chosen])[self.stream.choose([above * TOTAL // sums[-1] for above in sums])]
+
+
+def act(x: np.ndarray, s: int) -> np.ndarray:
+    return np.clip(x + (1 << s - 1) >> s, 0, 2048)
+
+
+def head(weights: np.ndarray, bias: np.ndarray, h: np.ndarray, f: int) -> list[int]:
+    return (weights @ h + (bias << 8) + (1 << f - 1) >> f).tolist()
+
+
+def shown(q: int) -> np.ndarray:
+    return np.array([clip(16 * q, -127, 127), 32 if q else 0])
+
+
+def read_code(plan: SimpleNamespace, stream: Stream, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A row's code, from that of the last row, and the sum T with which its items begin (12.2)."""
+    weights, f, code = plan.weights, plan.fraction, np.zeros_like(last)
+    prior, total = np.zeros(plan.prior_width, np.int64), np.zeros(plan.width, np.int64)
+    for i in range(plan.latents):
+        prior += shown(int(last[i]))[:1] @ weights.prior_before[i]
+        h = act(prior + (weights.prior_bias[i] << 5), f - 3)
+        logits = head(weights.prior_head[i], weights.prior_head_bias[i], h, f)
+        code[i] = stream.read_class(logits) - plan.reach
+        prior += shown(int(code[i])) @ weights.prior_after[i]
+        total += shown(int(code[i])) @ weights.code_after[i]
+    return code, total
+
+
+def read_item(item: Item, total: np.ndarray, f: int) -> None:
+    """A cell. What it adds to `total` stays for the items after it."""
+    weights = item.weights
+    total += np.array(item.before()) @ weights.before
+    if len(weights.embed_before):
+        total += weights.embed_before[item.name] << 5
+    h = act(total + (weights.bias << 5), f - 3)
+    g = act(weights.hidden @ h + (weights.hidden_bias << 8), f)
+    item.read_cell(head(weights.head, weights.head_bias, g, f))
+    features, row = item.after()
+    total += np.array(features) @ weights.after
+    if len(weights.embed_after):
+        total += weights.embed_after[row] << 5
+    item.enter()
+
+
+def read_block(plan: SimpleNamespace, streams: list[bytes], rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The codes, and the cells: items by rows by state and symbol."""
+    stream, items = Stream(streams[0]), []
+    need(stream.flag == 0, "a stream of codes has a flag")
+    for column, data in zip(plan.columns, streams[1:], strict=True):
+        items.append(Item(column, data, items))
+    codes = np.zeros((rows + 1, plan.latents), np.int8)  # the first row has one of zeros before it
+    cells = np.zeros((len(items), rows, 2), np.int64)
+    for t in range(rows):
+        codes[t + 1], total = read_code(plan, stream, codes[t])
+        for place, item in enumerate(items):
+            read_item(item, total, plan.fraction)
+            cells[place, t] = item.state, item.value
+        for item in items:
+            item.end_row()
+    for ended in (stream, *(item.stream for item in items)):
+        ended.close()
+    return codes[1:], cells
+
+
+def read_cells(cursor: Cursor, n: int, kind: pa.DataType) -> Cells:
+    """Stored cells (7)."""
+    states, symbols = packed(cursor.piece(), "u1", n), np.zeros(n, np.int64)
+    symbols[states == VALUE] = packed(cursor.piece(), "i8", int((states == VALUE).sum()))
+    escapes = int((states == ESCAPE).sum())
+    cells = Cells(states, symbols, node(cursor.rest(), escapes, kind) if escapes else None)
+    cursor.close()
+    return cells
+
+
+def neural_cells(blocks: list[np.ndarray], data: bytes, kind: pa.DataType) -> Cells:
+    """Cells as blocks decoded them, with the escapes of their group (7, 13)."""
+    cells, cursor = np.concatenate(blocks), Cursor(data)
+    counts = [int((block[:, 0] == ESCAPE).sum()) for block in blocks]
+    need(not data or [cursor.varint() for _ in blocks] == counts, "not as many escapes as announced")
+    escapes = node(cursor.rest(), sum(counts), kind) if any(counts) else None
+    cursor.close()
+    return Cells(cells[:, 0], cells[:, 1], escapes)
+
+
+def derived_cells(
+    entry: SimpleNamespace,
+    data: bytes,
+    rows: int,
+    columns: dict[str, SimpleNamespace],
+    cells_of: Callable[[str], Cells],
+) -> Cells:
+    """Cells by a function of other columns, and its exceptions (7, 8)."""
+    function, grid, place = entry.derived, entry.grid, np.zeros(rows, np.int64)
+    for key in function.keys:
+        cells, low, high = cells_of(key), columns[key].grid.low, columns[key].grid.high
+        special = high - low + cells.states
+        place = place * (high - low + 4) + np.where(cells.states == VALUE, cells.symbols - low, special)
+    total, states = function.table[place], function.states[place]
+    for term in function.terms:
+        cells = cells_of(term.column)
+        total = total + term.factor * cells.symbols
+        states = np.where(cells.states == VALUE, states, cells.states)
+    if function.modulus:
+        total = function.base + (total - function.base) % function.modulus
+    if function.follows:
+        states = np.where(cells_of(function.follows).states == NULL, NULL, states)
+    outside = (total < grid.low) | (total > grid.high)
+    states = np.where((states == VALUE) & outside | (states == ESCAPE), NULL, states)
+    result = Cells(states, np.where(states == VALUE, total, 0), None)
+    if not data:
+        return result
+    cursor = Cursor(data)
+    count = cursor.varint()
+    at = np.cumsum(packed(cursor.piece(), "i8", count)) - 1
+    exceptions = read_cells(cursor, count, entry.kind)
+    result.states[at], result.symbols[at] = exceptions.states, exceptions.symbols
+    return result._replace(escapes=exceptions.escapes)
+
+
+def numbers_of(symbols: np.ndarray, grid: SimpleNamespace) -> np.ndarray:
+    """Stored numbers of symbols (5)."""
+    if grid.scale == "step":
+        return grid.offset + grid.step * symbols
+    if grid.scale == "clock":
+        return symbols // 60 * 100 + symbols % 60
+    if grid.scale == "decimal":
+        return symbols / np.float64(10**grid.digits)
+    if grid.scale == "uniform":
+        return symbols * np.float64(grid.step) + np.float64(grid.offset)
+    return np.array(grid.values)[symbols]
+
+
+def values_of(cells: Cells, grid: SimpleNamespace, kind: pa.DataType) -> pa.Array:
+    states, symbols, escapes = cells
+    used = symbols[states == VALUE]
+    need(bool(((used >= grid.low) & (used <= grid.high)).all()), "a symbol is outside its grid")
+    if grid.scale == "names":
+        named = zip(symbols, states, strict=True)
+        values = pa.array([grid.values[k] if state == VALUE else None for k, state in named], kind)
+    else:
+        numbers = numbers_of(symbols, grid).astype(physical(kind))
+        if pa.types.is_floating(kind):
+            numbers[states == NAN] = np.nan
+        values = pa.array(numbers, mask=states == NULL).view(kind)
+    return values if escapes is None else pc.replace_with_mask(values, pa.array(states == ESCAPE), escapes)
+
+
+def group_table(
+    header: SimpleNamespace, streams: dict[str, bytes], neural: list[np.ndarray], rows: int
+) -> pa.Table:
+    @cache  # a column is decoded when it is first asked for, so that sources come first
+    def cells_of(name: str) -> Cells:
+        entry, data = header.columns[name], streams[name]
+        if entry.coder == "neural":
+            return neural_cells([block[header.coded.index(name)] for block in neural], data, entry.kind)
+        if entry.coder == "derived":
+            return derived_cells(entry, data, rows, header.columns, cells_of)
+        return read_cells(Cursor(data), rows, entry.kind)
+
+    arrays = []
+    for name, entry in header.columns.items():
+        if entry.grid:
+            arrays.append(values_of(cells_of(name), entry.grid, entry.kind))
+        else:
+            arrays.append(node(streams[name], rows, entry.kind))
+    return pa.Table.from_arrays(arrays[: len(header.schema)], schema=header.schema)
+
+
+def read(path: str | Path) -> tuple[pa.Table, np.ndarray]:
+    """The table of an archive, and the codes of its rows: int8, rows by latents."""
+    header, (tables, model, *streams) = read_parts(Path(path).read_bytes())
+    read_tables(header, tables)
+    plan = read_model(header, model) if header.model else None
+    parts, codes = [header.schema.empty_table()], [np.zeros((0, header.latents), np.int8)]
+    following, group_rows = iter(streams), header.block_rows * header.group_blocks
+    for first in range(0, header.rows, group_rows):
+        rows, neural = min(group_rows, header.rows - first), []
+        columns = {name: next(following) for name in header.columns}
+        for start in range(0, rows, header.block_rows) if plan else ():
+            block = [next(following) for _ in range(1 + len(header.coded))]
+            code, cells = read_block(plan, block, min(header.block_rows, rows - start))
+            codes.append(code)
+            neural.append(cells)
+        parts.append(group_table(header, columns, neural, rows))
+    return pa.concat_tables(parts), np.concatenate(codes)
