@@ -19,7 +19,7 @@ from flows.reload import verify_reload
 from flows.results import Outcome
 from flows.settings import load_tracking
 from flows.tracking import Store
-from vae.settings import ModelSettings, TrainSettings
+from vae.settings import Codes, ModelSettings, TrainSettings
 
 SMALL = ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1)
 MADE = {"ingest", "train", "extract", "compress", "evaluate"}
@@ -27,9 +27,9 @@ MADE = {"ingest", "train", "extract", "compress", "evaluate"}
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 
-def settings(steps: int = 30, seed: int = 0, **more: Any) -> RetrainSettings:
+def settings(steps: int = 30, seed: int = 0, codes: Codes = Codes.balanced, **more: Any) -> RetrainSettings:
     training = TrainSettings(steps=steps, batch_rows=256, threads=1, seed=seed)
-    return RetrainSettings(model=SMALL, train=training, **more)
+    return RetrainSettings(model=SMALL.model_copy(update={"codes": codes}), train=training, **more)
 
 
 def retrain(home: Path, source: Path, **more: Any) -> Outcome:
@@ -306,8 +306,8 @@ def test_the_story_of_a_champion(story: Path, flights: Path, tmp_path: Path) -> 
 def test_one_that_is_broken_on_purpose_loses(migrated: Path, flights: Path, tmp_path: Path) -> None:
     """By the gate's default settings, on bytes and on codes."""
     home = new_home(migrated, tmp_path)
-    assert retrain(home, flights, steps=60).version.promoted
-    broken = retrain(home, flights, steps=2).version
+    assert retrain(home, flights, steps=60, codes=Codes.rich).version.promoted
+    broken = retrain(home, flights, steps=2, codes=Codes.rich).version
     assert (broken.version, broken.promoted) == (2, False)
     size, code = broken.reasons
     assert re.fullmatch(r"[\d,]+ bytes against the champion's .* larger\): below the margin of 0\.50%", size)
