@@ -149,6 +149,10 @@ class Parts:
         size = self.header.block_rows
         return range(part.start // size, -(-part.stop // size))
 
+    def rows_needed(self, part: Part, block: int) -> int:
+        """Rows of a block up to the last one of `part`: rows are decoded from a block's first on."""
+        return min(self.header.block_rows, part.stop - block * self.header.block_rows)
+
     def _rows_of(self, group: int, block: int | None) -> tuple[int, int]:
         """First and last row of a block, or of a group."""
         header = self.header
@@ -179,7 +183,7 @@ class Parts:
         """Columns of some rows of a group."""
         needed = self._closure(places)
         depth = 1 + max((k for k, place in enumerate(self.header.coded) if place in needed), default=-1)
-        decoded = [pool.submit(self.read_block, part.group, b, depth) for b in self.blocks(part) if depth]
+        decoded = [pool.submit(self.read_block, part, b, depth) for b in self.blocks(part) if depth]
         direct = [place for place in needed if self.header.columns[place].coder == "rival"]
         values = dict(zip(direct, pool.map(lambda place: self._read_rival(part, place), direct), strict=True))
         coded = {place: v for place, v in values.items() if isinstance(v, Coded)}
@@ -205,8 +209,9 @@ class Parts:
                 needed |= {self.place[source] for source in function.sources}
         return needed
 
-    def read_block(self, group: int, block: int, depth: int) -> Block:
-        """The codes and the first `depth` neural columns of a block."""
+    def read_block(self, part: Part, block: int, depth: int) -> Block:
+        """The codes and the first `depth` neural columns of a block, up to the last row that `part` needs."""
+        group = part.group
         model, header = self.model, self.header
         if model is None:
             raise self.container.damaged("header", "it has blocks without a model")
@@ -214,7 +219,9 @@ class Parts:
         streams = [self._load(number + k) for k in range(depth + 1)]
         first, last = self._rows_of(group, block)
         try:
-            symbols, states, codes = model.decode_block(streams, last - first + 1, depth)
+            symbols, states, codes = model.decode_block(
+                streams, last - first + 1, depth, self.rows_needed(part, block)
+            )
             for k, place in enumerate(header.coded[:depth]):
                 blocks.check_cells(self._grid(place), Cells(symbols[:, k], states[:, k]))
         except DamagedError as error:
@@ -247,7 +254,10 @@ class Parts:
             )
             before = int(counts[: inside.start].sum())
             here = int((states == State.ESCAPE).sum())
-            if int(counts[inside.start : inside.stop].sum()) != here:
+            after = sum(counts[inside.start : inside.stop].tolist()) - here
+            first, last = self._rows_of(part.group, inside.stop - 1)
+            whole = self.rows_needed(part, inside.stop - 1) > last - first
+            if after < 0 or (whole and after):
                 raise DamagedError("the number of escapes is not that of the blocks")
         except DamagedError as error:
             raise self.container.damaged(self.stream_name(number), str(error)) from error

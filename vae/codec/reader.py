@@ -165,9 +165,7 @@ class Archive:
         with ThreadPoolExecutor(self._threads) as pool:
             for part in self._split(start, stop):
                 inside = self._parts.blocks(part)
-                decoded = pool.map(
-                    lambda block, g=part.group: self._parts.read_block(g, block, 0).codes, inside
-                )
+                decoded = pool.map(lambda block, p=part: self._parts.read_block(p, block, 0).codes, inside)
                 first = part.start - inside.start * self.header.block_rows
                 out.append(np.concatenate(list(decoded))[first : first + part.stop - part.start])
         return np.concatenate(out)
