@@ -19,10 +19,11 @@ def needed(module: str, extra: str) -> Any:
     """
     package = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
         raise ExtraError(
             f"{package} is not installed; this call needs: pip install 'sparse-vae[{extra}]'"
         ) from error
+    return importlib.import_module(module)
