@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +91,40 @@ def test_compress_takes_a_model_or_its_folder(tmp_path: Path, monkeypatch: pytes
     assert len({report.model_sha256 for report in reports} - {None}) == 1
     with vae.open(tmp_path / "1.svae") as opened:
         assert opened.read().equals(table)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the examples run: `flights.svae` is there."""
+    shutil.copy(ROOT / "tests" / "fixtures" / "flights-2000-v1.svae", tmp_path / "flights.svae")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_document_shows_what_happens(folder: Path) -> None:
+    done = doctest.testfile(str(ROOT / "docs" / "api.md"), module_relative=False)
+    assert done.attempted > 10
+    assert done.failed == 0
+
+
+def test_the_document_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    named = {f"Archive.{name}" for name in re.findall(r"`\.(\w+)", text)}
+    assert named <= documented().keys()
+    assert documented().keys() - named == {
+        "Archive",
+        "Archive.close",
+        "Archive.model",
+        "Archive.names",
+        "compress",
+        "open",
+    }
+
+
+def test_what_the_readme_reads_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    section = (ROOT / "README.md").read_text().split("**Read an archive from Python**")[1]
+    (snippet,) = re.findall(r"```python\n(.*?)```", section.split("\n**")[0], re.DOTALL)
+    exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102
+    shown = capsys.readouterr().out
+    assert "avg(dep_delay)" in shown
+    assert "HA" in shown

@@ -143,9 +143,10 @@ class Archive:
         return pa.Table.from_batches(list(self.batches(names, rows)), self._projection(names)[1])
 
     def to_pandas(self, columns: Sequence[str] | None = None, rows: Rows = None) -> pd.DataFrame:
-        """The same as a pandas frame. Where integers are null, their type is pandas' nullable one (`Int64`), not float.
+        """What `read` gives, as a pandas frame.
 
-        pandas takes null for NaN among floats; `read` tells them apart.
+        A type of integers of which some are null becomes pandas' nullable one (`Int64`), since floats would not hold
+        them all. pandas takes null for NaN among floats; `read` tells them apart.
 
         >>> import vae
         >>> with vae.open("flights.svae") as flights:
@@ -155,7 +156,7 @@ class Archive:
         return to_frame(self.read(columns, rows))
 
     def batches(self, columns: Sequence[str] | None = None, rows: Rows = None) -> Iterator[pa.RecordBatch]:
-        """The same, as one record batch a group of blocks, whose blocks are decoded at once; one group in memory.
+        """What `read` gives, as one record batch a group of blocks: they are decoded side by side, one group in memory.
 
         >>> import vae
         >>> with vae.open("flights.svae") as flights:
@@ -172,7 +173,7 @@ class Archive:
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def blocks(self, columns: Sequence[str] | None = None, rows: Rows = None) -> Iterator[pa.RecordBatch]:
-        """The same, as one record batch a block, decoded when it is asked for.
+        """What `read` gives, as one record batch a block (32,768 rows as a rule), decoded when it is asked for.
 
         In memory are the block and, of its group, the columns that are coded by general coders.
 
@@ -242,7 +243,7 @@ class Archive:
         return sparse_matrix(self._codes(*self._span(rows)), self.latents)
 
     def dense_codes(self, rows: Rows = None) -> Codes:
-        """The same with their zeros, as an array, int8 (rows, latents).
+        """The sparse codes with their zeros, as an array, int8 (rows, latents).
 
         >>> import vae
         >>> with vae.open("flights.svae") as flights:
