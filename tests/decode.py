@@ -39,7 +39,7 @@ def in_parts(opened: Archive) -> tuple[pa.Table, np.ndarray]:
     for run in runs:
         left, right = opened.read(names[:half], run), opened.read(names[half:], run)
         tables.append(pa.table([*left.columns, *right.columns], schema=opened.schema))
-    return pa.concat_tables(tables), np.concatenate([opened.codes(run) for run in runs])
+    return pa.concat_tables(tables), np.concatenate([opened.dense_codes(run) for run in runs])
 
 
 def main(threads: int, how: str, paths: list[Path]) -> None:
@@ -47,7 +47,7 @@ def main(threads: int, how: str, paths: list[Path]) -> None:
     digests: dict[str, list[str]] = {}
     for path in paths:
         with archive.open(path, threads=threads) as opened:
-            table, codes = in_parts(opened) if how == "parts" else (opened.read(), opened.codes())
+            table, codes = in_parts(opened) if how == "parts" else (opened.read(), opened.dense_codes())
         digests[path.name] = [digest(table), hashlib.sha256(codes.tobytes()).hexdigest()]
     floats = np.random.default_rng(0).normal(size=(300, 300)).astype(np.float32)
     product = hashlib.sha256((floats @ floats).tobytes()).hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vae.codec.plan import Head
 from vae.codes_only import CodesOnly
 from vae.features import Layout
 from vae.latents import Draw, Gaussian, free_bits, gaussian_log_density, interpolated_rate, make_latents
@@ -88,7 +89,7 @@ class SparseVAE(nn.Module):
         warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
-        alone = self.codes_only.nats(batch, draw.code).sum(1).mean()
+        alone = self.codes_only.asked(batch, draw.code).mean()
         presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
         loss = (
             (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone + PRESENCE * presence
@@ -110,7 +111,7 @@ class SparseVAE(nn.Module):
         if not self.layout.plan.latents:
             return {"column_bits": columns, "bits": columns}
         rate = self._hard_rate(weights, batch, code).sum(1) * NATS_TO_BITS
-        alone = self.codes_only.nats(batch, code).sum(1) * NATS_TO_BITS
+        alone = self.codes_only.asked(batch, code) * NATS_TO_BITS
         total = rate + columns + self.weight * alone
         return {"code_bits": rate, "column_bits": columns, "codes_only_bits": alone, "bits": total}
 
@@ -203,8 +204,10 @@ def _encoder(
     if not settings.reads:
         return DenseEncoder(columns * features, latents, outputs, hidden=hidden, gain=FIRST_CODES)
     hidden = hidden._replace(width=max(4, settings.encoder_width // 8))
+    # counts in contexts of other columns have no use for a code, so what it said of theirs would be paid twice
+    readable = [item.head is not Head.memory for item in layout.plan.columns]
     return ColumnEncoder(
-        columns, features, latents, outputs, reads=settings.reads, hidden=hidden, gain=FIRST_CODES
+        readable, features, latents, outputs, reads=settings.reads, hidden=hidden, gain=FIRST_CODES
     )
 
 

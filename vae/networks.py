@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -87,12 +87,13 @@ class ColumnEncoder(nn.Module):
     What a code says of a row the decoder has to take back out of its own bill: it must learn which rows a code rules
     out. Of a latent that depends on all columns it hardly can; of one that depends on two it can, and a person
     can read it as well. Which columns a latent reads is learned: a softmax over columns that hardens while it cools
-    (Jang et al. 2017 without the noise), of which the `reads` largest are left from `COOL` of the training on.
+    (Jang et al. 2017 without the noise), of which the `reads` largest are left from `COOL` of the training on. Columns
+    that are not `readable` no latent reads, unless there are no others.
     """
 
     def __init__(
         self,
-        columns: int,
+        readable: Sequence[bool],
         features: int,
         latents: int,
         outputs: int,
@@ -102,13 +103,16 @@ class ColumnEncoder(nn.Module):
         gain: float,
     ) -> None:
         super().__init__()
-        width, depth = hidden.width, hidden.depth
-        self.reads = min(reads, columns)
+        columns, width, depth = len(readable), hidden.width, hidden.depth
+        homes = [j for j, open_ in enumerate(readable) if open_] or list(range(columns))
+        self.reads = min(reads, len(homes))
 
         def normal(*shape: int, std: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape) * std)
 
-        home = torch.eye(columns)[torch.arange(latents) % columns]
+        home = torch.eye(columns)[homes][torch.arange(latents) % len(homes)]
+        shut = torch.ones(columns, dtype=torch.bool).index_fill(0, torch.tensor(homes), False)
+        self.register_buffer("shut", shut, persistent=False)
         self.gate = nn.Parameter(HOME * home + 0.1 * torch.randn(latents, columns))
         self.inner = normal(columns * features, latents * width, std=1.0)
         self.bias = nn.Parameter(torch.zeros(latents, 1, width))
@@ -122,7 +126,8 @@ class ColumnEncoder(nn.Module):
     def gates(self, progress: Tensor) -> Tensor:
         """How much of each column a latent sees, 0 to 1, (latents, columns); exact zeros once they have cooled."""
         cooled = (progress / COOL).clamp(max=1.0)
-        share = torch.softmax(self.gate * (1 / COLD) ** cooled, 1)
+        gate = self.gate.masked_fill(self.get_buffer("shut"), -torch.inf)
+        share = torch.softmax(gate * (1 / COLD) ** cooled, 1)
         share = share / share.amax(1, keepdim=True)
         kept = torch.zeros_like(share).scatter(1, share.topk(self.reads, 1).indices, 1.0)
         return share * torch.where(cooled < 1, torch.ones_like(kept), kept)

@@ -161,10 +161,10 @@ def test_a_column_of_no_model_needs_its_own_streams_alone(written: Written, tmp_
 
 def test_codes_need_their_own_streams_alone(written: Written, tmp_path: Path) -> None:
     with archive.open(written.path) as opened:
-        whole = opened.codes()
+        whole = opened.dense_codes()
     damage(written, tmp_path / "t.svae", lambda o: {o.header.stream_of_block(0, 3)})
     with archive.open(tmp_path / "t.svae") as opened:
-        assert (opened.codes((310, 390)) == whole[310:390]).all()
+        assert (opened.dense_codes((310, 390)) == whole[310:390]).all()
 
 
 def test_a_fiftieth_of_the_rows_is_less_than_a_tenth_of_the_work(written: Written, work: Work) -> None:

@@ -45,7 +45,9 @@ def test_a_row_without_columns_is_empty() -> None:
 
 def encoder(reads: int = 2, columns: int = 5, latents: int = 7, depth: int = 2) -> ColumnEncoder:
     torch.manual_seed(0)
-    return ColumnEncoder(columns, 3, latents, 2, reads=reads, hidden=Hidden(6, depth, "tanh"), gain=4.0)
+    return ColumnEncoder(
+        [True] * columns, 3, latents, 2, reads=reads, hidden=Hidden(6, depth, "tanh"), gain=4.0
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -73,6 +75,16 @@ def test_all_columns_are_in_view_until_the_choice_is_made(reads: int, kept: int)
 
 def test_every_column_has_a_reader_at_first() -> None:
     assert sorted(set(encoder().gates(torch.zeros(())).argmax(1).tolist())) == [0, 1, 2, 3, 4]
+
+
+def test_columns_that_are_no_use_to_a_code_have_no_reader() -> None:
+    made = ColumnEncoder([False, True, False, True], 3, 5, 1, reads=3, hidden=Hidden(4, 1, "relu"), gain=4.0)
+    for progress in (0.0, 1.0):
+        gates = made.gates(torch.tensor(progress))
+        assert (gates[:, [0, 2]] == 0).all()
+        assert (gates[:, [1, 3]] > 0).all()
+    alone = ColumnEncoder([False, False], 3, 5, 1, reads=2, hidden=Hidden(4, 1, "relu"), gain=4.0)
+    assert (alone.gates(torch.ones(())) > 0).all()
 
 
 def test_the_choice_of_columns_is_learned() -> None:
