@@ -26,7 +26,7 @@ from vae.codes import encode_rows, encode_symbols, rows_from_codes
 from vae.features import blank_model, block, make_layout, training_arrays
 from vae.judging import Judged, code_quality, judged_columns
 from vae.model import SparseVAE, latents_of
-from vae.planning import make_plan
+from vae.planning import make_plan, usual_width
 from vae.settings import ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
 
@@ -110,7 +110,9 @@ def fit(
     learn = rows if split is None else rows[split == 0]
     held = rows[:0] if split is None else rows[split == 1]
     seen = {name: _rows_of(coded[name], learn) for name in prepared.names}
-    plan = make_plan(prepared.grid, seen, latents=latents_of(model), width=model.width)
+    plan = make_plan(
+        prepared.grid, seen, latents=latents_of(model), width=model.width or usual_width(table.num_rows)
+    )
     layout = make_layout(plan, seen).model_copy(update={"derived": prepared.derived})
     arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), DEFAULT_BLOCK_ROWS)
     module, record = train.fit(

@@ -70,8 +70,9 @@ class ModelSettings(Settings):
     """Number of latent variables; ignored when `codes` is `none`."""
     codes: Codes = Codes.balanced
     """How much the code is asked to carry: none, lean, balanced or rich."""
-    width: int = Field(default=32, ge=4, le=256)
-    """Hidden width of the archive's decoder; its weights are stored in every archive."""
+    width: int | None = Field(default=None, ge=4, le=256)
+    """Hidden width of the archive's decoder, whose weights are stored in every archive; None: 16, 24 or 32, the more
+    the more rows there are to pay for it."""
     reads: int = Field(default=2, ge=0, le=4096)
     """Columns that each latent may read; 0 lets all latents see all columns through one dense network."""
     encoder_width: int = Field(default=128, ge=4, le=4096)

@@ -48,7 +48,8 @@ def split():
 @pytest.fixture(scope="module")
 def trained(split):
     given = table()
-    return fit(given, Schema.from_arrow(given.schema), model=SMALL, training=QUICK, split=split)
+    longer = QUICK.model_copy(update={"steps": 120})
+    return fit(given, Schema.from_arrow(given.schema), model=SMALL, training=longer, split=split)
 
 
 def test_columns_that_follow_from_others_are_not_modelled(trained):
