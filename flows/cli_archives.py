@@ -274,10 +274,13 @@ def _show_report(console: Console, report: Mapping[str, Any]) -> None:
 def _codes_line(codes: Mapping[str, Any]) -> str:
     if not codes["latents"]:
         return "none"
-    return (
+    told = (
         f"{codes['latents']} latents ({codes['family']}), {codes['mean_nonzero']:.2f} non-zero a row,"
         f" {codes['bits_per_row']:.2f} bits a row"
     )
+    if codes["score"] is None:
+        return told
+    return f"{told}, score {codes['score']:.3f} on {codes['score_rows']:,} held-out rows"
 
 
 def _folder_job(

@@ -116,7 +116,7 @@ class Archive:
         )  # fmt: skip
         summary = CodesSummary(
             family=stored.family, latents=self.latents, mean_nonzero=stored.mean_nonzero,
-            bits_per_row=8 * codes / max(1, self.rows),
+            bits_per_row=8 * codes / max(1, self.rows), score=stored.code_score, score_rows=stored.code_score_rows,
         )  # fmt: skip
         return ArchiveReport(
             rows=self.rows, columns=len(self.names), source_bytes=stored.source_bytes,
