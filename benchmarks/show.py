@@ -15,6 +15,7 @@ from vae.settings import Codes
 
 RESULTS = Path(__file__).parent / "results"
 CODES = (Codes.balanced, Codes.lean, Codes.none)
+ORDER = (Codes.rich, *CODES)
 Result = dict[str, Any]
 """A cell, as `benchmarks.archive` keeps it."""
 
@@ -112,7 +113,7 @@ def _kind(cell: Result) -> tuple[str, ...]:
 
 def _place(cell: Result) -> tuple[Any, ...]:
     bound = 0.0 if cell["bound"] == "exact" else float(cell["bound"].rstrip("%"))
-    order = (list(SETS).index(cell["dataset"]), bound, cell["effort"], list(Codes).index(cell["codes"]))
+    order = (list(SETS).index(cell["dataset"]), bound, cell["effort"], ORDER.index(cell["codes"]))
     return (*order, cell["sources"], cell["seed"])
 
 
@@ -137,9 +138,9 @@ def page() -> str:
 
 
 COLUMNS = (
-    ("set", False), ("bound", False), ("codes", False), ("seeds", False), ("ratio", True), ("spread", True),
-    ("archive", True), ("model", True), ("code", True), ("score", True), ("over none", True), ("tax", True),
-    ("training", True), ("commit", False),
+    ("set", False), ("bound", False), ("best rival", True), ("codes", False), ("seeds", False), ("ratio", True),
+    ("spread", True), ("archive", True), ("model", True), ("code", True), ("score", True), ("over none", True),
+    ("tax", True), ("training", True), ("commit", False),
 )  # fmt: skip
 EXPLAINED = """\
 *ratio*: bytes of the archive, the model included, over those of the best rival, mean over the seeds; *spread*: largest
@@ -171,6 +172,7 @@ def _cells(row: Row) -> list[str]:
     return [
         row.dataset,
         row.bound,
+        f"{row.rival[0]} {row.rival[1]:,}" if row.rival else "not measured",
         f"{row.codes}{effort}" + ("" if row.latest else " †"),
         ", ".join(str(cell["seed"]) for cell in row.cells),
         _number(statistics.mean(ratios), 3) if ratios else "",
