@@ -7,6 +7,7 @@ dictionaries, tables of values and column names count, and what was counted has 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import lzma
 from collections.abc import Callable, Iterable, Iterator
@@ -43,12 +44,25 @@ def column_size(column: Column, coder: NumberCoder) -> int:
     sizes: list[int] = []
     for form in column.forms:
         side = squeezed_size(form.side)
-        sizes.append(masked + side + (len(coder(form.numbers)) if len(form.numbers) else 0))
+        sizes.append(masked + side + _coded_size(form.numbers, coder))
         if column.valid is not None and pa.types.is_string(column.values.type) and len(form.numbers):
             whole = np.zeros(len(column.valid), np.int64)
             whole[column.valid] = form.numbers.astype(np.int64) + 1
-            sizes.append(side + len(coder(narrow(whole))))
+            sizes.append(side + _coded_size(narrow(whole), coder))
     return min(sizes)
+
+
+KNOWN: dict[tuple[str, ...], int] = {}
+"""Sizes by coder and numbers: the same columns come with other bounds, merged groups and coders beside."""
+
+
+def _coded_size(numbers: Numbers, coder: NumberCoder) -> int:
+    if not len(numbers):
+        return 0
+    key = (coder.__name__, numbers.dtype.str, hashlib.sha256(numbers.tobytes()).hexdigest())
+    if key not in KNOWN:
+        KNOWN[key] = len(coder(numbers))
+    return KNOWN[key]
 
 
 def _names(table: pa.Table) -> int:
@@ -59,7 +73,9 @@ def _mask(column: Column) -> int:
     """Bytes of the mask, as bits by a general coder or as numbers by pcodec."""
     if column.valid is None:
         return 0
-    return min(squeezed_size(np.packbits(column.valid).tobytes()), len(pcodec(column.valid.astype(np.uint8))))
+    return min(
+        squeezed_size(np.packbits(column.valid).tobytes()), _coded_size(column.valid.astype(np.uint8), pcodec)
+    )
 
 
 def lossy(coder: BoundCoder) -> Rival:
@@ -97,7 +113,7 @@ class Encoded(NamedTuple):
     """Bytes that turn its values back."""
 
 
-TRIAL_LEVELS = {"zstd": 12, "brotli": 9}
+TRIAL_LEVELS = {"zstd": 9, "brotli": 6}
 """At which the encodings of a column are compared; the file itself is written at the level asked for."""
 
 
