@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pyarrow as pa
 import pytest
+from pcodec import standalone
 
 from benchmarks import coders, datasets, readme, rivals, show
 from benchmarks.forms import SLACK, columns_of
@@ -176,3 +177,13 @@ def test_the_readme_and_the_results_folder_say_what_the_cells_say() -> None:
 def test_a_readme_without_the_block_is_refused() -> None:
     with pytest.raises(ValueError, match="no block"):
         readme.replaced("# A readme\n")
+
+
+@pytest.mark.parametrize("left_over", [0, 1, 15, 16, 255])
+def test_linear_prediction_leaves_no_numbers_that_pcodec_cannot_predict(left_over: int) -> None:
+    wave = 500 * np.sin(np.arange(4_096 + left_over) / 30) + 600
+    values = (wave + np.random.default_rng(2).integers(0, 9, len(wave))).astype(np.uint16)
+    assert len(coders.pcodec(values)) < 0.6 * values.nbytes
+    made = coders._pcodec_predicting(values, 16)
+    assert made is not None
+    assert standalone.simple_decompress(made).tolist() == values.tolist()
