@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as _pc
+from pcodec import ChunkConfig, standalone
 
 pc: Any = _pc
 Bounds = Mapping[str, float]
@@ -185,4 +186,14 @@ def _ranks(numbers: Numbers) -> Iterator[Form]:
     table, place = np.unique(numbers, return_inverse=True)
     if len(table) > min(MOST_RANKS, max(16, len(numbers) // 8)):
         return
-    yield Form(narrow(place), table.tobytes(), lambda k: table[k])
+    yield Form(narrow(place), _packed(table), lambda k: table[k])
+
+
+def _packed(table: Numbers) -> bytes:
+    """A sorted table, as it is or by pcodec as whole numbers, whichever is less."""
+    whole = next(_decimals(table) if table.dtype.kind == "f" else _integers(table), None)
+    plain = table.tobytes()
+    if whole is None:
+        return plain
+    wide = whole.numbers.astype(np.uint16) if whole.numbers.itemsize == 1 else whole.numbers
+    return min(plain, standalone.simple_compress(wide, ChunkConfig(compression_level=12)), key=len)
