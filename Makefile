@@ -38,6 +38,8 @@ help:
 	@echo "make format     format and lint, mended in place"
 	@echo "make samples    the larger sample sets (mnist, adult, solar)"
 	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
+	@echo "                some of it: BENCH_ARGS='--sets covertype --bounds 5% --codes none --seeds 0';"
+	@echo "                the rivals alone: BENCH_ARGS=--codes; table and chart anew: BENCH_ARGS=--show"
 	@echo "make docs       the Python API's page, from its docstrings, into build/docs"
 	@echo "make pre-commit the checks of make lint before each commit"
 	@echo "make clean      removes the environments and what tools left behind"

@@ -1,10 +1,15 @@
 """Archives of real tables, and what their rivals make of the same tables within the same bounds: `make bench-archive`.
 
-Each cell is a JSON file under `benchmarks/results/archive/`, named by what was measured and keyed by the sources, the
-settings and the seed, so that an interrupted run goes on where it was::
+Each cell is a JSON file under `benchmarks/results/archive/`, keyed by what was measured, the sources, the settings and
+the seed, so that an interrupted run goes on where it was. Cells of the rivals know only the rivals' own sources: a
+change to `data/` or `vae/` leaves them as they are, as long as it changes neither tables nor bounds::
 
     python -m benchmarks.archive --sets flights covertype --codes balanced none --seeds 0 1 2
+    python -m benchmarks.archive --codes        # the rivals alone
     python -m benchmarks.archive --fresh        # measures everything anew
+    python -m benchmarks.archive --show         # measures nothing: table, chart and README from what is there
+
+A table and a chart of all cells are written to `benchmarks/results/`, and the table into the README.
 """
 
 from __future__ import annotations
@@ -13,32 +18,29 @@ import argparse
 import datetime as dt
 import functools
 import json
+import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 import data
 import vae
-from benchmarks.datasets import SETS, merge_one_hot, source
-from benchmarks.rivals import RIVALS
+from benchmarks import datasets, readme, rivals, show
 from data.atomic import atomic_path
 from data.bounds import resolve_bounds
 from data.errors import SourceError
 from data.statistics import table_stats
-from flows.cache import key_of, source_digest
+from flows.cache import file_digest, key_of, source_digest
 from vae import pipeline
 from vae.settings import Codes, Effort, ModelSettings, TrainSettings
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
 BOUNDS = {
     "flights": ("exact", "1%"),
     "weather": ("exact", "1%"),
@@ -62,34 +64,42 @@ class Cell(NamedTuple):
     def path(self) -> Path:
         """Where its result is kept."""
         what = "rivals" if self.codes is None else f"{self.codes}-{self.effort}-{self.seed}"
-        return RESULTS / "archive" / f"{self.dataset}-{self.bound}-{what}.json"
+        return show.RESULTS / "archive" / f"{self.dataset}-{self.bound}-{what}.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is not measured yet, and print the table."""
+    """Measure what is not measured yet; write the table and the chart, and print the table."""
     asked = _parser().parse_args(arguments)
-    for cell in _cells(asked):
+    for cell in () if asked.show else _cells(asked):
         try:
             measure(cell, fresh=asked.fresh)
         except SourceError as error:
             print(f"left out: {error}", file=sys.stderr)
-    text = table(_results())
-    with atomic_path(RESULTS / "archive.md") as path:
-        path.write_text(text, encoding="utf-8")
-    print(text)
+    show.write()
+    readme.main()
+    print(show.table())
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.archive",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--sets", nargs="+", choices=datasets.SETS, default=list(datasets.SETS))
     parser.add_argument("--bounds", nargs="+", help="default: all of the set")
-    parser.add_argument("--codes", nargs="+", type=Codes, default=[Codes.balanced, Codes.lean, Codes.none])
+    parser.add_argument(
+        "--codes",
+        nargs="*",
+        type=Codes,
+        default=list(show.CODES),
+        help="none of them named: the rivals alone",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--effort", type=Effort, default=Effort.standard)
     parser.add_argument("--fresh", action="store_true", help="measure again what is measured already")
+    parser.add_argument("--show", action="store_true", help="measure nothing")
     return parser
 
 
@@ -105,26 +115,37 @@ def _cells(asked: argparse.Namespace) -> Iterator[Cell]:
 # ------------------------------------------------------------------------------------------------------- one cell
 
 
-TOOLS = ("pyarrow", "pcodec", "openzl", "blosc2", "pysz", "zfpy")
-HERE = Path(__file__).parent
+@functools.cache
+def _own_sources() -> str:
+    """Digest of sources as they were when first asked for: what runs does not change while it runs."""
+    return source_digest([Path(data.__file__).parent, Path(vae.__file__).parent])
 
 
 @functools.cache
-def _sources(*folders: Path) -> str:
-    """Digest of sources as they were when it was first asked for: what runs does not change while it runs."""
-    return source_digest(folders)
+def _rival_sources() -> str:
+    return key_of(
+        "rivals",
+        {name: file_digest(HERE / f"{name}.py") for name in ("coders", "forms", "rivals")},
+        sources="",
+    )
+
+
+@functools.cache
+def _bounds(name: str, bound: str) -> dict[str, float]:
+    specs = [] if bound == "exact" else [f"*={bound}"]
+    rows = datasets.variants(name)[0]
+    return resolve_bounds(specs, datasets.source(name).schema, table_stats(rows))
 
 
 def key_for(cell: Cell) -> str:
-    """What a result depends on: the cell, its data, the sources that measure it, and the versions of what they use."""
-    tools = TOOLS if cell.codes is None else ("torch", "pcodec")
-    content = {
-        "cell": cell._asdict(),
-        "data": source(cell.dataset).digest(),
-        "versions": {name: version(name) for name in tools},
-    }
-    folders = (HERE, Path(data.__file__).parent, *([] if cell.codes is None else [Path(vae.__file__).parent]))
-    return key_of("archive", content, sources=_sources(*folders))
+    """What a result depends on: the data, the bounds, the sources that measure it and the versions of what they use."""
+    content: dict[str, Any] = {"cell": cell._asdict(), "bounds": _bounds(cell.dataset, cell.bound)}
+    if cell.codes is None:
+        content |= {"tables": datasets.digest(cell.dataset), "versions": rivals.versions()}
+        return key_of("archive", content, sources=_rival_sources())
+    tools = {name: version(name) for name in ("torch", "pcodec")}
+    content |= {"data": datasets.source(cell.dataset).digest(), "versions": tools}
+    return key_of("archive", content, sources=_own_sources())
 
 
 def measure(cell: Cell, *, fresh: bool = False) -> dict[str, Any]:
@@ -137,6 +158,7 @@ def measure(cell: Cell, *, fresh: bool = False) -> dict[str, Any]:
     began = time.perf_counter()
     content = {
         "key": key,
+        "sources": (_rival_sources() if cell.codes is None else _own_sources())[:16],
         **_where(),
         **cell._asdict(),
         **(_rivals(cell) if cell.codes is None else _ours(cell)),
@@ -149,108 +171,56 @@ def measure(cell: Cell, *, fresh: bool = False) -> dict[str, Any]:
 
 def _where() -> dict[str, Any]:
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
+        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
         capture_output=True,
         text=True,
-        cwd=RESULTS.parent,
+        cwd=HERE,
         check=False,
     )
     return {
         "commit": commit.stdout.strip(),
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "software": f"Python {platform.python_version()}, PyTorch {version('torch')}",
     }
 
 
-def _load(cell: Cell) -> tuple[pa.Table, dict[str, float]]:
-    origin = source(cell.dataset)
-    rows = origin.table()
-    specs = [] if cell.bound == "exact" else [f"*={cell.bound}"]
-    return rows, resolve_bounds(specs, origin.schema, table_stats(rows))
+def _processor() -> str:
+    """Its kind, as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _rivals(cell: Cell) -> dict[str, Any]:
     """Bytes by each rival: of the columns as they are, or with one-hot groups merged, whichever is less."""
-    rows, bounds = _load(cell)
-    variants = [rows, merge_one_hot(rows)]
-    if variants[1].num_columns == rows.num_columns:
-        variants.pop()
-    return {"bytes": {name: _smallest(size, variants, bounds) for name, size in RIVALS.items()}}
-
-
-def _smallest(
-    size: Callable[[pa.Table, dict[str, float]], int | None],
-    variants: list[pa.Table],
-    bounds: dict[str, float],
-) -> int | None:
-    sizes = [size(variant, bounds) for variant in variants]
-    return min((found for found in sizes if found is not None), default=None)
+    tables, bounds = datasets.variants(cell.dataset), _bounds(cell.dataset, cell.bound)
+    return {
+        "bytes": {name: rivals.smallest(rival, tables, bounds) for name, rival in rivals.RIVALS.items()},
+        "versions": rivals.versions(),
+    }
 
 
 def _ours(cell: Cell) -> dict[str, Any]:
     """The archive's own report."""
-    rows, bounds = _load(cell)
     with tempfile.TemporaryDirectory() as folder:
         report = pipeline.compress(
-            rows,
+            datasets.variants(cell.dataset)[0],
             Path(folder) / "a.svae",
-            bounds=bounds,
+            bounds=_bounds(cell.dataset, cell.bound),
             settings=ModelSettings(codes=cell.codes or Codes.none),
             training=TrainSettings(effort=cell.effort, seed=cell.seed),
         )
     return {
+        "rows": report.rows,
         "bytes": report.archive_bytes,
         "shares": report.bytes.model_dump(),
         "code": report.codes_summary.model_dump(),
         "seconds": report.seconds.model_dump(),
     }
-
-
-# ------------------------------------------------------------------------------------------------------ the table
-
-
-def _results() -> list[dict[str, Any]]:
-    """All cells that are of these sources; what an edit has made stale is left out and named."""
-    found: list[dict[str, Any]] = []
-    for path in sorted((RESULTS / "archive").glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        codes = None if content["codes"] is None else Codes(content["codes"])
-        cell = Cell(content["dataset"], content["bound"], codes, content["seed"], Effort(content["effort"]))
-        if content["key"] == key_for(cell):
-            found.append(content)
-        else:
-            print(f"left out, of other sources ({content['commit']}): {path.stem}", file=sys.stderr)
-    return found
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """What is measured, as Markdown: bytes of the best rival, and each archive's over them (mean over the seeds)."""
-    lines = [
-        "| set | bound | best rival | bytes | codes | effort | archive | of these model | ratio | seeds |",
-        "|---|---|---|---:|---|---|---:|---:|---:|---|",
-    ]
-    best = {
-        (r["dataset"], r["bound"]): min((size, name) for name, size in r["bytes"].items() if size is not None)
-        for r in results
-        if r["codes"] is None
-    }
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for result in results:
-        if result["codes"] is not None:
-            groups.setdefault(tuple(result[k] for k in ("dataset", "bound", "codes", "effort")), []).append(
-                result
-            )
-    for (name, bound, codes, effort), cells in groups.items():
-        size = statistics.mean(cell["bytes"] for cell in cells)
-        model = statistics.mean(cell["shares"]["model"] for cell in cells)
-        seeds = ", ".join(str(cell["seed"]) for cell in cells)
-        rival = best.get((name, bound))
-        against = f"{rival[1]} | {rival[0]:,}" if rival else "not measured | "
-        ratio = f"{size / rival[0]:.3f}" if rival else ""
-        lines.append(
-            f"| {name} | {bound} | {against} | {codes} | {effort} | {size:,.0f} | {model:,.0f} | {ratio} | {seeds} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

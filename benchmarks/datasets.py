@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from data.grid import State, TableGrid
+from data.onehot import encode_table, find_groups, group_cells
 from data.sources import Source, open_source
 
 DATA = Path(os.environ.get("SVAE_BENCHMARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -19,8 +23,6 @@ SETS = {
     "adult": "sample:adult",
     "covertype": str(DATA / "covertype-92962.csv.gz"),
 }
-FEWEST_TOGETHER = 3
-"""Columns of the smallest one-hot group."""
 
 
 def source(name: str) -> Source:
@@ -28,42 +30,62 @@ def source(name: str) -> Source:
     return open_source(SETS[name])
 
 
+@functools.cache
+def variants(name: str) -> tuple[pa.Table, ...]:
+    """A set as it is and, if it has one-hot groups, with these merged."""
+    table = source(name).table()
+    merged = merge_one_hot(table)
+    return (table,) if merged.num_columns == table.num_columns else (table, merged)
+
+
 def merge_one_hot(table: pa.Table) -> pa.Table:
-    """Runs of columns of which each row has a single 1 and else 0, as one column of the place of the 1.
+    r"""Groups of columns of which each row has one set, as one column of its place, under all of their names.
 
-    >>> table = pa.table({"a": [1, 0], "x": [0, 1], "y": [1, 0], "z": [0, 0]})
-    >>> merge_one_hot(table).to_pydict()
-    {'a': [1, 0], 'x': [0, 1], 'y': [1, 0], 'z': [0, 0]}
-    >>> table = pa.table({"x": [0, 1, 0], "y": [1, 0, 0], "z": [0, 0, 1], "b": [5, 6, 7]})
-    >>> merge_one_hot(table).to_pydict()
-    {'x': [1, 0, 2], 'b': [5, 6, 7]}
+    >>> rows = {"x": [0, 1, 0] * 9, "y": [1, 0, 0] * 9, "z": [0, 0, 1] * 9, "b": [5, 6, 7] * 9}
+    >>> merge_one_hot(pa.table(rows))[:3].to_pydict()
+    {'x\ny\nz': [1, 0, 2], 'b': [5, 6, 7]}
     """
-    names, merged, at = table.column_names, list[tuple[str, pa.Array | pa.ChunkedArray]](), 0
-    while at < len(names):
-        stop = at + _group(table, at)
-        if stop - at >= FEWEST_TOGETHER:
-            ones = np.stack([table[name].to_numpy() for name in names[at:stop]], 1)
-            merged.append((names[at], pa.array(ones.argmax(1).astype(np.int64))))
-            at = stop
-        else:
-            merged.append((names[at], table[at]))
-            at += 1
-    return pa.table(dict(merged))
+    grid = TableGrid.fit(table)
+    coded = encode_table(grid, table.column)
+    for group in find_groups(grid, coded):
+        cells = group_cells(group, grid.columns, coded)
+        if (cells.state != State.VALUE).any():
+            continue  # rows with none or several set: what they have would be lost
+        place = table.column_names.index(group.values[0])
+        table = table.drop_columns(list(group.values))
+        table = table.add_column(place, "\n".join(group.values), pa.array(cells.symbols))
+    return table
 
 
-def _group(table: pa.Table, start: int) -> int:
-    """Columns from `start` on that together are one-hot; 1 if there is no such group."""
-    total = np.zeros(table.num_rows, np.int64)
-    for at in range(start, table.num_columns):
-        column = table[at]
-        if not pa.types.is_integer(column.type) or column.null_count:
-            break
-        values = column.to_numpy()
-        if ((values != 0) & (values != 1)).any():
-            break
-        total += values
-        if (total > 1).any():
-            break
-        if (total == 1).all():
-            return at - start + 1
-    return 1
+@functools.cache
+def digest(name: str) -> str:
+    """SHA-256 of what the rivals are given of a set, in all its variants."""
+    state = hashlib.sha256()
+    for table in variants(name):
+        whole = table.combine_chunks().replace_schema_metadata(None)
+        with pa.ipc.new_stream(pa.PythonFile(_Hashed(state), "w"), whole.schema) as stream:
+            stream.write_table(whole)
+    return state.hexdigest()
+
+
+class _Hashed:
+    """A file that only feeds a hash."""
+
+    closed = False
+
+    def __init__(self, state: Any) -> None:
+        self._state, self._at = state, 0
+
+    def write(self, content: Any) -> int:
+        self._state.update(content)
+        self._at += len(memoryview(content).cast("B"))
+        return len(memoryview(content).cast("B"))
+
+    def tell(self) -> int:
+        return self._at
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True

@@ -1,246 +1,221 @@
 """What the tools that a user would pick make of a table, each at its best: bytes, or None where one cannot hold it.
 
-Every column is given as it is and, within a bound, as integers on the grid of that bound; null masks, dictionaries and
-column names count. What is not on a grid (an offender of the bound) is left out: the rivals get it for nothing.
+Every tool picks the smallest form of each column (`benchmarks.forms`) and the best of its settings for it; null masks,
+dictionaries, tables of values and column names count, and what was counted has been read back.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
 import lzma
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from data.grid import fit_column
-from vae.codec.summary import on_grid
+from benchmarks.coders import BoundCoder, NumberCoder, blosc, openzl, pcodec, squeezed_size, sz3, zfp
+from benchmarks.forms import Bounds, Column, Numbers, columns_of, narrow
 
-Bounds = Mapping[str, float]
-Numbers = np.ndarray[Any, Any]
-NumberCoder = Callable[[Numbers], int]
-"""A 1-D array of 8 bytes or fewer each -> the bytes that it takes."""
-
-
-def gridded(table: pa.Table, bounds: Bounds) -> pa.Table:
-    """The table with its bounded columns as integers within the bound."""
-    wanted = {name: width for name, width in bounds.items() if width > 0 and name in table.column_names}
-    grids = {name: fit_column(name, table[name], width) for name, width in wanted.items()}
-    return on_grid(table, {name: grid for name, grid in grids.items() if grid.kind == "number"})
-
-
-# ------------------------------------------------------------------------------------------------ whole tables
-
-
-def parquet(codec: str, level: int) -> Callable[[pa.Table, Bounds], int]:
-    """Parquet at this codec's level."""
-
-    def size(table: pa.Table, bounds: Bounds) -> int:
-        sink = io.BytesIO()
-        pyarrow.parquet.write_table(
-            gridded(table, bounds), sink, compression=codec, compression_level=level, store_schema=False
-        )
-        return sink.tell()
-
-    return size
-
-
-def xz(table: pa.Table, bounds: Bounds) -> int:
-    """`xz -9e` of the CSV text, on the grid where there is a bound."""
-    sink = io.BytesIO()
-    pyarrow.csv.write_csv(gridded(table, bounds), sink)
-    return len(lzma.compress(sink.getvalue(), preset=9 | lzma.PRESET_EXTREME))
-
+Rival = Callable[[pa.Table, Bounds], int | None]
 
 # ----------------------------------------------------------------------------------------------- column by column
 
 
-def by_column(numbers: NumberCoder) -> Callable[[pa.Table, Bounds], int]:
-    """A coder of numbers for each column of the gridded table; masks and texts by zstd at level 19."""
+def by_column(coder: NumberCoder) -> Rival:
+    """A coder of numbers for each column, whatever else there is to a column by general coders."""
 
     def size(table: pa.Table, bounds: Bounds) -> int:
-        given = gridded(table, bounds)
-        return sum(_smaller(name, given[name], numbers) for name in given.column_names)
+        return _names(table) + sum(column_size(column, coder) for column in columns_of(table, bounds))
 
     return size
 
 
-def _smaller(name: str, column: pa.ChunkedArray, numbers: NumberCoder) -> int:
-    """Bytes of a column as it is or, of exact numbers, on the grid that they stand on, its table counted; the less."""
-    plain = column_size(name, column, numbers)
-    grid = fit_column(name, column, 0.0)
-    if grid.kind != "number":
-        return plain
-    table = text_size(np.array(grid.values, np.float64).tobytes()) if grid.values else 0
-    symbols = on_grid(pa.table({name: column}), {name: grid})[name]
-    return min(plain, table + column_size(name, symbols, numbers))
+def column_size(column: Column, coder: NumberCoder) -> int:
+    """Bytes of one column in its smallest form: the mask of its nulls, its table or dictionary, its numbers.
+
+    Nulls may also be one more word of a dictionary, in place of a mask.
+    """
+    masked = _mask(column)
+    sizes: list[int] = []
+    for form in column.forms:
+        side = squeezed_size(form.side)
+        sizes.append(masked + side + _coded_size(form.numbers, coder))
+        if column.valid is not None and pa.types.is_string(column.values.type) and len(form.numbers):
+            whole = np.zeros(len(column.valid), np.int64)
+            whole[column.valid] = form.numbers.astype(np.int64) + 1
+            sizes.append(side + _coded_size(narrow(whole), coder))
+    return min(sizes)
 
 
-def column_size(name: str, column: pa.ChunkedArray, numbers: NumberCoder) -> int:
-    """Bytes of one column: its name, the mask of its nulls, its dictionary, its numbers."""
-    array = column.combine_chunks()
-    size = len(name.encode()) + 1
-    if array.null_count:
-        size += text_size(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-        array = array.drop_null()
-    if pa.types.is_string(array.type):
-        coded = array.dictionary_encode()
-        size += text_size("\n".join(coded.dictionary.to_pylist()).encode())
-        array = coded.indices
-    if pa.types.is_timestamp(array.type):
-        array = array.cast(pa.int64())
-    if pa.types.is_boolean(array.type):
-        array = array.cast(pa.uint8())
-    return size + (numbers(narrow(array.to_numpy())) if len(array) else 0)
+KNOWN: dict[tuple[str, ...], int] = {}
+"""Sizes by coder and numbers: the same columns come with other bounds, merged groups and coders beside."""
 
 
-def narrow(values: Numbers) -> Numbers:
-    """Integers from 0 on, as narrow as they go; floats as they are."""
-    if values.dtype.kind == "f":
-        return np.ascontiguousarray(values)
-    away = values.astype(np.int64) - int(values.min())
-    span = int(away.max())
-    width = "u1" if span < 1 << 8 else "u2" if span < 1 << 16 else "u4" if span < 1 << 32 else "u8"
-    return np.ascontiguousarray(away.astype(width))
+def _coded_size(numbers: Numbers, coder: NumberCoder) -> int:
+    if not len(numbers):
+        return 0
+    key = (coder.__name__, numbers.dtype.str, hashlib.sha256(numbers.tobytes()).hexdigest())
+    if key not in KNOWN:
+        KNOWN[key] = len(coder(numbers))
+    return KNOWN[key]
 
 
-def text_size(content: bytes) -> int:
-    """Bytes by zstd at level 19."""
-    return len(pa.Codec("zstd", compression_level=19).compress(content, asbytes=True))
+def _names(table: pa.Table) -> int:
+    return squeezed_size("\n".join(table.column_names).encode())
 
 
-def pcodec(values: Numbers) -> int:
-    """Pcodec at level 12."""
-    from pcodec import ChunkConfig, standalone
-
-    wide = values.astype(np.uint16) if values.dtype.itemsize == 1 else values
-    return len(standalone.simple_compress(wide, ChunkConfig(compression_level=12)))
-
-
-def blosc(values: Numbers) -> int:
-    """Blosc2 with zstd at level 9, over its filters."""
-    import blosc2
-
-    tool: Any = blosc2
-
-    filters = (tool.Filter.NOFILTER, tool.Filter.SHUFFLE, tool.Filter.BITSHUFFLE)
+def _mask(column: Column) -> int:
+    """Bytes of the mask, as bits by a general coder or as numbers by pcodec."""
+    if column.valid is None:
+        return 0
     return min(
-        len(tool.compress2(values, codec=tool.Codec.ZSTD, clevel=9, filters=[one], typesize=values.itemsize))
-        for one in filters
+        squeezed_size(np.packbits(column.valid).tobytes()), _coded_size(column.valid.astype(np.uint8), pcodec)
     )
 
 
-def openzl(values: Numbers) -> int:
-    """OpenZL: the smallest of its graphs for columns: entropy coders and field-wise LZ of the numbers, packed, of
-    their differences and of their ranks.
-    """
-    whole = values.view(f"u{values.dtype.itemsize}")
-    sizes = [_openzl(whole, graph) for graph in _openzl_graphs()]
-    return min(size for size in sizes if size is not None)
-
-
-def _openzl(values: Numbers, graph: Callable[[Any], Any]) -> int | None:
-    """Bytes of one graph; None where it is not made for such numbers."""
-    import openzl.ext as zl
-
-    compressor, context = zl.Compressor(), zl.CCtx()
-    compressor.select_starting_graph(graph(compressor))
-    context.ref_compressor(compressor)
-    context.set_parameter(zl.CParam.FormatVersion, zl.MAX_FORMAT_VERSION)
-    try:
-        return len(context.compress([zl.Input(zl.Type.Numeric, values)]))
-    except RuntimeError:
-        return None
-
-
-def _openzl_graphs() -> list[Callable[[Any], Any]]:
-    import openzl.ext as zl
-
-    graphs, nodes = zl.graphs, zl.nodes
-    ends: list[Callable[[Any], Any]] = [
-        graphs.Compress(),
-        graphs.Entropy(),
-        graphs.FieldLz(compression_level=9),
-        lambda c: nodes.ConvertNumToSerialLE()(c, graphs.Zstd(compression_level=19)(c)),
-    ]
-
-    def before(node: Any, end: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return lambda c: node(c, end(c))
-
-    packed = [before(nodes.RangePack(), end) for end in ends]
-    differences = [before(nodes.DeltaInt(), before(nodes.Zigzag(), end)) for end in packed]
-    alphabet = before(nodes.DeltaInt(), before(nodes.RangePack(), ends[2]))
-
-    def tokens(end: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return lambda c: nodes.TokenizeNumeric(sort=True)(c, alphabet(c), end(c))
-
-    return [*ends, *packed, *differences, *(tokens(end) for end in packed)]
-
-
-# --------------------------------------------------------------------------------- coders of floats within a bound
-
-
-def lossy(floats: Callable[[Numbers, float], int | None]) -> Callable[[pa.Table, Bounds], int | None]:
-    """A coder of floats for the bounded float columns, pcodec for the rest; None without a bound on any."""
+def lossy(coder: BoundCoder) -> Rival:
+    """A coder of floats for the bounded columns where it is smaller, pcodec for the rest; None without a bound."""
 
     def size(table: pa.Table, bounds: Bounds) -> int | None:
-        mine = [n for n in table.column_names if bounds.get(n, 0) > 0 and pa.types.is_floating(table[n].type)]
-        if not mine:
+        if not any(bounds.get(name, 0) > 0 for name in table.column_names):
             return None
-        rest = by_column(pcodec)(table.drop_columns(mine), bounds)
-        return rest + sum(_float_size(name, table[name], bounds[name], floats) for name in mine)
+        return _names(table) + sum(_lossy_size(column, coder) for column in columns_of(table, bounds))
 
     return size
 
 
-def _float_size(
-    name: str, column: pa.ChunkedArray, bound: float, floats: Callable[[Numbers, float], int | None]
-) -> int:
-    """Bytes of one float column, its nulls left out and its mask counted; of the grid by pcodec where that is less."""
-    size: int | None = None
-
-    def numbers(values: Numbers) -> int:
-        nonlocal size
-        size = floats(values.astype(np.float64), bound)
-        return 0
-
-    masks = column_size(name, column, numbers)
-    other = by_column(pcodec)(pa.table({name: column}), {name: bound})
-    return other if size is None else min(other, masks + size)
+def _lossy_size(column: Column, coder: BoundCoder) -> int:
+    plain = column_size(column, pcodec)
+    if column.bound == 0 or not len(column.values) or pa.types.is_temporal(column.values.type):
+        return plain
+    whole = pa.types.is_integer(column.values.type)
+    # what comes back of integers is rounded: an error below half a unit more than the bound allows changes nothing
+    bound = int(column.bound) + 0.499 if whole else column.bound
+    packed = coder(column.values.to_numpy(zero_copy_only=False).astype(np.float64), bound)
+    return plain if packed is None else min(plain, _mask(column) + len(packed))
 
 
-def sz3(values: Numbers, bound: float) -> int | None:
-    """SZ3: the smallest of its predictors; None where none keeps the bound."""
-    from pysz import sz, szAlgorithm, szConfig, szErrorBoundMode
-
-    sizes: list[int] = []
-    for algorithm in (
-        szAlgorithm.INTERP_LORENZO,
-        szAlgorithm.LORENZO_REG,
-        szAlgorithm.INTERP,
-        szAlgorithm.NOPRED,
-    ):
-        config = szConfig(values.shape)
-        config.errorBoundMode, config.absErrorBound, config.cmprAlgo = szErrorBoundMode.ABS, bound, algorithm
-        packed, _ = sz.compress(values, config)
-        restored, _ = sz.decompress(packed, values.dtype, values.shape)
-        if (np.abs(restored - values) <= bound * (1 + 1e-9)).all():
-            sizes.append(len(packed))
-    return min(sizes, default=None)
+# ------------------------------------------------------------------------------------------------------- Parquet
 
 
-def zfp(values: Numbers, bound: float) -> int | None:
-    """Zfp within a tolerance; None where it does not keep it."""
-    import zfpy
+class Encoded(NamedTuple):
+    """A column as Parquet is given it, and the encoding asked for."""
 
-    packed = zfpy.compress_numpy(values, tolerance=bound)
-    return len(packed) if (np.abs(zfpy.decompress_numpy(packed) - values) <= bound).all() else None
+    array: pa.Array
+    encoding: str
+    """DICTIONARY, or the name of an encoding without dictionary."""
+    side: int
+    """Bytes that turn its values back."""
 
 
-RIVALS: dict[str, Callable[[pa.Table, Bounds], int | None]] = {
+TRIAL_LEVELS = {"zstd": 9, "brotli": 6}
+"""At which the encodings of a column are compared; the file itself is written at the level asked for."""
+
+
+def parquet(codec: str, level: int) -> Rival:
+    """Parquet at this codec's level, with the smallest encoding of each column, read back."""
+
+    def size(table: pa.Table, bounds: Bounds) -> int:
+        chosen: dict[str, Encoded] = {}
+        for column in columns_of(table, bounds):
+            choices = list(_encodings(column))
+            trial = TRIAL_LEVELS[codec]
+            sizes = [one.side + len(_parquet({column.name: one}, codec, trial)) for one in choices]
+            chosen[column.name] = choices[int(np.argmin(sizes))]
+        content = _parquet(chosen, codec, level)
+        back = pyarrow.parquet.read_table(io.BytesIO(content))
+        if not all(_same(back[name].combine_chunks(), one.array) for name, one in chosen.items()):
+            raise AssertionError("Parquet did not give its columns back")
+        return len(content) + sum(one.side for one in chosen.values())
+
+    return size
+
+
+def _same(back: pa.Array, given: pa.Array) -> bool:
+    """Whether two arrays are equal, NaN being equal to itself."""
+    if not pa.types.is_floating(given.type):
+        return back.equals(given)
+    alike = back.fill_null(0).to_numpy().tobytes() == given.fill_null(0).to_numpy().tobytes()
+    return alike and back.is_null().equals(given.is_null())
+
+
+def _encodings(column: Column) -> Iterator[Encoded]:
+    """Texts as they are; numbers in their exact or bounded forms, in every encoding that Parquet has for them."""
+    if pa.types.is_string(column.values.type):
+        for encoding in ("DICTIONARY", "PLAIN", "DELTA_BYTE_ARRAY"):
+            yield Encoded(_with_nulls(column.values, column.valid), encoding, 0)
+        return
+    for form in column.forms:
+        array = _with_nulls(pa.array(_signed(form.numbers)), column.valid)
+        encodings = ["DICTIONARY", "PLAIN", "BYTE_STREAM_SPLIT"]
+        if pa.types.is_integer(array.type):
+            encodings.append("DELTA_BINARY_PACKED")
+        for encoding in encodings:
+            yield Encoded(array, encoding, squeezed_size(form.side))
+
+
+def _signed(numbers: Numbers) -> Numbers:
+    """Parquet's own integers have 32 or 64 bits."""
+    if numbers.dtype.kind == "f":
+        return numbers
+    return numbers.astype(np.int32 if not len(numbers) or int(numbers.max()) < 1 << 31 else np.int64)
+
+
+def _with_nulls(values: pa.Array, valid: Numbers | None) -> pa.Array:
+    if valid is None:
+        return values
+    places = np.cumsum(valid) - 1
+    return values.take(pa.array(places, mask=~valid))
+
+
+def _parquet(columns: dict[str, Encoded], codec: str, level: int) -> bytes:
+    table = pa.table({name: one.array for name, one in columns.items()})
+    encoded = {name: one.encoding for name, one in columns.items() if one.encoding != "DICTIONARY"}
+    sink = io.BytesIO()
+    write: Any = pyarrow.parquet.write_table
+    write(
+        table,
+        sink,
+        compression=codec,
+        compression_level=level,
+        store_schema=False,
+        write_statistics=False,
+        use_dictionary=[name for name in columns if name not in encoded],
+        column_encoding=encoded or None,
+        dictionary_pagesize_limit=1 << 26,
+        data_page_size=1 << 26,
+        max_rows_per_page=1 << 30,
+        row_group_size=1 << 26,
+    )
+    return sink.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------------ xz
+
+
+def xz(table: pa.Table, bounds: Bounds) -> int:
+    """`xz -9` of the CSV text, on the grid where there is a bound, in that of its phases which a quick try prefers."""
+    bounded = any(bounds.get(name, 0) > 0 for name in table.column_names)
+    texts = [_csv(table, bounds, phase) for phase in ((0, -1) if bounded else (0,))]
+    return len(lzma.compress(min(texts, key=lambda text: len(lzma.compress(text, preset=0))), preset=9))
+
+
+def _csv(table: pa.Table, bounds: Bounds, phase: int) -> bytes:
+    on_grid = table.select([name for name in table.column_names if bounds.get(name, 0) > 0])
+    for column in columns_of(on_grid, bounds):
+        symbols = _with_nulls(pa.array(column.forms[phase].numbers), column.valid)
+        table = table.set_column(table.column_names.index(column.name), column.name, symbols)
+    sink = io.BytesIO()
+    pyarrow.csv.write_csv(table, sink)
+    return sink.getvalue()
+
+
+RIVALS: dict[str, Rival] = {
     "parquet_zstd19": parquet("zstd", 19),
     "parquet_brotli11": parquet("brotli", 11),
     "pcodec": by_column(pcodec),
@@ -251,3 +226,17 @@ RIVALS: dict[str, Callable[[pa.Table, Bounds], int | None]] = {
     "xz": xz,
 }
 """Name -> bytes of a table within bounds."""
+
+
+def smallest(rival: Rival, variants: Iterable[pa.Table], bounds: Bounds) -> int | None:
+    """Bytes of the variant of a table (as it is, its one-hot groups merged) of which the rival makes least."""
+    sizes = [rival(variant, bounds) for variant in variants]
+    return min((size for size in sizes if size is not None), default=None)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of the rivals."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("pyarrow", "pcodec", "openzl", "blosc2", "pysz", "zfpy")}

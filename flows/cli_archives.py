@@ -153,7 +153,7 @@ def _counted(batches: Any, rows: int, advance: Advance) -> Any:
 
 
 def inspect(archive: Annotated[Path, typer.Argument(help="The archive.")], as_json: AsJson = False) -> None:
-    """What is inside: bytes by part, each column's coder, bits and bound; what rivals need."""
+    """What is inside: bytes by part, the code's cost and score, each column's coder, bits and bound; rivals' sizes."""
     with Output(as_json) as output:
         from vae.codec import archive as archives
 
@@ -272,12 +272,23 @@ def _show_report(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def _codes_line(codes: Mapping[str, Any]) -> str:
+    """What the code costs and, where it is known, what it is worth.
+
+    >>> codes = {"latents": 16, "family": "quantized", "mean_nonzero": 6.61, "bits_per_row": 9.4, "score": None}
+    >>> _codes_line(codes)
+    '16 latents (quantized), 6.61 non-zero a row, 9.40 bits a row'
+    >>> _codes_line({**codes, "score": 0.6, "score_rows": 32_768})
+    '16 latents (quantized), 6.61 non-zero a row, 9.40 bits a row, score 0.600 on 32,768 held-out rows'
+    """
     if not codes["latents"]:
         return "none"
-    return (
+    told = (
         f"{codes['latents']} latents ({codes['family']}), {codes['mean_nonzero']:.2f} non-zero a row,"
         f" {codes['bits_per_row']:.2f} bits a row"
     )
+    if codes["score"] is None:
+        return told
+    return f"{told}, score {codes['score']:.3f} on {codes['score_rows']:,} held-out rows"
 
 
 def _folder_job(

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from data.grid import TableGrid
 from data.onehot import with_groups
 from vae import metrics
+from vae.codes import encode_rows, rows_from_codes
 from vae.store import TrainedModel
+
+HELD_RUN = 128
+"""Rows of a run that is held out; neighbours stay together, or a series would leak."""
+HELD_SHARE = 32
+"""One row in so many is held out where an archive's own model has a code."""
+MOST_HELD = 16_384
+"""Rows held out, at most."""
 
 
 class Judged(NamedTuple):
@@ -37,3 +47,24 @@ def code_quality(judged: Judged, original: pa.Table, rebuilt: pa.Table) -> dict[
     names = list(judged.names)
     given, back = (with_groups(table, judged.grid).select(names) for table in (original, rebuilt))
     return metrics.table_quality(given, back)
+
+
+def alone(trained: TrainedModel, held: pa.Table, judged: Judged | None = None) -> float:
+    """Score of a model's code on rows that it did not learn from: of `judged`, by default of what the model codes."""
+    if not trained.layout.plan.latents:
+        return 0.0
+    rebuilt = rows_from_codes(trained, encode_rows(trained, held))
+    return metrics.code_score(code_quality(judged or judged_columns(trained), held, rebuilt))
+
+
+def held_out(rows: int) -> npt.NDArray[np.int64]:
+    """The rows that are kept from the training of an archive's own model: evenly spread runs; none of few rows.
+
+    >>> held_out(4_000).tolist()
+    []
+    >>> len(held_out(93_000)), len(held_out(10_000_000))
+    (2816, 16384)
+    """
+    runs = min(rows // (HELD_SHARE * HELD_RUN), MOST_HELD // HELD_RUN)
+    starts = (2 * np.arange(runs, dtype=np.int64) + 1) * rows // (2 * max(1, runs)) - HELD_RUN // 2
+    return (starts[:, None] + np.arange(HELD_RUN)).ravel()

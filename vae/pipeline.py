@@ -22,12 +22,12 @@ from vae import train
 from vae.codec import archive, blocks, columns, structure
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
-from vae.codes import encode_rows, encode_symbols, rows_from_codes
+from vae.codes import encode_symbols
 from vae.features import blank_model, block, make_layout, training_arrays
-from vae.judging import Judged, code_quality, judged_columns
+from vae.judging import Judged, alone, held_out
 from vae.model import SparseVAE, latents_of
 from vae.planning import make_plan, usual_width
-from vae.settings import ModelSettings, TrainSettings
+from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
 
 Progress = Callable[[dict[str, Any]], None]
@@ -89,7 +89,8 @@ def fit(
 
     `split` (rows,): 0 train, 1 validation, 2 test; without it all rows are trained on, and nothing that is reported
     speaks of generalisation. Grids and lookup tables, which are the archive's format, are made from all rows; the
-    model's shape and weights from the training rows, of at most a million rows in evenly spread runs.
+    model's shape and weights from the training rows, of at most a million rows in evenly spread runs. The record keeps
+    the score of the code on the test rows among these.
 
     Raises:
         NothingToModelError: All columns follow from others, or have no grid.
@@ -125,6 +126,10 @@ def fit(
     )
     record = {**record, "bounds": {name: float(width) for name, width in (bounds or {}).items()}}
     trained = TrainedModel(module=module, grid=prepared.grid, schema=schema, training=training, record=record)
+    tested = [] if split is None else np.flatnonzero(split == TEST)
+    if len(tested) and plan.latents:
+        held = table.take(pa.array(tested if chosen is None else chosen[tested]))
+        record |= {"code_score": round(alone(trained, held), 4), "code_score_rows": len(tested)}
     if out is not None:
         save(trained, out)
         train.forget(out)
@@ -219,7 +224,8 @@ def compress(
     facts: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
 ) -> archive.ArchiveReport:
-    """Write the verified archive of a table; without `model`, train one for this very table.
+    """Write the verified archive of a table; without `model`, train one for this very table, of all its rows but a few
+    on which its code is scored.
 
     Args:
         table: Any Arrow table.
@@ -260,6 +266,7 @@ def compress(
 
     if model is None:
         return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
+    known = {key: model.record[key] for key in ("code_score", "code_score_rows") if key in model.record}
     coded = encode_table(model.grid, table.column)
     return archive.write(
         table,
@@ -272,7 +279,7 @@ def compress(
         family=model.settings.family.value,
         embed_model=embed_model,
         rivals=rivals,
-        facts=facts,
+        facts={**known, **(facts or {})},
         progress=on_progress,
     )
 
@@ -283,7 +290,6 @@ def score(trained: TrainedModel, table: pa.Table, split: Split, judged: Judged |
     The code is scored on `judged`, by default on what this model codes; two models are compared on the same.
     """
     from vae.evaluate import model_bits
-    from vae.metrics import code_score
 
     check_table(trained, table)
     rows = np.flatnonzero(split == TEST)
@@ -292,11 +298,7 @@ def score(trained: TrainedModel, table: pa.Table, split: Split, judged: Judged |
     bits = float(model_bits(trained, encode_table(trained.grid, table.column), rows)["total"])
     held = table.take(pa.array(rows))
     bits += 8 * _bytes_beside(trained, held) / len(rows)
-    alone = 0.0
-    if trained.layout.plan.latents:
-        rebuilt = rows_from_codes(trained, encode_rows(trained, held))
-        alone = code_score(code_quality(judged or judged_columns(trained), held, rebuilt))
-    return Score(_format_bytes(trained), bits, alone, len(rows))
+    return Score(_format_bytes(trained), bits, alone(trained, held, judged), len(rows))
 
 
 def _bytes_beside(trained: TrainedModel, table: pa.Table) -> int:
@@ -336,12 +338,25 @@ def _fit_or_none(
     training: TrainSettings | None,
     on_progress: Progress | None,
 ) -> TrainedModel | None:
-    """A model for this very table, trained on all rows; None where nothing can be modelled."""
+    """A model for this very table, trained on all rows but those on which its code is scored; None where nothing can
+    be modelled.
+    """
     if table.num_rows == 0:
         return None
     schema = Schema.from_arrow(table.schema)
+    split = np.zeros(table.num_rows, np.uint8)
+    if settings is None or settings.codes is not Codes.none:
+        split[held_out(table.num_rows)] = TEST
     try:
-        return fit(table, schema, bounds=bounds, model=settings, training=training, on_progress=on_progress)
+        return fit(
+            table,
+            schema,
+            bounds=bounds,
+            model=settings,
+            training=training,
+            split=split if split.any() else None,
+            on_progress=on_progress,
+        )
     except NothingToModelError:
         return None
 

@@ -9,7 +9,7 @@ import pytest
 from data.errors import BoundError, ModelError
 from data.schema import Schema
 from vae import codes as sparse
-from vae import metrics, pipeline
+from vae import judging, metrics, pipeline
 from vae.codec import archive, writer
 from vae.judging import Judged
 from vae.pipeline import NothingToModelError, check_same_bounds, compress, fit, score
@@ -279,3 +279,42 @@ def test_long_tables_are_sampled_in_runs():
     gaps = np.diff(rows)[breaks]
     assert gaps.max() - gaps.min() <= 1
     assert pipeline._sample_rows(1_000) is None
+
+
+def test_an_archive_tells_what_its_code_is_worth(trained, split, tmp_path, always_neural):
+    """The score that the model's test rows gave, whatever rows are archived."""
+    expected = score(trained, table(), split)
+    report = compress(table(300, seed=1), tmp_path / "t.svae", model=trained)
+    assert trained.record["code_score"] == round(expected.code_score, 4) > 0
+    assert report.codes_summary.score == trained.record["code_score"]
+    assert report.codes_summary.score_rows == expected.rows == int((split == 2).sum())
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.report().codes_summary == report.codes_summary
+
+
+@pytest.mark.parametrize("codes", [Codes.none, Codes.balanced])
+def test_an_archives_own_model_leaves_rows_out_to_score_its_code(codes, tmp_path, monkeypatch, always_neural):
+    monkeypatch.setattr(judging, "HELD_SHARE", 8)
+    settings = SMALL.model_copy(update={"codes": codes})
+    seen = []
+    monkeypatch.setattr(pipeline, "fit", lambda *args, **named: seen.append(fit(*args, **named)) or seen[0])
+    report = compress(table(), tmp_path / "t.svae", settings=settings, training=QUICK)
+    held = 0 if codes is Codes.none else judging.HELD_RUN
+    assert report.codes_summary.score_rows == held
+    assert (report.codes_summary.score is None) == (held == 0)
+    assert seen[0].record["train_rows"] == 2_000 - held
+
+
+def test_an_archive_without_a_model_has_no_score(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "CLOSE_CALL", -1.0)
+    report = compress(table(30), tmp_path / "t.svae", model=trained)
+    assert report.bytes.model == 0
+    assert (report.codes_summary.score, report.codes_summary.score_rows) == (None, 0)
+
+
+@pytest.mark.parametrize("rows", [0, 4_095, 4_096, 93_000, 3_000_000])
+def test_held_out_rows_are_runs_spread_over_the_table(rows):
+    held = judging.held_out(rows)
+    assert len(held) == min(rows // (judging.HELD_SHARE * judging.HELD_RUN), 128) * judging.HELD_RUN
+    assert (np.diff(held) > 0).all()
+    assert not len(held) or (held[0] >= 0 and held[-1] < rows)

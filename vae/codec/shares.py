@@ -34,7 +34,7 @@ def report_of(parts: Parts) -> ArchiveReport:
     )  # fmt: skip
     summary = CodesSummary(
         family=stored.family, latents=header.latents, mean_nonzero=stored.mean_nonzero,
-        bits_per_row=8 * codes / max(1, header.rows),
+        bits_per_row=8 * codes / max(1, header.rows), score=stored.code_score, score_rows=stored.code_score_rows,
     )  # fmt: skip
     return ArchiveReport(
         rows=header.rows, columns=len(entries.names), source_bytes=stored.source_bytes,

@@ -88,6 +88,11 @@ class CodesSummary(Record):
     """Non-zero latents of a row, on average."""
     bits_per_row: float = 0.0
     """Bits of a row's code, as written."""
+    score: float | None = None
+    """What the code alone says of rows held out from training: over the modelled columns, the mean of R² or accuracy
+    above the majority share. None where no row was held out."""
+    score_rows: int = 0
+    """Rows held out."""
 
 
 class Seconds(Record):
@@ -158,6 +163,10 @@ class StoredReport(Record):
     """Latent family."""
     mean_nonzero: float = 0.0
     """Non-zero latents of a row."""
+    code_score: float | None = Field(default=None, ge=0, le=1)
+    """Score of the code on rows held out from training, to 4 decimals."""
+    code_score_rows: int = Field(default=0, ge=0)
+    """Rows held out."""
     seconds: Seconds = Seconds()
     """How long it took."""
 

@@ -94,7 +94,8 @@ def write(
         rivals: Measure also what CSV, Parquet and pcodec make of the table.
         embed_model: Or refer to it by its digest, for jobs of many files.
         facts: For the report: `source_bytes` (of the source as handed over; default: what the table takes in memory),
-            `stored_bytes` (on disk; default: `source_bytes`), `train_seconds`, `codes_seconds`.
+            `stored_bytes` (on disk; default: `source_bytes`), `train_seconds`, `codes_seconds`, and of the codes on
+            rows held out from training `code_score` and `code_score_rows`.
         family: Name of the latent family, for the report.
         block_rows: Rows of a block; fewer where the table is very wide or its values very long.
         threads: Threads that encode; default: as many as there are processors.
@@ -120,6 +121,8 @@ def write(
         + (StoredColumn(kind="one_hot"),) * (len(layout.names) - table.num_columns),
         family="none" if codes is None or model is None else family,
         mean_nonzero=0.0 if codes is None or not len(codes) else float((codes != 0).sum(axis=1).mean()),
+        code_score=facts.get("code_score") if codes is not None and model is not None else None,
+        code_score_rows=facts.get("code_score_rows", 0) if codes is not None and model is not None else 0,
     )
     with atomic_path(path) as temporary:
         layout, report = _write_best(layout, temporary, report, options)
@@ -161,7 +164,8 @@ def _write_best(
         own = [c for c in columns if c.kind != "one_hot"]
         groups = [StoredColumn(kind="one_hot")] * (len(plain.names) - len(own))
         per_column = (*(c.model_copy(update={"rival_bytes": None}) for c in own), *groups)
-        without = report.model_copy(update={"family": "none", "mean_nonzero": 0.0, "per_column": per_column})
+        no_codes = {"family": "none", "mean_nonzero": 0.0, "code_score": None, "code_score_rows": 0}
+        without = report.model_copy(update={**no_codes, "per_column": per_column})
         _write_file(plain, other, without, options)
         if other.stat().st_size < path.stat().st_size:
             other.replace(path)

@@ -1,0 +1,189 @@
+"""The benchmark's rivals hold what they are measured on, and its table and chart say what the cells say."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pcodec import standalone
+
+from benchmarks import coders, datasets, readme, rivals, show
+from benchmarks.forms import SLACK, columns_of
+
+ROWS = 600
+BOUNDS = {"reading": 0.25, "steps": 3.0}
+
+
+def sample() -> pa.Table:
+    """Texts, floats, integers and times, most of them with nulls."""
+    random = np.random.default_rng(0)
+    some = random.random(ROWS) < 0.1
+    reading = np.cumsum(random.normal(size=ROWS))
+    reading[5] = np.nan
+    return pa.table(
+        {
+            "word": pa.array(random.choice(["a", "bb", "", "ccc"], ROWS), mask=some),
+            "reading": pa.array(reading, mask=some),
+            "exact": pa.array(random.normal(size=ROWS), mask=some),
+            "price": pa.array(random.integers(0, 900, ROWS) / 100),
+            "steps": pa.array(random.integers(-50, 50, ROWS), mask=some),
+            "clock": pa.array(random.integers(0, 24, ROWS) * 100 + random.integers(0, 60, ROWS)),
+            "when": pa.array(1_600_000_000 + 60 * np.arange(ROWS), pa.timestamp("s")),
+            "flag": pa.array(random.random(ROWS) < 0.5),
+            "nothing": pa.array([None] * ROWS, pa.float64()),
+        }
+    )
+
+
+@pytest.mark.parametrize("bounds", [{}, BOUNDS])
+def test_every_form_gives_the_values_back(bounds: dict[str, float]) -> None:
+    forms = 0
+    for column in columns_of(sample(), bounds):
+        for form in column.forms if len(column.values) else ():
+            forms += 1
+            back = form.restore(form.numbers)
+            if pa.types.is_string(column.values.type):
+                assert back == column.values.to_pylist()
+                continue
+            given: Any = column.values
+            given = given.cast(pa.int64() if pa.types.is_temporal(given.type) else given.type)
+            error = np.abs(np.asarray(back, np.float64) - given.to_numpy(zero_copy_only=False).astype(float))
+            assert error[~np.isnan(error)].max() <= column.bound * SLACK, column.name
+    assert forms > 12
+
+
+@pytest.mark.parametrize(
+    "coder", [coders.pcodec, coders.openzl, coders.blosc], ids=lambda coder: coder.__name__
+)
+def test_a_coder_checks_that_its_numbers_come_back(coder: coders.NumberCoder, monkeypatch: Any) -> None:
+    pytest.importorskip("openzl")
+    pytest.importorskip("blosc2")
+    looked: list[str] = []
+    monkeypatch.setattr(
+        coders, "_must_be", lambda back, given, tool: looked.append(tool) or same(back, given)
+    )
+    for column in columns_of(sample(), BOUNDS):
+        for form in column.forms:
+            if len(form.numbers):
+                assert 0 < len(coder(form.numbers)) < form.numbers.nbytes + 200
+    assert len(looked) > 10
+
+
+def same(back: np.ndarray, given: np.ndarray) -> None:
+    assert back.tobytes() == given.tobytes()
+
+
+@pytest.mark.parametrize("coder", ["sz3", "zfp"])
+def test_a_coder_of_floats_keeps_its_bound(coder: str) -> None:
+    pytest.importorskip("pysz" if coder == "sz3" else "zfpy")
+    values = np.cumsum(np.random.default_rng(1).normal(size=ROWS))
+    found = getattr(coders, coder)(values, 0.5)
+    assert found is not None
+    assert len(found) < values.nbytes / 4
+
+
+@pytest.mark.parametrize("name", rivals.RIVALS)
+def test_a_rival_has_a_size_for_a_table(name: str) -> None:
+    for package in ("openzl", "blosc2", "pysz", "zfpy"):
+        pytest.importorskip(package)
+    exact, bounded = (rivals.RIVALS[name](sample(), bounds) for bounds in ({}, BOUNDS))
+    assert bounded is not None
+    assert bounded > 500
+    if exact is None:
+        assert name in ("sz3_pcodec", "zfp_pcodec")
+    else:
+        assert bounded < exact
+
+
+def test_one_hot_columns_that_miss_a_row_are_not_merged() -> None:
+    table = pa.table({name: [1, 0, 0, 0] * 9 for name in "xyz"})
+    for place, name in enumerate("xyz"):
+        table = table.set_column(place, name, pa.array(([0] * place + [1] + [0] * (3 - place)) * 9))
+    assert datasets.merge_one_hot(table).equals(table)
+
+
+# ------------------------------------------------------------------------------------------------------ what it shows
+
+
+def cell(codes: str | None, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """A cell as it is kept."""
+    sizes = {"balanced": (30, 40), "none": (0, 60)}.get(codes or "", (0, 0))
+    own = {
+        "bytes": sum(sizes) + 10,
+        "shares": {"model": 8, "codes": sizes[0], "columns": sizes[1], "container": 2},
+        "code": {"latents": 4 if sizes[0] else 0, "score": 0.5 if sizes[0] else None, "score_rows": 9},
+        "seconds": {"train": 7.0},
+    }
+    common = {
+        "dataset": "adult", "bound": "1%", "codes": codes, "seed": seed, "effort": "standard", "sources": "s",
+        "commit": "abc", "measured": "2026-01-02T03:04:05+00:00", "machine": "m, 2 cores", "software": "Python 3",
+    }  # fmt: skip
+    return {**common, **(own if codes else {"bytes": {"a": 100, "b": 120, "c": None}}), **changes}
+
+
+def test_a_row_says_what_its_cells_say() -> None:
+    cells = [cell(None), cell("balanced"), cell("balanced", 1, bytes=90), cell("none"), cell("none", 1)]
+    row, plain = show.rows_of(cells)
+    assert (row.codes, plain.codes) == ("balanced", "none")
+    assert row.rival == ("a", 100)
+    assert row.ratios == [0.8, 0.9]
+    assert row.score == 0.5
+    assert row.overhead == pytest.approx(70 / 60)
+    assert row.tax == pytest.approx(10 / 30)
+    text = show.table(cells)
+    assert (
+        "| adult | 1% | a 100 | balanced | 0, 1 | 0.850 | 0.100 | 85 | 8 | 30 | 0.50 | 1.167 | 0.333 | 7 | abc |"
+        in text
+    )
+    assert "Measured 2026-01-02 on m, 2 cores, Python 3." in text
+    assert "**100**" in show.rival_table(cells)
+
+
+def test_rows_of_older_sources_are_marked() -> None:
+    old = cell("balanced", 1, sources="older", measured="2025-01-01T00:00:00+00:00")
+    text = show.table([cell(None), cell("balanced"), old])
+    assert text.count("†") == 2
+    assert "| adult | 1% | a 100 | balanced † | 1 |" in text
+    assert "†" not in show.table([cell(None), cell("balanced")])
+
+
+def test_a_tax_needs_the_same_seeds_without_a_code() -> None:
+    row = next(
+        r
+        for r in show.rows_of([cell("balanced"), cell("balanced", 1), cell("none")])
+        if r.codes == "balanced"
+    )
+    assert (row.rival, row.ratios, row.tax, row.overhead) == (None, [], None, None)
+
+
+def test_the_chart_is_a_drawing_of_the_ratios() -> None:
+    drawn = show.chart(show.rows_of([cell(None), cell("balanced"), cell("none")]))
+    texts = [element.text for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314
+    assert {"adult", "1%", ".80", ".70"} <= set(texts)
+
+
+def test_the_readme_and_the_results_folder_say_what_the_cells_say() -> None:
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.replaced(text) == text, "run: python -m benchmarks.readme"
+    assert (show.RESULTS / "archive.md").read_text(encoding="utf-8") == show.page(), "run: make bench-archive"
+    assert (show.RESULTS / "archive.svg").read_text(encoding="utf-8") == show.chart(
+        show.rows_of(show.results())
+    )
+
+
+def test_a_readme_without_the_block_is_refused() -> None:
+    with pytest.raises(ValueError, match="no block"):
+        readme.replaced("# A readme\n")
+
+
+@pytest.mark.parametrize("left_over", [0, 1, 15, 16, 255])
+def test_linear_prediction_leaves_no_numbers_that_pcodec_cannot_predict(left_over: int) -> None:
+    wave = 500 * np.sin(np.arange(4_096 + left_over) / 30) + 600
+    values = (wave + np.random.default_rng(2).integers(0, 9, len(wave))).astype(np.uint16)
+    assert len(coders.pcodec(values)) < 0.6 * values.nbytes
+    made = coders._pcodec_predicting(values, 16)
+    assert made is not None
+    assert standalone.simple_decompress(made).tolist() == values.tolist()
