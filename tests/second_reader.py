@@ -206,13 +206,15 @@ def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
     """The header, and what is between it and the index: tables, model, streams (2, 4)."""
     need(data[:8] == HEAD and data[-8:] == TAIL and len(data) >= 52, "no archive, or cut short")
     version, flags, length, digest = struct.unpack("<HHIQ", data[8:24])
-    need(version in (1, 2) and flags == 0, "unknown version or flags")
+    need(version in (1, 2, 3) and flags == 0, "unknown version or flags")
     need(checksum(data[:16] + data[24 : 24 + length]) == digest, "header is damaged")
     position, size, digest = struct.unpack("<QIQ", data[-28:-8])
     need(position + size + 28 == len(data), "index is misplaced")
     need(checksum(data[16:24] + data[position:-16]) == digest, "index is damaged")
     header = read_header(data[24 : 24 + length])
-    need(version == 1 + (len(header.columns) > len(header.schema)), "version and one-hot groups disagree")
+    header.version, grouped = version, len(header.columns) > len(header.schema)
+    need(version == 3 or version == 1 + grouped, "version and one-hot groups disagree")
+    need(version < 3 or header.latents > 0, "version and latents disagree")
     blocks = -(-header.rows // header.block_rows)
     groups = -(-blocks // header.group_blocks)
     streams = groups * len(header.columns) + (blocks * (1 + len(header.coded)) if header.model else 0)
@@ -276,7 +278,7 @@ SQUASH = rounded(
 
 
 def read_plan(data: bytes) -> SimpleNamespace:
-    plan = filled(json.loads(data), "latents width columns", reach=5, prior_width=16, fraction=7)
+    plan = filled(json.loads(data), "latents width columns", reach=5, prior_width=16, fraction=7, above=False)
     plan.columns = [
         filled(
             raw,
@@ -301,14 +303,19 @@ def read_plan(data: bytes) -> SimpleNamespace:
     return plan
 
 
-def code_shapes(d: int, v: int, w: int, classes: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def code_shapes(plan: SimpleNamespace) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Name, group of weights and shape of each tensor of the codes, in order (9)."""
+    d, v, w, classes = plan.latents, plan.prior_width, plan.width, 2 * plan.reach + 1
     yield "prior_before", "prior", (d, 1, v)
     yield "prior_after", "prior", (d, 2, v)
     yield "prior_bias", "prior", (d, v)
     yield "prior_head", "prior", (d, classes, v)
     yield "prior_head_bias", "prior", (d, classes)
     yield "code_after", "after", (d, 2, w)
+    if plan.above:
+        yield "prior_above", "prior", (d, 2, v)
+        yield "prior_same", "prior", (d, v)
+        yield "prior_stay", "prior", (d,)
 
 
 def item_shapes(item: SimpleNamespace, w: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -350,7 +357,8 @@ def read_model(header: SimpleNamespace, data: bytes) -> SimpleNamespace:
             }
         )
 
-    plan.weights = tensors(code_shapes(plan.latents, plan.prior_width, plan.width, 2 * plan.reach + 1))
+    need(plan.above == (header.version == 3), "version and plan disagree")
+    plan.weights = tensors(code_shapes(plan))
     for item in plan.columns:
         item.weights = tensors(item_shapes(item, plan.width))
     for rest in groups.values():
@@ -553,12 +561,19 @@ def read_code(plan: SimpleNamespace, stream: Stream, last: np.ndarray) -> tuple[
     """A row's code, from that of the last row, and the sum T with which its items begin (12.2)."""
     weights, f, code = plan.weights, plan.fraction, np.zeros_like(last)
     prior, total = np.zeros(plan.prior_width, np.int64), np.zeros(plan.width, np.int64)
+    if plan.above:
+        for i in range(plan.latents):
+            prior += shown(int(last[i])) @ weights.prior_above[i]
     for i in range(plan.latents):
         prior += shown(int(last[i]))[:1] @ weights.prior_before[i]
         h = act(prior + (weights.prior_bias[i] << 5), f - 3)
-        logits = head(weights.prior_head[i], weights.prior_head_bias[i], h, f)
-        code[i] = stream.read_class(logits) - plan.reach
+        bias = weights.prior_head_bias[i].copy()
+        if plan.above:
+            bias[last[i] + plan.reach] += weights.prior_stay[i]
+        code[i] = stream.read_class(head(weights.prior_head[i], bias, h, f)) - plan.reach
         prior += shown(int(code[i])) @ weights.prior_after[i]
+        if plan.above and code[i] == last[i]:
+            prior += 32 * weights.prior_same[i]
         total += shown(int(code[i])) @ weights.code_after[i]
     return code, total
 

@@ -84,7 +84,9 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, widt
             items.append(item)
             chosen.append(fact)
             tables -= item.tables
-    return Plan(latents=latents, width=width, fraction=FRACTION, columns=tuple(items))
+    # where rows do not follow on from each other, the row above is no news, and weights for it are bytes in vain
+    above = latents > 0 and any(fact.stepping for fact in chosen)
+    return Plan(latents=latents, width=width, fraction=FRACTION, above=above, columns=tuple(items))
 
 
 def _within(item: Item, tables: int) -> Item | None:

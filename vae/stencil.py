@@ -60,6 +60,10 @@ class Stencil(nn.Module):
         self.prior_head = normal(d, classes, v, std=0.1 / math.sqrt(v))
         zeros = -0.7 * (torch.arange(classes) - plan.reach).abs().float()
         self.prior_head_bias = nn.Parameter(zeros.repeat(d, 1))
+        if plan.above:
+            self.prior_above = normal(d, 2, v, std=0.05)
+            self.prior_same = normal(d, v, std=0.1)
+            self.prior_stay = nn.Parameter(torch.zeros(d))
 
     def _first_bias(self, outputs: int) -> Tensor:
         bias = torch.zeros(len(self.layout.plan.columns), outputs)
@@ -81,7 +85,10 @@ class Stencil(nn.Module):
         return {name: p + ((p / step).round() * step - p).detach() for name, p in found.items()}
 
     def relabel(self, usual: Tensor) -> None:
-        """Lets the prior say of `code - usual` what it said of `code`; usual (latents,) integers."""
+        """Lets the prior say of `code - usual` what it said of `code`; usual (latents,) integers.
+
+        What it says of a class for being that of the row above it goes on saying, by whatever name.
+        """
         classes = self.prior_head_bias.shape[1]
         places = (torch.arange(classes, device=usual.device) + usual.unsqueeze(1)).remainder(classes)
         self.prior_head_bias.copy_(self.prior_head_bias.gather(1, places))
@@ -91,9 +98,18 @@ class Stencil(nn.Module):
         """-log P of every value of every latent: (batch, latents) twice -> (latents, 2 * reach + 1, batch)."""
         after = torch.bmm(_code_features(code).permute(1, 0, 2), w["prior_after"])
         before = _code_value(above.T).unsqueeze(-1) * w["prior_before"]
+        if self.layout.plan.above:
+            same = (code.detach().round() == above).to(code.dtype)
+            after = after + same.T.unsqueeze(-1) * w["prior_same"].unsqueeze(1)
         total = _running(before, after)
+        if self.layout.plan.above:
+            total = total + _code_features(above).flatten(1) @ w["prior_above"].flatten(0, 1)
         hidden = (total + w["prior_bias"].unsqueeze(1)).clamp(0, ACTIVATION_TOP)
         logits = torch.baddbmm(w["prior_head_bias"].unsqueeze(-1), w["prior_head"], hidden.mT)
+        if self.layout.plan.above:
+            classes = torch.arange(logits.shape[1], device=code.device) - self.layout.plan.reach
+            stays = classes.unsqueeze(-1) == above.T.unsqueeze(1)
+            logits = logits + stays.to(code.dtype) * w["prior_stay"].view(-1, 1, 1)
         return -F.log_softmax(logits, 1)
 
     def outputs(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
@@ -147,15 +163,9 @@ class Stencil(nn.Module):
             for name, p in self.named_parameters()
         }
         tensors: dict[str, npt.NDArray[np.int16]] = {
-            name.replace("_", ".", 1): whole[name]
-            for name in (
-                "prior_before",
-                "prior_after",
-                "prior_bias",
-                "prior_head",
-                "prior_head_bias",
-                "code_after",
-            )
+            name.replace("_", ".", 1): array
+            for name, array in whole.items()
+            if name.startswith(("prior_", "code_"))
         }
         place = 0
         for j, item in enumerate(plan.columns):

@@ -134,14 +134,52 @@ def test_what_is_not_an_archive_is_refused(tmp_path: Path) -> None:
 def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
     head = bytearray(rival_bytes)
     length = struct.unpack_from("<I", head, 12)[0]
-    head[8] = 3
+    head[8] = 4
     head[16:24] = checksum(bytes(head[:16]), bytes(head[24 : 24 + length])).to_bytes(8, "little")
     (tmp_path / "t.svae").write_bytes(head)
-    with pytest.raises(ArchiveError, match=r"format version 3.0; this program reads 2.0; update it"):
+    with pytest.raises(ArchiveError, match=r"format version 4.0; this program reads 3.0; update it"):
         archive.open(tmp_path / "t.svae")
 
 
 # -------------------------------------------------------------------------------- malice: the checksums are right
+
+
+def of_version(data: bytes, version: int) -> bytes:
+    """The archive, said to be of another version; all checksums hold."""
+    start, end = bytearray(data[:-28]), bytearray(data[-28:])
+    start[8] = version
+    length = struct.unpack_from("<I", start, 12)[0]
+    total = checksum(bytes(start[:16]), bytes(start[24 : 24 + length])).to_bytes(8, "little")
+    start[16:24] = total
+    index = bytes(start[struct.unpack_from("<Q", end)[0] :])
+    end[12:20] = checksum(total, index, bytes(end[:12])).to_bytes(8, "little")
+    return bytes(start + end)
+
+
+def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_path: Path) -> None:
+    """Version 3 is that of a prior which sees the row above, and of nothing else."""
+    path, above = tmp_path / "t.svae", tmp_path / "above.svae"
+    made = small_model(small_table())
+    plan = made["model"].plan.model_copy(update={"above": True})
+    tensors = {name: np.ones(shape, np.int16) for name, shape in plan.shapes().items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "CLOSE_CALL", 1e9)
+        archive.write(small_table(), above, **made | {"model": IntegerModel(plan, tensors)}, block_rows=16)
+    assert (neural_bytes[8], above.read_bytes()[8]) == (1, 3)
+    assert read_all(above).equals(small_table())
+    for data, version in ((neural_bytes, 3), (above.read_bytes(), 1)):
+        assert of_version(data, data[8]) == data
+        path.write_bytes(of_version(data, version))
+        with pytest.raises(
+            DamagedError, match=f"model is damaged: version {version} of the format has no such models"
+        ):
+            read_all(path)
+
+
+def test_version_3_without_latents_is_refused(rival_bytes: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.svae").write_bytes(of_version(rival_bytes, 3))
+    with pytest.raises(DamagedError, match="header is damaged: version 3 of the format, and no latents"):
+        archive.open(tmp_path / "t.svae")
 
 
 def forge(

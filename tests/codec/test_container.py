@@ -85,6 +85,25 @@ def test_parts_come_back_in_their_order(tmp_path: Path) -> None:
     read.close()
 
 
+@pytest.mark.parametrize(
+    ("fields", "oldest", "version"), [(2, 1, 1), (1, 1, 2), (2, 3, 3), (1, 3, 3)],
+    ids=["plain", "a group", "above", "both"],
+)  # fmt: skip
+def test_the_version_is_the_oldest_that_can_say_it(
+    fields: int, oldest: int, version: int, tmp_path: Path
+) -> None:
+    path, header = tmp_path / "t.svae", two_columns(rows=0, block_rows=1, group_blocks=1)
+    with path.open("wb") as file:
+        writer = Writer(file, header, pa.schema([("a", pa.int8()), ("n", pa.int8())][:fields]), oldest)
+        writer.part(b"")
+        writer.part(b"model")
+        writer.finish({})
+    assert path.read_bytes()[8] == version
+    read = Container(path)
+    assert read.version == version
+    read.close()
+
+
 def test_a_writer_that_forgets_a_part_is_stopped(tmp_path: Path) -> None:
     with (tmp_path / "t").open("wb") as file:
         writer = Writer(file, two_columns(rows=0, block_rows=1, group_blocks=1), pa.schema([]))

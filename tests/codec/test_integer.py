@@ -87,8 +87,10 @@ def columns(draw: st.DrawFn, count: int) -> list[dict[str, Any]]:
 
 @st.composite
 def models(draw: st.DrawFn) -> IntegerModel:
+    latents = draw(st.integers(0, 3))
     plan = Plan.model_validate({
-        "latents": draw(st.integers(0, 3)),
+        "latents": latents,
+        "above": latents > 0 and draw(st.booleans()),
         "reach": draw(st.sampled_from([1, 5, 30])),
         "width": draw(st.sampled_from([1, 3, 8])),
         "prior_width": draw(st.sampled_from([1, 4])),
@@ -122,6 +124,9 @@ def blocks(draw: st.DrawFn, model: IntegerModel) -> Block:
     codes = random.integers(-reach, reach + 1, (rows, model.latents)) * (
         random.random((rows, model.latents)) < 0.5
     )
+    stays = random.random((rows, model.latents)) < draw(st.sampled_from([0.0, 0.5]))
+    for t in range(1, rows):
+        codes[t] = np.where(stays[t], codes[t - 1], codes[t])
     return Block(symbols, states.astype(np.uint8), codes.astype(np.int8))
 
 
@@ -192,10 +197,10 @@ def fixed_numbers(seed: int) -> Any:
     return draw
 
 
-def fixed_model() -> IntegerModel:
+def fixed_model(*, above: bool = False) -> IntegerModel:
     linear = {"sources": (1,), "now": (60_000,), "before": (-60_000,), "own": 65_536, "constant": 999}
     plan = Plan.model_validate({
-        "latents": 3, "reach": 9, "width": 6, "prior_width": 4,
+        "latents": 3, "reach": 9, "width": 6, "prior_width": 4, "above": above,
         "columns": (
             {"name": "kind", "head": 0, "low": 0, "high": 5, "ordered": False, "states": (1,)},
             {"name": "size", "head": 1, "low": -40, "high": 5_000, "ordered": True, "components": (0, 1, 2),
@@ -227,15 +232,24 @@ def fixed_block(model: IntegerModel, rows: int = 60) -> Block:
 
 FIXED_SIZES = [93, 45, 169, 205, 65, 57]
 FIXED_DIGEST = "38b00395724bd97481fe83b9003096d5aa9c9b06d42b407a723f31cb0170ad97"
+ABOVE_SIZES = [97, 37, 177, 209, 65, 53]
+ABOVE_DIGEST = "1c129a726ebde7796838e0c4f68f38d4f641719aa9b31bc1b4867f514df2c488"
 
 
 @pytest.mark.jit
-def test_the_bytes_are_the_same_on_every_machine_compiled_or_not() -> None:
-    model = fixed_model()
+@pytest.mark.parametrize(
+    ("above", "sizes", "digest"),
+    [(False, FIXED_SIZES, FIXED_DIGEST), (True, ABOVE_SIZES, ABOVE_DIGEST)],
+    ids=["before", "above"],
+)
+def test_the_bytes_are_the_same_on_every_machine_compiled_or_not(
+    above: bool, sizes: list[int], digest: str
+) -> None:
+    model = fixed_model(above=above)
     block = fixed_block(model)
     streams = model.encode_block(*block)
-    assert [len(stream) for stream in streams] == FIXED_SIZES
-    assert hashlib.sha256(b"".join(streams)).hexdigest() == FIXED_DIGEST
+    assert [len(stream) for stream in streams] == sizes
+    assert hashlib.sha256(b"".join(streams)).hexdigest() == digest
     assert_same(model.decode_block(streams, len(block.symbols)), block)
 
 
@@ -434,7 +448,7 @@ def refusal(blob: bytes) -> str:
 
 
 def test_every_truncation_of_a_model_is_refused() -> None:
-    for model in (small_model(), fixed_model()):
+    for model in (small_model(), fixed_model(), fixed_model(above=True)):
         blob = model.to_bytes()
         for length in range(len(blob)):
             assert refusal(blob[:length]) == "the model is cut short"
@@ -442,15 +456,15 @@ def test_every_truncation_of_a_model_is_refused() -> None:
 
 
 @settings(max_examples=300)
-@given(place=st.integers(0, 2**16), value=st.integers(1, 255))
-def test_a_flipped_model_is_refused_or_is_another_model(place: int, value: int) -> None:
-    blob = bytearray(FIXED_BLOB)
+@given(which=st.integers(0, 1), place=st.integers(0, 2**16), value=st.integers(1, 255))
+def test_a_flipped_model_is_refused_or_is_another_model(which: int, place: int, value: int) -> None:
+    blob = bytearray(FIXED_BLOBS[which])
     blob[place % len(blob)] ^= value
     with suppress(ModelError):
         IntegerModel.from_bytes(bytes(blob))
 
 
-FIXED_BLOB = fixed_model().to_bytes()
+FIXED_BLOBS = (fixed_model().to_bytes(), fixed_model(above=True).to_bytes())
 
 
 @settings(max_examples=100)
@@ -506,7 +520,12 @@ def test_pieces_that_are_not_deflated_or_have_more_behind_are_refused() -> None:
 
 def small_bodies() -> list[bytes]:
     """The groups of `small_model`, as it packs them."""
-    blob, at, pieces = small_model().to_bytes(), 0, list[bytes]()
+    return bodies_of(small_model())
+
+
+def bodies_of(model: IntegerModel) -> list[bytes]:
+    """The groups of weights, as the model packs them."""
+    blob, at, pieces = model.to_bytes(), 0, list[bytes]()
     while at < len(blob):
         (length,) = struct.unpack_from("<I", blob, at)
         pieces.append(blob[at + 4 : at + 4 + length])
@@ -532,6 +551,22 @@ def test_weights_that_are_not_the_plan_s_are_refused(group: str, body: bytes, co
     assert IntegerModel.from_bytes(blob_of(SMALL, bodies)).columns == ["a"]
     bodies[GROUPS.index(group)] = body
     assert refusal(blob_of(SMALL, bodies)).startswith(complaint)
+
+
+def test_weights_of_the_row_above_are_there_just_if_the_plan_says_so() -> None:
+    plans = [SMALL | {"latents": 2, "above": above} for above in (False, True)]
+    models = [
+        model_of(Plan.model_validate(plan), lambda _, shape: np.ones(shape, np.int16)) for plan in plans
+    ]
+    (without, with_), of_prior = map(bodies_of, models), GROUPS.index("prior")
+    counts = [len(standalone.simple_decompress(bodies[of_prior])) for bodies in (without, with_)]
+    assert counts[1] - counts[0] == 2 * (2 * 16 + 16 + 1)
+    assert [model.version for model in models] == [1, 3]
+    assert IntegerModel.from_bytes(blob_of(plans[1], with_)).plan.above
+    text = refusal(blob_of(plans[1], without))
+    assert text == f"the model's prior weights are not {counts[1]}"
+    assert refusal(blob_of(plans[0], with_)).startswith("the model's prior weights")
+    assert "no latents that could see" in refusal(blob_of(SMALL | {"above": True}, small_bodies()))
 
 
 def test_more_weights_than_any_model_has_are_refused_before_they_are_read() -> None:
@@ -602,12 +637,40 @@ def test_weights_that_could_overflow_are_refused_by_layer() -> None:
             model_of(many, lambda n, s, names=names: np.full(s, n.startswith(names) * (2**15 - 1), np.int16))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sums_that_the_row_above_joins_are_proved_to_the_last_unit(sign: int) -> None:
+    plan = wide_plan(32, above=True)
+    calm = {name: np.zeros(shape, np.int16) for name, shape in plan.shapes().items()}
+    most = sign * (2**15 - 1)
+    # 2048 * 32 * (2**15 - 1) + 256 * (255 + 0) is 256 below 2**31
+    full = calm | {"prior.head": np.full_like(calm["prior.head"], most)}
+    full |= {"prior.head_bias": np.full_like(calm["prior.head_bias"], 255 * sign)}
+    IntegerModel(plan, full)
+    with pytest.raises(ModelError, match=r"^the model's prior head layer could overflow"):
+        IntegerModel(plan, full | {"prior.stay": np.array([0, -sign], np.int16)})
+    # 127 * 512 * (2**15 - 1) is 16,842,240 below 2**31, and 32 * 526,320 is that
+    plan = wide_plan(1, above=True, latents=256)
+    calm = {name: np.zeros(shape, np.int16) for name, shape in plan.shapes().items()}
+    for name in ("prior.above", "prior.after"):
+        full = calm | {name: np.full_like(calm[name], most)}
+        same = np.zeros((256, 1), np.int16)
+        same[:16], same[16] = most, 526_319 - 16 * (2**15 - 1)
+        IntegerModel(plan, full | {"prior.same": same})
+        same[17] = -sign
+        with pytest.raises(ModelError, match=r"^the model's prior layer could overflow"):
+            IntegerModel(plan, full | {"prior.same": same})
+
+
 @pytest.mark.jit
 @settings(max_examples=40 if COMPILED else 4)
-@given(seed=st.integers(0, 2**32), sign=st.sampled_from([1, -1, 0]))
-@example(seed=0, sign=1)
-@example(seed=0, sign=-1)
-def test_the_largest_weights_that_are_proved_still_give_the_block_back(seed: int, sign: int) -> None:
+@given(seed=st.integers(0, 2**32), sign=st.sampled_from([1, -1, 0]), above=st.booleans())
+@example(seed=0, sign=1, above=True)
+@example(seed=0, sign=-1, above=True)
+@example(seed=0, sign=1, above=False)
+@example(seed=0, sign=-1, above=False)
+def test_the_largest_weights_that_are_proved_still_give_the_block_back(
+    seed: int, sign: int, above: bool
+) -> None:
     """31 weights of 2**15 - 1 a row bring hidden and head sums within 0.1% of the limit."""
     random = np.random.default_rng(seed)
 
@@ -615,7 +678,7 @@ def test_the_largest_weights_that_are_proved_still_give_the_block_back(seed: int
         signs = random.choice([-1, 1], shape) if sign == 0 else np.full(shape, sign)
         return (signs * (2**15 - 1)).astype(np.int16)
 
-    model = model_of(wide_plan(31), extreme)
+    model = model_of(wide_plan(31, above=above), extreme)
     rows = 16
     symbols = np.stack(
         [

@@ -164,6 +164,23 @@ def test_weights_have_the_shapes_of_what_is_seen() -> None:
     assert shapes["column.n.head"] == (1 + 9, 4)
     assert shapes["column.k.embed_after"] == (7, 4)
     assert not any(name.startswith(("prior", "code")) for name in plan(names(), latents=0).shapes())
+    old, new = plan(names()).shapes(), plan(names(), above=True, prior_width=3).shapes()
+    more = {"prior.above": (2, 2, 3), "prior.same": (2, 3), "prior.stay": (2,)}
+    assert {name: shape for name, shape in new.items() if name not in old} == more
+    # behind what older plans have, before the columns
+    assert [name for name in new if name not in more] == list(old)
+    assert list(new)[6:9] == list(more)
+
+
+def test_the_row_above_is_asked_for_by_name_and_only_with_latents() -> None:
+    assert not plan(names()).above
+    assert plan(names(), above=True).above
+    assert "above" not in plan(names()).model_dump_json(exclude_defaults=True)
+    assert Plan.model_validate_json(plan(names(), above=True).model_dump_json(exclude_defaults=True)).above
+    with pytest.raises(ValidationError, match="no latents that could see those of the row above"):
+        plan(names(), above=True, latents=0)
+    with pytest.raises(ValidationError):
+        plan(names(), above="some")
 
 
 def test_heads_are_numbered_as_files_have_them() -> None:

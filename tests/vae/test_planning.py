@@ -209,6 +209,16 @@ def test_a_walk_comes_before_what_jumps_and_is_centred_on_the_row_above() -> Non
     assert planning.PREVIOUS in item_of(plan, "walk").components[:2]
 
 
+def test_latents_see_the_row_above_where_rows_follow_on_from_each_other() -> None:
+    jump, walk = NUMBERS.integers(0, 9, 3_000), np.cumsum(NUMBERS.integers(-2, 3, 3_000))
+    assert plan_of({"jump": jump, "walk": walk}).above
+    assert plan_of({"jump": jump, "stage": np.repeat(np.array(["a", "b", "c"]), 1_000)}).above
+    assert not plan_of({"jump": jump, "other": NUMBERS.integers(0, 9, 3_000)}).above
+    assert not plan_of({"jump": jump, "always": np.full(3_000, 7)}).above
+    assert not plan_of({"walk": walk}, latents=0).above
+    assert not plan_of({}).above
+
+
 def test_features_of_magnitude_fill_their_range() -> None:
     values = NUMBERS.integers(-500_000, 500_000, 4_000)
     item = plan_of({"x": values}).columns[0]

@@ -55,6 +55,11 @@ class BlockModel(Protocol):
         """Latents of a row's code."""
         ...
 
+    @property
+    def version(self) -> int:
+        """The oldest version of the format that knows such a model."""
+        ...
+
     def to_bytes(self) -> bytes:
         """The model as stored."""
         ...

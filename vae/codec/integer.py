@@ -78,6 +78,11 @@ class IntegerModel:
         return self.plan.latents
 
     @property
+    def version(self) -> int:
+        """The oldest version of the format that knows such a model."""
+        return 3 if self.plan.above else 1
+
+    @property
     def block_rows(self) -> int:
         """Most rows of a block; at least 65,536 whatever the plan."""
         tables = sum(item.tables for item in self.plan.columns)
@@ -301,7 +306,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _pad(plan: Plan, tensors: Tensors) -> Weights:
-    d, w, columns = plan.latents, plan.width, plan.columns
+    w, columns = plan.width, plan.columns
     n = len(columns)
     feats_before = max((item.before for item in columns), default=1)
     feats_after = max((item.after for item in columns), default=1)
@@ -311,7 +316,7 @@ def _pad(plan: Plan, tensors: Tensors) -> Weights:
         return np.zeros(shape, np.int32)
 
     def code(name: str, *shape: int) -> npt.NDArray[np.int32]:
-        return tensors[name].astype(np.int32) if d else empty(*shape)
+        return tensors[name].astype(np.int32) if name in tensors else empty(*shape)
 
     v, k = plan.prior_width, 2 * plan.reach + 1
     weights = Weights(
@@ -319,6 +324,8 @@ def _pad(plan: Plan, tensors: Tensors) -> Weights:
         prior_before=code("prior.before", 0, 1, v), prior_after=code("prior.after", 0, 2, v),
         prior_bias=code("prior.bias", 0, v), prior_head=code("prior.head", 0, k, v),
         prior_head_bias=code("prior.head_bias", 0, k), code_after=code("code.after", 0, 2, w),
+        prior_above=code("prior.above", 0, 2, v), prior_same=code("prior.same", 0, v),
+        prior_stay=code("prior.stay", 0),
         before=empty(n, feats_before, w), after=empty(n, feats_after, w), embedding=empty(max(1, embedded), w),
         bias=empty(n, w), hidden=empty(n, w, w), hidden_bias=empty(n, w),
         head=empty(max(1, sum(item.outputs for item in columns)), w),
@@ -352,12 +359,13 @@ def _prove_sums(w: Weights, front: Front) -> None:
 
     column_sum = FEATURE_MAX * (size(w.before, (0, 1)) + size(w.after, (0, 1)) + size(w.code_after, (0, 1)))
     column_sum = column_sum + (2 * len(front.items) * top(w.embedding) + top(w.bias)) * 32
-    prior_sum = FEATURE_MAX * (size(w.prior_before, (0, 1)) + size(w.prior_after, (0, 1))) + 32 * top(
-        w.prior_bias
-    )
+    shown = size(w.prior_before, (0, 1)) + size(w.prior_after, (0, 1)) + size(w.prior_above, (0, 1))
+    prior_sum = FEATURE_MAX * shown + 32 * (size(w.prior_same, 0) + top(w.prior_bias))
     hidden_sum = size(w.hidden, 2) * ACTIVATION_MAX + np.abs(w.hidden_bias.astype(np.int64)) * 256
     head_sum = size(w.head, 1) * ACTIVATION_MAX + np.abs(w.head_bias.astype(np.int64)) * 256
     prior_head = size(w.prior_head, 2) * ACTIVATION_MAX + np.abs(w.prior_head_bias.astype(np.int64)) * 256
+    if w.prior_stay.size:
+        prior_head = prior_head + np.abs(w.prior_stay.astype(np.int64))[:, None] * 256
     for layer, sums in {
         "first": column_sum, "hidden": hidden_sum, "head": head_sum, "prior": prior_sum, "prior head": prior_head,
     }.items():  # fmt: skip

@@ -70,6 +70,9 @@ class Weights(NamedTuple):
     prior_head: Weight
     prior_head_bias: Weight
     code_after: Weight
+    prior_above: Weight
+    prior_same: Weight
+    prior_stay: Weight
     before: Weight
     after: Weight
     embedding: Weight
@@ -128,22 +131,35 @@ def code_latents(
     reading: bool, t: int, codes: npt.NDArray[np.int8], w: Weights, exp: Longs, features: Longs, sums: Longs,
     prior_total: Longs, total: Longs, hidden: Longs, out: Longs, tape: Tape, streams: Streams,
 ) -> None:  # fmt: skip
-    """The latents of row t: each under a softmax that sees the latents before it and its own previous row."""
-    reach = w.reach
+    """The latents of row t: each under a softmax that sees the latents before it and its own previous row.
+
+    Where the plan says `above` it sees the whole previous row, and a class more likely for having stood there.
+    """
+    reach, above = w.reach, w.prior_stay.shape[0] > 0
+    if above and t > 0:  # zeros, which are above the first row, show nothing
+        for i in range(codes.shape[1]):
+            latent_features(codes[t - 1, i], features)
+            _add_rows(prior_total, w.prior_above[i], features, 2)
     for i in range(codes.shape[1]):
-        latent_features(codes[t - 1, i] if t > 0 else 0, features)
+        last = codes[t - 1, i] if t > 0 else 0
+        latent_features(last, features)
         _add_rows(prior_total, w.prior_before[i], features, 1)
         _activate(prior_total, w.prior_bias[i], 5, w.fraction - 3, hidden)
         _product(w.prior_head[i], hidden, 2 * reach + 1, out)
         half = np.int64(1) << (w.fraction - 1)
         for k in range(2 * reach + 1):
-            out[k] = (out[k] + (np.int64(w.prior_head_bias[i, k]) << 8) + half) >> w.fraction
+            bias = np.int64(w.prior_head_bias[i, k])
+            if above and k == last + reach:
+                bias += w.prior_stay[i]
+            out[k] = (out[k] + (bias << 8) + half) >> w.fraction
         chosen = 0 if reading else codes[t, i] + reach
         chosen = code_class(reading, chosen, out, 2 * reach + 1, exp, sums, tape, streams, 0)
         if reading:
             codes[t, i] = chosen - reach
         latent_features(codes[t, i], features)
         _add_rows(prior_total, w.prior_after[i], features, 2)
+        if above and codes[t, i] == last:
+            _add(prior_total, w.prior_same[i], 5)
         _add_rows(total, w.code_after[i], features, 2)
 
 

@@ -146,6 +146,8 @@ class Parts:
             or model.latents != self.header.latents
         ):
             raise container.damaged("model", "it is not one of these columns")
+        if (model.version == 3) != (container.version == 3):
+            raise container.damaged("model", f"version {container.version} of the format has no such models")
         return model
 
     def blocks(self, part: Part) -> range:

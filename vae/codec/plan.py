@@ -171,6 +171,8 @@ class Plan(BaseModel):
     """Hidden width for latents."""
     fraction: int = Field(default=7, ge=4, le=10)
     """Weights are integers in units of 2**-fraction."""
+    above: bool = False
+    """Whether every latent sees all latents of the row above and may stay what it was: format version 3."""
     columns: tuple[Item, ...] = _few(MAX_ITEMS)
 
     @model_validator(mode="after")
@@ -184,6 +186,8 @@ class Plan(BaseModel):
                 raise ValueError(
                     f"column {item.name!r}: a linear prediction from a column without magnitudes"
                 )
+        if self.above and not self.latents:
+            raise ValueError("no latents that could see those of the row above")
         if len({item.name for item in self.columns}) != len(self.columns):
             raise ValueError("a column stands twice in the model")
         if (tables := sum(item.tables for item in self.columns)) > MAX_TABLES:
@@ -208,6 +212,8 @@ class Plan(BaseModel):
                 "prior.head_bias": (d, 2 * self.reach + 1),
                 "code.after": (d, 2, w),
             }
+        if self.above:
+            shapes |= {"prior.above": (d, 2, v), "prior.same": (d, v), "prior.stay": (d,)}
         for item in self.columns:
             name = f"column.{item.name}"
             shapes |= {

@@ -190,7 +190,8 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
     neural = len(embedded) + sum(table_sizes[place] for place in layout.coded)
     header = _header(layout, blob, options)
     with path.open("wb") as file, ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
-        writer = Writer(file, header, layout.table.schema)
+        oldest = 1 if layout.model is None else layout.model.version
+        writer = Writer(file, header, layout.table.schema, oldest)
         writer.part(tables)
         writer.part(embedded)
         for group in range(header.groups):
