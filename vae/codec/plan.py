@@ -1,8 +1,9 @@
 """What the integer model codes, in which order, and what each column may look at: the model's shape, as JSON.
 
 Per row the latents are coded first, then the columns, each an `Item`. Every item sees the code, the items before it in
-the same row, and the previous row's values of those items and of itself (latents see latents only: codes are readable
-without the columns). So reading the first k columns never touches the streams behind them.
+the same row, and the previous row's values of those items and of itself (latents see latents only, where the plan says
+`above` all of the previous row: codes are readable without the columns). So reading the first k columns never touches
+the streams behind them.
 """
 
 from __future__ import annotations
