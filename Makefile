@@ -11,6 +11,8 @@ STAMPS := $(VENV)/stamps
 # The built wheel on its own: with the core's dependencies only, and with the pipeline's.
 CORE_VENV := $(VENV)-core
 WHEEL_VENV := $(VENV)-wheel
+# An aarch64 Python that qemu runs, from Debian's packages.
+ARM64 := $(VENV)/arm64
 SOURCES = $(shell find data vae flows -name '*.py' -o -name py.typed)
 RUN_ARGS ?=
 TEST_ARGS ?=
@@ -24,19 +26,21 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install run samples test test-slow lint check-format check-lint check-types check-imports \
-    format pre-commit bench-archive clean
+.PHONY: help install run samples arm64 test test-slow lint check-format check-lint check-types check-imports \
+    format pre-commit bench-archive docs clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
 	@echo "make test       the tests; jitted functions compiled and uncompiled; coverage over 90%"
 	@echo "make test-slow  fault and end-to-end tests, the built wheel among them"
+	@echo "make arm64      an aarch64 Python for make test-slow, unpacked from Debian's packages (where there is apt)"
 	@echo "make lint       format, lint, types and import contracts, checked"
 	@echo "make format     format and lint, mended in place"
 	@echo "make samples    the larger sample sets (mnist, adult, solar)"
 	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
 	@echo "                some of it: BENCH_ARGS='--sets covertype --bounds 5% --codes none --seeds 0';"
 	@echo "                the rivals alone: BENCH_ARGS=--codes; table and chart anew: BENCH_ARGS=--show"
+	@echo "make docs       the Python API's page, from its docstrings, into build/docs"
 	@echo "make pre-commit the checks of make lint before each commit"
 	@echo "make clean      removes the environments and what tools left behind"
 
@@ -85,13 +89,24 @@ $(STAMPS)/wheel-pipeline: $(STAMPS)/wheel $(STAMPS)/test
 	    > "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
 	@touch $@
 
+# Where it cannot be, the test that needs it is skipped and says why; the next `make` tries again.
+$(STAMPS)/arm64: tests/arm64.py $(STAMPS)/test
+	@if $(BIN)/python tests/arm64.py $(ARM64); then touch $@; else rm -f $@; fi
+
 $(STAMPS)/bench: pyproject.toml | $(STAMPS)/venv
 	$(PIP) install -q -e '.[pipeline,flights,bench]'
+	@touch $@ $(STAMPS)/run
+
+$(STAMPS)/docs: pyproject.toml | $(STAMPS)/venv
+	$(PIP) install -q -e '.[pipeline,flights,analysis,docs]'
 	@touch $@ $(STAMPS)/run
 
 install: $(STAMPS)/run
 
 samples: $(STAMPS)/samples
+
+arm64: $(STAMPS)/arm64
+	@test -e $(STAMPS)/arm64
 
 # -------------------------------------------------------------------------------------------------- the main job
 
@@ -108,14 +123,23 @@ test: $(STAMPS)/test
 	$(BIN)/coverage report --include='data/*' --fail-under=90
 	$(BIN)/coverage report --include='vae/*' --fail-under=90
 
-test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline
+test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline $(STAMPS)/arm64
 	SVAE_TEST_CORE_VENV='$(abspath $(CORE_VENV))' SVAE_TEST_WHEEL_VENV='$(abspath $(WHEEL_VENV))' \
+	SVAE_TEST_ARM64='$(abspath $(ARM64))' \
 	    $(BIN)/python -m pytest -m slow $(TEST_ARGS)
 
 # ---------------------------------------------------------------------------------------------------- benchmarks
 
 bench-archive: $(STAMPS)/bench $(STAMPS)/samples
 	$(BIN)/python -m benchmarks.archive $(BENCH_ARGS)
+
+# ---------------------------------------------------------------------------------------------------------- docs
+
+# Warnings are errors.
+docs: $(STAMPS)/docs
+	rm -rf build/docs
+	$(BIN)/python docs/build.py build/docs
+	@echo "build/docs/index.html"
 
 # ---------------------------------------------------------------------------------------------------------- lint
 

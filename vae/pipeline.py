@@ -26,9 +26,9 @@ from vae.codes import encode_symbols
 from vae.features import blank_model, block, make_layout, training_arrays
 from vae.judging import Judged, alone, held_out
 from vae.model import SparseVAE, latents_of
-from vae.planning import make_plan
+from vae.planning import make_plan, usual_width
 from vae.settings import Codes, ModelSettings, TrainSettings
-from vae.store import TrainedModel, save
+from vae.store import TrainedModel, load, save
 
 Progress = Callable[[dict[str, Any]], None]
 Split = npt.NDArray[np.uint8]
@@ -111,7 +111,9 @@ def fit(
     learn = rows if split is None else rows[split == 0]
     held = rows[:0] if split is None else rows[split == 1]
     seen = {name: _rows_of(coded[name], learn) for name in prepared.names}
-    plan = make_plan(prepared.grid, seen, latents=latents_of(model), width=model.width)
+    plan = make_plan(
+        prepared.grid, seen, latents=latents_of(model), width=model.width or usual_width(table.num_rows)
+    )
     layout = make_layout(plan, seen).model_copy(update={"derived": prepared.derived})
     arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), DEFAULT_BLOCK_ROWS)
     module, record = train.fit(
@@ -214,7 +216,7 @@ def compress(
     path: str | Path,
     *,
     bounds: Mapping[str, float] | None = None,
-    model: TrainedModel | None = None,
+    model: TrainedModel | str | Path | None = None,
     settings: ModelSettings | None = None,
     training: TrainSettings | None = None,
     rivals: bool = False,
@@ -225,19 +227,39 @@ def compress(
     """Write the verified archive of a table; without `model`, train one for this very table, of all its rows but a few
     on which its code is scored.
 
-    `bounds` are absolute widths by column, 0 or absent is exact; None takes those of `model`. A `model` keeps its own,
-    which may be tighter than asked. `facts` (source_bytes, stored_bytes) enter the report. The model is left out where
-    the archive is smaller without it.
+    Args:
+        table: Any Arrow table.
+        path: Where to; a file of that name is replaced when the new one has been read back and compared.
+        bounds: Largest |x - restored| of columns, absolute, in the column's unit; 0 or absent is exact. None takes
+            those of `model`, which keeps its own where they are tighter than asked.
+        model: A trained model, or the folder that holds one (`svae train`, `vae.pipeline.fit`).
+        settings: Of the model that is trained, if none is given.
+        training: How it is trained, if none is given.
+        rivals: Measure also what CSV, Parquet and pcodec make of the table.
+        embed_model: Or refer to it by its digest; the archive then opens with the model beside it only.
+        facts: For the report: `source_bytes` (of the source as handed over) and `stored_bytes` (on disk).
+        on_progress: Called with a dictionary now and then, in training and writing.
+
+    The model is left out where the archive is smaller without it.
 
     Raises:
-        ModelError: The model is for another schema.
+        ModelError: The model cannot be loaded, or is for another schema.
         BoundError: The model keeps a column less exactly than asked.
+
+    >>> import pyarrow as pa, vae
+    >>> from vae.settings import TrainSettings
+    >>> table = pa.table({"at": [k / 8 for k in range(1_000)], "shop": ["north", "south"] * 500})
+    >>> report = vae.compress(table, "sales.svae", bounds={"at": 0.5}, training=TrainSettings(steps=20))
+    >>> with vae.open("sales.svae") as sales:
+    ...     sales.verify(table)
+    {'at': 0.5, 'shop': 0.0}
     """
     began = time.perf_counter()
     if model is None:
         model = _fit_or_none(table, bounds, settings, training, on_progress)
         facts = {"train_seconds": time.perf_counter() - began, **(facts or {})}
     else:
+        model = model if isinstance(model, TrainedModel) else load(model)
         check_table(model, table)
         if bounds is not None:
             check_bounds(model, bounds)

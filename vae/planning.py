@@ -60,6 +60,15 @@ class Facts(NamedTuple):
 _Measure = Callable[[Longs, Facts], float]
 
 
+def usual_width(rows: int) -> int:
+    """Hidden width of a decoder for a table of so many rows.
+
+    >>> usual_width(32_561), usual_width(336_776), usual_width(581_012)
+    (16, 24, 32)
+    """
+    return next((width for most, width in ((50_000, 16), (500_000, 24)) if rows < most), 32)
+
+
 def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, width: int) -> Plan:
     """The plan for the columns in `coded`: all of them on their grids, in row order.
 

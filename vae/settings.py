@@ -41,7 +41,24 @@ class Effort(StrEnum):
 
 
 CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.1, Codes.balanced: 0.25, Codes.rich: 0.6}
-"""Weight λ of the term that asks the code alone to reconstruct the row."""
+"""Weight λ of the term that asks the code alone to reconstruct the row, where it comes to rest."""
+FIRST_CODES_WEIGHT = 1.0
+"""λ at the start of training: it keeps codes alive while their rate counts from the first steps on."""
+CODES_WEIGHT_FALL = 0.6
+"""Share of the training after which λ rests."""
+
+
+def codes_weight(codes: Codes, progress: float) -> float:
+    """λ when `progress` of all steps are done: a straight fall, or rise, from `FIRST_CODES_WEIGHT`.
+
+    >>> codes_weight(Codes.lean, 0.0), codes_weight(Codes.lean, 1.0), codes_weight(Codes.none, 0.0)
+    (1.0, 0.1, 0.0)
+    """
+    last = CODES_WEIGHT[codes]
+    if codes is Codes.none:
+        return last
+    done = min(1.0, progress / CODES_WEIGHT_FALL)
+    return FIRST_CODES_WEIGHT * (1 - done) + last * done
 
 
 class ModelSettings(Settings):
@@ -53,15 +70,19 @@ class ModelSettings(Settings):
     """Number of latent variables; ignored when `codes` is `none`."""
     codes: Codes = Codes.balanced
     """How much the code is asked to carry: none, lean, balanced or rich."""
-    width: int = Field(default=32, ge=4, le=256)
-    """Hidden width of the archive's decoder; its weights are stored in every archive."""
+    width: int | None = Field(default=None, ge=4, le=256)
+    """Hidden width of the archive's decoder, whose weights are stored in every archive; None: 16, 24 or 32, the more
+    the more rows there are to pay for it."""
+    reads: int = Field(default=2, ge=0, le=4096)
+    """Columns that each latent may read; 0 lets all latents see all columns through one dense network."""
     encoder_width: int = Field(default=128, ge=4, le=4096)
-    """Hidden width of the encoder and of the codes-only decoder; never stored in an archive."""
+    """Hidden width of the codes-only decoder, and of the encoder (an eighth of it for each latent where `reads` is
+    not 0); never stored in an archive."""
     encoder_depth: int = Field(default=2, ge=1, le=8)
     """Hidden layers of the encoder and of the codes-only decoder."""
     activation: str = Field(default="relu", pattern="^(relu|tanh|gelu|silu|elu)$")
     """Activation of the encoder and of the codes-only decoder."""
-    kl_warmup: float = Field(default=0.3, ge=0, le=1)
+    kl_warmup: float = Field(default=0.02, ge=0, le=1)
     """Share of the steps over which the code's rate (or KL) rises to its full weight."""
     free_bits: float = Field(default=0.0, ge=0, le=8)
     """Nats a latent may spend before its rate counts (Kingma et al. 2016)."""

@@ -80,6 +80,13 @@ class Stencil(nn.Module):
             return dict(found)
         return {name: p + ((p / step).round() * step - p).detach() for name, p in found.items()}
 
+    def relabel(self, usual: Tensor) -> None:
+        """Lets the prior say of `code - usual` what it said of `code`; usual (latents,) integers."""
+        classes = self.prior_head_bias.shape[1]
+        places = (torch.arange(classes, device=usual.device) + usual.unsqueeze(1)).remainder(classes)
+        self.prior_head_bias.copy_(self.prior_head_bias.gather(1, places))
+        self.prior_head.copy_(self.prior_head.gather(1, places.unsqueeze(-1).expand_as(self.prior_head)))
+
     def prior_nats(self, w: Tensors, code: Tensor, above: Tensor) -> Tensor:
         """-log P of every value of every latent: (batch, latents) twice -> (latents, 2 * reach + 1, batch)."""
         after = torch.bmm(_code_features(code).permute(1, 0, 2), w["prior_after"])

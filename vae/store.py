@@ -43,7 +43,7 @@ from vae.model import SparseVAE
 from vae.settings import ModelSettings, TrainSettings
 
 FORMAT = "svae-model"
-VERSION = 1
+VERSION = 2
 JSON_NAME = "model.json"
 MOST_JSON_BYTES = 256 << 20
 MOST_WEIGHT_BYTES = 4 << 30

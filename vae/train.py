@@ -37,6 +37,7 @@ from vae.loop import (
     Report,
     Rows,
     State,
+    Trainable,
     pack,
     unpack,
     validate,
@@ -161,7 +162,9 @@ def run(
 
 
 def _begin(state: State, phase: Phase, model: nn.Module, held: list[dict[str, Tensor]]) -> None:
-    """A later phase has to improve on the weights it was handed."""
+    """Before a phase's first step; a later phase has to improve on the weights it was handed."""
+    if state.step == phase.start:
+        cast(Trainable, model).begin(phase.name, held[0])
     if state.step == phase.start and phase.start > 0:
         weigh(state, model, validate(model, held)["bits"])
 

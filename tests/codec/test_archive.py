@@ -92,7 +92,7 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
         assert opened.rows == 3_000
         assert opened.schema == table.schema
         assert opened.report() == report
-        assert opened.codes().shape == (3_000, 0)
+        assert opened.dense_codes().shape == (3_000, 0)
     assert report.archive_bytes == (tmp_path / "t.svae").stat().st_size
     coders = {c.name: c.coder for c in report.per_column}
     assert coders["land"] == "derived"
@@ -107,8 +107,8 @@ def test_a_table_comes_back_through_a_model(tmp_path: Path, always_neural: None)
     report = archive.write(table, tmp_path / "t.svae", **made, block_rows=100)
     with archive.open(tmp_path / "t.svae") as opened:
         assert_same(opened.read(), table)
-        assert (opened.codes() == made["codes"]).all()
-        assert (opened.codes((150, 160)) == made["codes"][150:160]).all()
+        assert (opened.dense_codes() == made["codes"]).all()
+        assert (opened.dense_codes((150, 160)) == made["codes"][150:160]).all()
         assert opened.verify(table) == dict.fromkeys(table.column_names, 0.0)
     assert report.codes_summary.latents == 2
     assert report.codes_summary.family == "quantized"
@@ -232,7 +232,7 @@ def test_few_rows(tmp_path: Path, rows: int, with_model: bool, always_neural: No
     archive.write(table, tmp_path / "t.svae", **made)
     with archive.open(tmp_path / "t.svae") as opened:
         assert_same(opened.read(), table)
-        assert opened.codes().shape == (rows, 2 if with_model else 0)
+        assert opened.dense_codes().shape == (rows, 2 if with_model else 0)
 
 
 def test_tables_without_columns(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DamagedError
+from vae.codec import archive
 from vae.codec.container import ColumnCoding, Container, Header, ModelReference, Writer, replace_report
 from vae.codec.framing import Cursor, put_varint, squeeze, unsqueeze
 
@@ -88,3 +90,17 @@ def test_a_writer_that_forgets_a_part_is_stopped(tmp_path: Path) -> None:
         writer = Writer(file, two_columns(rows=0, block_rows=1, group_blocks=1), pa.schema([]))
         with pytest.raises(ValueError, match="2 parts fewer"):
             writer.finish({})
+
+
+def test_the_header_is_canonical_json(tmp_path: Path) -> None:
+    """Sorted keys, no spaces, UTF-8: the same table has the same header, byte by byte."""
+    table = pa.table({"größe": [1, 2, 3] * 40, "a": ["x", "", None] * 40})
+    archive.write(table, tmp_path / "t.svae", bounds={"größe": 1.0})
+    data = (tmp_path / "t.svae").read_bytes()
+    content = Cursor(unsqueeze(data[24 : 24 + int.from_bytes(data[12:16], "little")], 1 << 20))
+    text = bytes(content.take(content.varint()))
+    plain = json.loads(text)
+    assert text.decode() == json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert [column["grid"]["name"] for column in plain["columns"]] == ["größe", "a"]
+    assert plain["columns"][0]["grid"]["bound"] == 1.0
+    assert pa.ipc.read_schema(pa.py_buffer(content.rest())).equals(table.schema)

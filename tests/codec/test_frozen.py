@@ -101,7 +101,7 @@ def test_every_frozen_archive_is_known() -> None:
 def test_a_frozen_archive_reads_as_ever(name: str, tmp_path: Path) -> None:
     with archive.open(FIXTURES / name, threads=1) as opened:
         table = opened.read()
-        codes = opened.codes()
+        codes = opened.dense_codes()
     assert {field.name: described(field) for field in table.schema} == SCHEMAS[name]
     assert table.schema.names == list(SCHEMAS[name])
     metadata = {key: json.loads(value) for key, value in (table.schema.metadata or {}).items()}
@@ -118,6 +118,6 @@ def test_its_parts_are_slices_of_the_whole(name: str) -> None:
     with archive.open(FIXTURES / name, threads=2) as opened:
         table = opened.read()
         assert {c.coder for c in opened.report().per_column} == CODERS[name]
-        assert opened.codes().shape == (2_000, LATENTS[name])
+        assert opened.dense_codes().shape == (2_000, LATENTS[name])
         for column in table.column_names:
             assert opened.read([column], (700, 1_300)).equals(table.select([column]).slice(700, 600))

@@ -143,6 +143,11 @@ def test_a_block_comes_back_and_so_does_any_prefix(data: st.DataObject, model: I
     # the streams behind a column are not even looked at
     behind = data.draw(st.sampled_from([[], [b"damaged"] * (len(model.columns) - upto)]))
     assert_same(model.decode_block([*streams[: upto + 1], *behind], len(block.symbols), upto), block, upto)
+    until = data.draw(st.integers(0, len(block.symbols)))
+    first = Block(*(cast(Any, array)[:until] for array in block))
+    assert_same(
+        model.decode_block([*streams[: upto + 1], *behind], len(block.symbols), upto, until), first, upto
+    )
 
 
 @settings(max_examples=30)

@@ -66,6 +66,11 @@ def table() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
+def mixed() -> Callable[..., pa.Table]:
+    return mixed_table
+
+
+@pytest.fixture(scope="session")
 def trained(table: pa.Table) -> TrainedModel:
     return train_on(table, SMALL)
 

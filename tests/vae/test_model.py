@@ -15,7 +15,7 @@ from vae.codec.integer import IntegerModel
 from vae.features import row_view
 from vae.latents import gaussian_kl, gaussian_log_density
 from vae.model import PRESENCE, SparseVAE, latents_of
-from vae.settings import CODES_WEIGHT, Codes, Family, ModelSettings
+from vae.settings import CODES_WEIGHT, Codes, Family, ModelSettings, codes_weight
 
 Prepare = Callable[..., Any]
 ROWS = 600
@@ -140,16 +140,38 @@ def test_terms_are_nats_per_row_whatever_the_batch(made: Any, phase: str) -> Non
 
 def test_the_rate_warms_up_and_only_while_all_learn_together(made: Any) -> None:
     model = model_of(made, SMALL.model_copy(update={"kl_warmup": 0.4}))
-    full = losses(model, made.batch)
-    for progress, share in [(0.0, 0.0), (0.1, 0.25), (0.4, 1.0), (0.9, 1.0)]:
-        terms = losses(model, made.batch, progress=progress)
-        assert terms["code"] == full["code"]
-        expected = full["loss"] - (1 - share) * full["code"]
+    for phase, progress, share in [
+        ("joint", 0.0, 0.0), ("joint", 0.1, 0.25), ("joint", 0.4, 1.0), ("joint", 0.9, 1.0), ("refit", 0.1, 1.0)
+    ]:  # fmt: skip
+        terms = losses(model, made.batch, phase, progress=progress)
+        asked = codes_weight(SMALL.codes, progress) * terms["codes_only"]
+        expected = share * terms["code"] + terms["columns"] + asked + PRESENCE * terms["presence"]
         assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
-    refit = [losses(model, made.batch, "refit", progress=p)["loss"].item() for p in (0.0, 1.0)]
-    assert refit[0] == refit[1]
     cold = model_of(made, SMALL.model_copy(update={"kl_warmup": 0.0}))
-    assert losses(cold, made.batch, progress=0.0)["loss"] == losses(cold, made.batch)["loss"]
+    terms = losses(cold, made.batch, progress=0.0)
+    asked = codes_weight(SMALL.codes, 0.0) * terms["codes_only"]
+    expected = terms["code"] + terms["columns"] + asked + PRESENCE * terms["presence"]
+    assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_lambda_falls_from_one_and_rests() -> None:
+    for codes in (Codes.lean, Codes.balanced, Codes.rich):
+        path = [codes_weight(codes, p) for p in np.linspace(0, 1, 11)]
+        assert path[0] == 1.0
+        assert path == sorted(path, reverse=True)
+        assert path[6:] == [pytest.approx(CODES_WEIGHT[codes])] * 5
+    assert {codes_weight(Codes.none, p) for p in (0.0, 0.3, 1.0)} == {0.0}
+
+
+def test_the_state_of_a_model_holds_how_far_its_training_is(made: Any) -> None:
+    model, other = model_of(made), model_of(made, seed=1)
+    losses(model, made.batch, progress=0.1)
+    other.load_state_dict(model.state_dict())
+    assert other.weight == pytest.approx(codes_weight(SMALL.codes, 0.1)) != CODES_WEIGHT[SMALL.codes]
+    assert torch.equal(other.encode(made.batch), model.encode(made.batch))
+    model.progress.fill_(1.0)
+    assert not torch.equal(other.posterior(made.batch["value"], made.batch["entry"]),
+                           model.posterior(made.batch["value"], made.batch["entry"]))  # fmt: skip
 
 
 def test_free_bits_are_a_floor_of_the_loss_and_not_of_the_report(made: Any) -> None:
@@ -357,3 +379,49 @@ def test_the_bounds_hold_for_a_table(made: Any) -> None:
 def test_codes_that_are_not_drawn_have_no_weights(made: Any) -> None:
     with pytest.raises(TypeError, match="^the posterior of this latent family is not stochastic$"):
         model_of(made).log_weights(made.batch, 1, torch.Generator())
+
+
+# -------------------------------------------------------------------------------------------------------- beginnings
+
+
+@pytest.mark.parametrize("settings", [SMALL, GAUSSIAN], ids=["quantized", "gaussian"])
+@pytest.mark.parametrize("reads", [0, 2])
+def test_training_begins_with_the_middle_of_each_latent_at_zero(
+    made: Any, settings: ModelSettings, reads: int
+) -> None:
+    model = model_of(made, settings.model_copy(update={"reads": reads}))
+    model.begin("joint", made.batch)
+    middle = model.posterior(made.batch["value"], made.batch["entry"])[..., 0].median(0).values
+    assert middle.abs().max() < 1e-4
+
+
+def test_zero_becomes_what_most_rows_say_and_nothing_else_changes(made: Any) -> None:
+    model = model_of(made)
+    with torch.no_grad():
+        model.encoder.shift(torch.tensor([3.0, -5.0, 20.0, 0.0]))
+        for name in ("prior_head", "prior_head_bias"):
+            parameter = getattr(model.stencil, name)
+            parameter.copy_(torch.randn_like(parameter))
+        model.stencil.prior_before.zero_()  # the prior as a function of nothing but the latent: renamed exactly
+        model.stencil.prior_after.zero_()
+    before, priced = model.encode(made.batch), model.validation_bits(made.batch)["code_bits"]
+    assert (before.mode(0).values != 0).any()
+    model.begin("refit", made.batch)
+    after = model.encode(made.batch)
+    assert (after.mode(0).values == 0).all()
+    assert after.abs().max() <= made.layout.plan.reach
+    for old, new in zip(before.T, after.T, strict=True):
+        pairs = set(zip(old.tolist(), new.tolist(), strict=True))
+        assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    assert torch.allclose(model.validation_bits(made.batch)["code_bits"], priced, rtol=1e-4)
+    model.begin("quantise", made.batch)
+    assert torch.equal(model.encode(made.batch), after)
+
+
+def test_a_model_without_a_code_has_nothing_to_begin(prepare: Prepare, varied: Any) -> None:
+    made = prepare(varied(50), latents=0)
+    model = model_of(made, SMALL.model_copy(update={"codes": Codes.none}))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for phase in ("joint", "refit"):
+        model.begin(phase, made.batch)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -135,7 +135,7 @@ def test_foreign_json_and_later_versions_are_refused(folder: Path) -> None:
     path = folder / "model.json"
     forge(folder, lambda content: content.update(version=99))
     with pytest.raises(
-        ModelError, match=r"a model of version 99, this program reads 1; read it with the release"
+        ModelError, match=r"a model of version 99, this program reads 2; read it with the release"
     ):
         load(folder)
     path.write_text('{"format": "other"}')

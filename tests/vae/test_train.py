@@ -37,6 +37,11 @@ class Toy(nn.Module):
             self.encoder = nn.Linear(4, 2)
             self.decoder = nn.Linear(2, 4)
         self.phases: list[str] = []
+        self.begun: list[str] = []
+
+    def begin(self, phase: str, batch: dict[str, Tensor]) -> None:
+        assert set(batch) == {"x"}
+        self.begun.append(phase)
 
     def loss(
         self, batch: dict[str, Tensor], *, progress: float, phase: str, generator: torch.Generator
@@ -86,7 +91,7 @@ def trained(
 
 def test_training_improves_and_goes_through_its_phases() -> None:
     model, history = trained()
-    assert model.phases == ["joint", "refit", "quantise"]
+    assert model.phases == model.begun == ["joint", "refit", "quantise"]
     assert history[-1]["bits"] < history[0]["bits"] / 2
     assert [entry["step"] for entry in history] == sorted({entry["step"] for entry in history})
     assert set(history[0]) == {"step", "phase", "loss", "column", "code_bits", "column_bits", "bits"}

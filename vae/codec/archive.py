@@ -24,5 +24,22 @@ __all__ = ["BLOCK_ROWS", "Archive", "ArchiveReport", "Rows", "open", "write"]
 def open(
     path: str | Path, model: BlockModel | None = None, *, inspect: bool = False, threads: int | None = None
 ) -> Archive:
-    """The archive at `path`; see `Archive`."""
+    """The archive at `path`, to be read whole or by parts.
+
+    Args:
+        path: A local file.
+        model: The model of an archive that only refers to it.
+        inspect: Open it without its model, to look at the schema and the report.
+        threads: Threads that decode; default: as many as there are processors.
+
+    Raises:
+        ArchiveError: No such file, not an archive, or one of a newer version.
+        DamagedError: Header or index is damaged.
+        ModelError: The model is elsewhere and was not handed over.
+
+    >>> import vae
+    >>> with vae.open("flights.svae") as flights:
+    ...     flights.read(["carrier", "dep_delay"], rows=(2, 4)).to_pylist()
+    [{'carrier': 'EV', 'dep_delay': 122}, {'carrier': 'EV', 'dep_delay': 85}]
+    """
     return Archive(path, model, inspect=inspect, threads=threads)

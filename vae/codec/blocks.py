@@ -64,9 +64,9 @@ class BlockModel(Protocol):
         ...
 
     def decode_block(
-        self, streams: list[bytes], rows: int, upto: int | None = None
+        self, streams: list[bytes], rows: int, upto: int | None = None, until: int | None = None
     ) -> tuple[Ints, States, Codes]:
-        """The inverse, for the first `upto` columns."""
+        """The inverse, for the first `upto` columns and the first `until` rows."""
         ...
 
 

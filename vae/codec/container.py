@@ -342,6 +342,8 @@ class Container:
 
     def _read(self, position: int, length: int) -> bytes:
         with self._lock:
+            if self._file.closed:
+                raise ArchiveError(f"{self.path}: has been closed; read it while it is open")
             self._file.seek(position)
             return self._file.read(length)
 

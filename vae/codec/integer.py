@@ -152,12 +152,12 @@ class IntegerModel:
         return streams
 
     def decode_block(
-        self, streams: list[bytes], rows: int, upto: int | None = None
+        self, streams: list[bytes], rows: int, upto: int | None = None, until: int | None = None
     ) -> tuple[Longs, States, Codes]:
-        """The inverse of `encode_block` for the code and the first `upto` columns (default: all).
+        """The inverse of `encode_block` for the code, the first `upto` columns and the first `until` rows of `rows`.
 
-        `streams` holds the code's and these columns' streams. DamagedError names the stream (0 the code's, then the
-        columns') that does not end where it began. Blocks are independent: threads may read several at once.
+        `streams` holds the code's and these columns' streams. DamagedError names the stream that does not end where
+        it began, which only all rows show. Blocks are independent: threads may read several at once.
         """
         columns = len(self.columns) if upto is None else upto
         if not 0 <= columns <= len(self.columns):
@@ -167,6 +167,7 @@ class IntegerModel:
         if len(streams) < columns + 1:
             raise DamagedError(f"{columns + 1} streams are needed, {len(streams)} are there")
         opened, unseen = _open_streams(streams[: columns + 1], len(self.columns))
+        whole, rows = until is None or until >= rows, rows if until is None else min(max(until, 0), rows)
         symbols = np.zeros((rows, columns), np.int64)
         states = np.zeros((rows, columns), np.uint8)
         codes = np.zeros((rows, self.latents), np.int8)
@@ -175,7 +176,7 @@ class IntegerModel:
             True, columns, symbols, states, codes, unseen, self._front, new_memory(self._front, rows),
             self._weights, self._tables, Tape(nothing, nothing, nothing, nothing), opened,
         )  # fmt: skip
-        for s, name in enumerate(["code", *self.columns[:columns]]):
+        for s, name in enumerate(["code", *self.columns[:columns]] if whole else ()):
             if opened.state[s] != STATE_LOW or opened.position[s] != opened.end[s]:
                 raise DamagedError(f"the stream of {name!r} does not end as it was written")
         return symbols, states, codes

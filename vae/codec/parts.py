@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,10 @@ from vae.codec.blocks import BlockModel, Codes
 from vae.codec.container import Container, ModelReference
 from vae.codec.structure import Cells, Ints, States
 from vae.codec.summary import StoredReport
+
+T = TypeVar("T")
+Kept = dict[int, Any]
+"""What streams hold that are of a whole group, by their numbers: decoded once for all the parts that share it."""
 
 
 class Part(NamedTuple):
@@ -149,6 +153,16 @@ class Parts:
         size = self.header.block_rows
         return range(part.start // size, -(-part.stop // size))
 
+    def rows_needed(self, part: Part, block: int) -> int:
+        """Rows of a block up to the last one of `part`: rows are decoded from a block's first on."""
+        return min(self.header.block_rows, part.stop - block * self.header.block_rows)
+
+    def cut(self, part: Part) -> Iterator[Part]:
+        """The parts of `part` that are in one block each."""
+        size = self.header.block_rows
+        for block in self.blocks(part):
+            yield Part(part.group, max(part.start, block * size), min(part.stop, (block + 1) * size))
+
     def _rows_of(self, group: int, block: int | None) -> tuple[int, int]:
         """First and last row of a block, or of a group."""
         header = self.header
@@ -175,21 +189,36 @@ class Parts:
     def _load(self, number: int) -> bytes:
         return self.container.load(self.container.stream(number), self.stream_name(number))
 
-    def read_part(self, part: Part, places: Sequence[int], pool: ThreadPoolExecutor) -> list[pa.Array]:
-        """Columns of some rows of a group."""
+    def _once(self, number: int, kept: Kept, decode: Callable[[bytes], T]) -> T:
+        """What a stream holds, as kept or decoded now; DamagedError, which names the stream."""
+        if number not in kept:
+            data = self._load(number)
+            try:
+                kept[number] = decode(data)
+            except (DamagedError, OverflowError) as error:
+                raise self.container.damaged(self.stream_name(number), str(error)) from error
+        return kept[number]
+
+    def read_part(
+        self, part: Part, places: Sequence[int], pool: ThreadPoolExecutor, kept: Kept | None = None
+    ) -> list[pa.Array]:
+        """Columns of some rows of a group; `kept` holds what its parts share, empty before the first of them."""
+        kept = {} if kept is None else kept
         needed = self._closure(places)
         depth = 1 + max((k for k, place in enumerate(self.header.coded) if place in needed), default=-1)
-        decoded = [pool.submit(self.read_block, part.group, b, depth) for b in self.blocks(part) if depth]
+        decoded = [pool.submit(self.read_block, part, b, depth) for b in self.blocks(part) if depth]
         direct = [place for place in needed if self.header.columns[place].coder == "rival"]
-        values = dict(zip(direct, pool.map(lambda place: self._read_rival(part, place), direct), strict=True))
+        values = dict(
+            zip(direct, pool.map(lambda place: self._read_rival(part, place, kept), direct), strict=True)
+        )
         coded = {place: v for place, v in values.items() if isinstance(v, Coded)}
         neural = [place for place in self.header.coded[:depth] if place in needed]
         results = [future.result() for future in decoded]
         for place in neural:
-            coded[place] = self._join_blocks(part, place, results)
+            coded[place] = self._join_blocks(part, place, results, kept)
         for place in self.derived:
             if place in needed:
-                coded[place] = self._derive(part, place, coded)
+                coded[place] = self._derive(part, place, coded, kept)
         arrays = {place: v for place, v in values.items() if isinstance(v, pa.Array)}
         gridded = [place for place in dict.fromkeys(places) if place not in arrays]
         decode = pool.map(lambda place: self._decode(part, place, coded[place]), gridded)
@@ -205,8 +234,9 @@ class Parts:
                 needed |= {self.place[source] for source in function.sources}
         return needed
 
-    def read_block(self, group: int, block: int, depth: int) -> Block:
-        """The codes and the first `depth` neural columns of a block."""
+    def read_block(self, part: Part, block: int, depth: int) -> Block:
+        """The codes and the first `depth` neural columns of a block, up to the last row that `part` needs."""
+        group = part.group
         model, header = self.model, self.header
         if model is None:
             raise self.container.damaged("header", "it has blocks without a model")
@@ -214,48 +244,53 @@ class Parts:
         streams = [self._load(number + k) for k in range(depth + 1)]
         first, last = self._rows_of(group, block)
         try:
-            symbols, states, codes = model.decode_block(streams, last - first + 1, depth)
+            symbols, states, codes = model.decode_block(
+                streams, last - first + 1, depth, self.rows_needed(part, block)
+            )
             for k, place in enumerate(header.coded[:depth]):
                 blocks.check_cells(self._grid(place), Cells(symbols[:, k], states[:, k]))
         except DamagedError as error:
             raise self.container.damaged(self._name(group, block, None), str(error)) from error
         return Block(symbols, states, codes)
 
-    def _read_rival(self, part: Part, place: int) -> Coded | pa.Array:
+    def _read_rival(self, part: Part, place: int, kept: Kept) -> Coded | pa.Array:
         first, last = self._rows_of(part.group, None)
         grid, kind = self.grids[place], self._plain(place)
-        number = self.header.stream_of_column(part.group, place)
-        data = self._load(number)
-        try:
-            if grid is None:
-                return blocks.unpack(data, kind, last - first + 1).slice(part.start, part.stop - part.start)
-            whole = blocks.unpack_cells(data, grid, kind, last - first + 1)
-            return blocks.window(whole, part.start, part.stop)
-        except DamagedError as error:
-            raise self.container.damaged(self.stream_name(number), str(error)) from error
 
-    def _join_blocks(self, part: Part, place: int, decoded: Sequence[Block]) -> Coded:
+        def decode(data: bytes) -> Coded | pa.Array:
+            if grid is None:
+                return blocks.unpack(data, kind, last - first + 1)
+            return blocks.unpack_cells(data, grid, kind, last - first + 1)
+
+        whole = self._once(self.header.stream_of_column(part.group, place), kept, decode)
+        if isinstance(whole, Coded):
+            return blocks.window(whole, part.start, part.stop)
+        return whole.slice(part.start, part.stop - part.start)
+
+    def _join_blocks(self, part: Part, place: int, decoded: Sequence[Block], kept: Kept) -> Coded:
         """A neural column of the part, with its escapes."""
         k = self.header.coded.index(place)
         symbols = np.concatenate([block.symbols[:, k] for block in decoded])
         states = np.concatenate([block.states[:, k] for block in decoded])
         number = self.header.stream_of_column(part.group, place)
-        inside = self.blocks(part)
-        try:
-            counts, escapes = blocks.unpack_escapes(
-                self._load(number), self._plain(place), self.header.block_count(part.group)
+        inside, count = self.blocks(part), self.header.block_count(part.group)
+        counts, escapes = self._once(
+            number, kept, lambda data: blocks.unpack_escapes(data, self._plain(place), count)
+        )
+        before = int(counts[: inside.start].sum())
+        here = int((states == State.ESCAPE).sum())
+        after = sum(counts[inside.start : inside.stop].tolist()) - here
+        first, last = self._rows_of(part.group, inside.stop - 1)
+        whole = self.rows_needed(part, inside.stop - 1) > last - first
+        if after < 0 or (whole and after):
+            raise self.container.damaged(
+                self.stream_name(number), "the number of escapes is not that of the blocks"
             )
-            before = int(counts[: inside.start].sum())
-            here = int((states == State.ESCAPE).sum())
-            if int(counts[inside.start : inside.stop].sum()) != here:
-                raise DamagedError("the number of escapes is not that of the blocks")
-        except DamagedError as error:
-            raise self.container.damaged(self.stream_name(number), str(error)) from error
         start = part.start - inside.start * self.header.block_rows
         whole = Coded(symbols, states, escapes.slice(before, here))
         return blocks.window(whole, start, start + part.stop - part.start)
 
-    def _derive(self, part: Part, place: int, coded: dict[int, Coded]) -> Coded:
+    def _derive(self, part: Part, place: int, coded: dict[int, Coded], kept: Kept) -> Coded:
         function, grid, kind = self.functions[place], self._grid(place), self._plain(place)
         if function is None:
             raise self.container.damaged("header", "a derived column has no function")
@@ -269,9 +304,11 @@ class Parts:
 
         try:
             cells = function.evaluate(grids, get, part.stop - part.start)
-            rows, wrong = blocks.unpack_exceptions(self._load(number), grid, kind, last - first + 1)
         except (DamagedError, OverflowError) as error:
             raise self.container.damaged(self.stream_name(number), str(error)) from error
+        rows, wrong = self._once(
+            number, kept, lambda data: blocks.unpack_exceptions(data, grid, kind, last - first + 1)
+        )
         here = slice(*np.searchsorted(rows, [part.start, part.stop]))
         wrong = blocks.window(wrong, here.start, here.stop)
         cells.symbols[rows[here] - part.start] = wrong.symbols

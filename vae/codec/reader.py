@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
 
 from data.errors import ArchiveError, SchemaError
-from data.stored import one_array
-from vae.codec import blocks
+from vae.codec.against import compare
 from vae.codec.blocks import BlockModel, Codes
-from vae.codec.compare import first_difference, largest_error
-from vae.codec.parts import Part, Parts
-from vae.codec.summary import ArchiveReport, ByteShares, CodesSummary, ColumnReport
+from vae.codec.engines import lazy_frame, sparse_matrix, to_frame
+from vae.codec.parts import Kept, Part, Parts
+from vae.codec.shares import report_of
+from vae.codec.summary import ArchiveReport
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import scipy.sparse as sp
 
 Rows = slice | range | tuple[int | None, int | None] | None
 FREE_BYTES = 1 << 30
@@ -28,7 +33,17 @@ MAX_RATIO = 10_000
 
 
 class Archive:
-    """An open archive. Reads are thread-safe; use it as a context manager or `close` it."""
+    """An open archive. Reads are thread-safe; use it as a context manager or `close` it.
+
+    To iterate over it is to read it block by block, as `blocks` does.
+
+    >>> import vae
+    >>> with vae.open("flights.svae") as flights:
+    ...     flights.rows, flights.latents, flights.names[:3]
+    ...     sum(batch.num_rows for batch in flights)
+    (2000, 8, ['year', 'month', 'day'])
+    2000
+    """
 
     def __init__(
         self,
@@ -66,7 +81,13 @@ class Archive:
 
     @property
     def schema(self) -> pa.Schema:
-        """The table's schema, with its metadata."""
+        """The table's schema, with its metadata.
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     flights.schema.field("time_hour").type
+        TimestampType(timestamp[s, tz=UTC])
+        """
         return self._parts.container.schema
 
     @property
@@ -90,40 +111,15 @@ class Archive:
         return self._parts.model
 
     def report(self) -> ArchiveReport:
-        """Sizes, coders, bounds and errors, as `svae inspect` shows them."""
-        parts, header, stored = self._parts, self.header, self._parts.stored
-        entries = parts.container
-        sizes = blocks.pack_tables(parts.grids, parts.functions, parts.dictionaries)[1]
-        codes = 0
-        for group in range(header.groups):
-            for place in range(len(header.columns)):
-                sizes[place] += entries.stream(header.stream_of_column(group, place)).length
-            for block in range(header.block_count(group) if header.model else 0):
-                first = header.stream_of_block(group, block)
-                codes += entries.stream(first).length
-                for k, place in enumerate(header.coded):
-                    sizes[place] += entries.stream(first + 1 + k).length
-        bits = [8 * size / max(1, self.rows) for size in sizes]
-        per_column = tuple(
-            ColumnReport(name=name, coder=coding.coder, bytes=size, bits_per_value=b, **column.model_dump())
-            for name, coding, column, size, b in zip(
-                parts.names, header.columns, stored.per_column, sizes, bits, strict=True
-            )
-        )
-        shares = ByteShares(
-            model=entries.model.length, codes=codes, columns=sum(sizes),
-            container=entries.size - entries.model.length - codes - sum(sizes),
-        )  # fmt: skip
-        summary = CodesSummary(
-            family=stored.family, latents=self.latents, mean_nonzero=stored.mean_nonzero,
-            bits_per_row=8 * codes / max(1, self.rows), score=stored.code_score, score_rows=stored.code_score_rows,
-        )  # fmt: skip
-        return ArchiveReport(
-            rows=self.rows, columns=len(self.names), source_bytes=stored.source_bytes,
-            stored_bytes=stored.stored_bytes, archive_bytes=entries.size, ratio=stored.source_bytes / entries.size,
-            bytes=shares, rivals=stored.rivals, per_column=per_column, codes_summary=summary, seconds=stored.seconds,
-            model_sha256=header.model.sha256 if header.model else None,
-        )  # fmt: skip
+        """Sizes, coders, bounds and errors, as `svae inspect` shows them.
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     report = flights.report()
+        >>> report.rows, [column.name for column in report.per_column if column.bound > 0]
+        (2000, ['air_time'])
+        """
+        return report_of(self._parts)
 
     # --------------------------------------------------------------------------------------------------- reading
 
@@ -137,17 +133,38 @@ class Archive:
         Raises:
             SchemaError: An unknown column.
             DamagedError: A damaged stream, named with its column, block and rows.
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     flights.read(["carrier", "dep_delay"], rows=slice(100, 200)).num_rows
+        100
         """
         names = self.names if columns is None else list(columns)
-        chunks = list(self.batches(names, rows))
-        schema = pa.schema([self.schema.field(self._find(name)) for name in names], self.schema.metadata)
-        return pa.Table.from_batches(chunks, schema)
+        return pa.Table.from_batches(list(self.batches(names, rows)), self._projection(names)[1])
+
+    def to_pandas(self, columns: Sequence[str] | None = None, rows: Rows = None) -> pd.DataFrame:
+        """What `read` gives, as a pandas frame.
+
+        A type of integers of which some are null becomes pandas' nullable one (`Int64`), since floats would not hold
+        them all. pandas takes null for NaN among floats; `read` tells them apart.
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     flights.to_pandas(["carrier", "distance"]).groupby("carrier")["distance"].max().nlargest(1).to_dict()
+        {'HA': 4983}
+        """
+        return to_frame(self.read(columns, rows))
 
     def batches(self, columns: Sequence[str] | None = None, rows: Rows = None) -> Iterator[pa.RecordBatch]:
-        """The same, as one record batch a group of blocks, one group in memory at a time."""
+        """What `read` gives, as one record batch a group of blocks: they are decoded side by side, one group in memory.
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     sum(batch.num_rows for batch in flights.batches(["carrier"]))
+        2000
+        """
         names = self.names if columns is None else list(columns)
-        places = [self._find(name) for name in names]
-        schema = pa.schema([self.schema.field(place) for place in places], self.schema.metadata)
+        places, schema = self._projection(names)
         start, stop = self._span(rows)
         self._check_size((stop - start) * len(places))
         with ThreadPoolExecutor(self._threads) as pool:
@@ -155,22 +172,111 @@ class Archive:
                 arrays = self._parts.read_part(part, places, pool)
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def codes(self, rows: Rows = None) -> Codes:
-        """The sparse codes, int8 (rows, latents), without decoding a column."""
+    def blocks(self, columns: Sequence[str] | None = None, rows: Rows = None) -> Iterator[pa.RecordBatch]:
+        """What `read` gives, as one record batch a block (32,768 rows as a rule), decoded when it is asked for.
+
+        In memory are the block and, of its group, the columns that are coded by general coders.
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     first = next(flights.blocks(["dep_delay"]))  # one block is decoded, and no more
+        >>> first.num_rows == min(flights.header.block_rows, flights.rows)
+        True
+        """
+        places, schema = self._projection(self.names if columns is None else list(columns))
+        return self._stream(places, schema, *self._span(rows))
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self.blocks()
+
+    def reader(self, columns: Sequence[str] | None = None, rows: Rows = None) -> pa.RecordBatchReader:
+        """The blocks as an Arrow stream, decoded when they are asked for; read it while the archive is open, once.
+
+        DuckDB and others query it. Which columns they need is yours to say: those that you name are decoded as far as
+        the stream is read, whether the query uses them or not.
+
+        >>> import duckdb, vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     late = flights.reader(["carrier", "dep_delay"])
+        ...     duckdb.sql("select carrier from late where dep_delay > 900").fetchall()
+        [('DL',)]
+        """
+        places, schema = self._projection(self.names if columns is None else list(columns))
+        return pa.RecordBatchReader.from_batches(schema, self._stream(places, schema, *self._span(rows)))
+
+    def to_polars(self, rows: Rows = None) -> pl.LazyFrame:
+        """A Polars query over the archive, which decodes the columns that it uses, block by block.
+
+        Collect it while the archive is open, as often as you like. Filters are applied to each decoded block. It needs
+        the extra `analysis`.
+
+        Raises:
+            ExtraError: Polars is not installed.
+
+        >>> import polars as pl, vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     late = flights.to_polars().filter(pl.col("dep_delay") > 900).select("carrier", "dep_delay")
+        ...     late.collect().rows()
+        [('DL', 911)]
+        """
+        start, stop = self._span(rows)
+
+        def read(columns: Sequence[str] | None, count: int | None) -> Iterator[pa.RecordBatch]:
+            return self.blocks(columns, (start, stop if count is None else min(stop, start + count)))
+
+        return lazy_frame(self.schema, read)
+
+    def codes(self, rows: Rows = None) -> sp.csr_matrix:
+        """The sparse codes as a CSR matrix, float32 (rows, latents), without decoding a column.
+
+        It needs the extra `analysis`. Of a table that a model does not pay for, the archive has no latents.
+
+        Raises:
+            ExtraError: scipy is not installed; `dense_codes` does without.
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     codes = flights.codes()
+        >>> codes.shape, codes.format, round(codes.nnz / 2000, 1)
+        ((2000, 8), 'csr', 3.4)
+        """
+        return sparse_matrix(self._codes(*self._span(rows)), self.latents)
+
+    def dense_codes(self, rows: Rows = None) -> Codes:
+        """The sparse codes with their zeros, as an array, int8 (rows, latents).
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     flights.dense_codes(rows=(0, 2)).tolist()
+        [[-2, 0, 0, 0, 0, 0, -1, 0], [0, 0, 0, 1, 1, 0, 0, 1]]
+        """
         start, stop = self._span(rows)
         self._check_size((stop - start) * self.latents)
-        out = [np.zeros((0, self.latents), np.int8)]
+        none = np.zeros((0, self.latents), np.int8)
+        return np.concatenate([none, *self._codes(start, stop)])
+
+    def _codes(self, start: int, stop: int) -> Iterator[Codes]:
+        """The codes of the blocks of these rows, a group at once."""
         if self.header.model is None:
-            return np.zeros((stop - start, 0), np.int8)
+            yield np.zeros((stop - start, 0), np.int8)
+            return
         with ThreadPoolExecutor(self._threads) as pool:
             for part in self._split(start, stop):
                 inside = self._parts.blocks(part)
-                decoded = pool.map(
-                    lambda block, g=part.group: self._parts.read_block(g, block, 0).codes, inside
-                )
+                decoded = pool.map(lambda block, p=part: self._parts.read_block(p, block, 0).codes, inside)
                 first = part.start - inside.start * self.header.block_rows
-                out.append(np.concatenate(list(decoded))[first : first + part.stop - part.start])
-        return np.concatenate(out)
+                yield np.concatenate(list(decoded))[first : first + part.stop - part.start]
+
+    def _stream(
+        self, places: Sequence[int], schema: pa.Schema, start: int, stop: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns, block by block; what a group's blocks share is decoded with the first of them."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            for whole in self._split(start, stop):
+                kept: Kept = {}
+                for part in self._parts.cut(whole):
+                    arrays = self._parts.read_part(part, places, pool, kept)
+                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def verify(
         self, against: pa.Table | None = None, progress: Callable[[float], None] | None = None
@@ -182,53 +288,22 @@ class Archive:
         Raises:
             DamagedError: A damaged part, by name.
             ArchiveError: A column that is not the table's, within its bound.
+
+        >>> import vae
+        >>> with vae.open("flights.svae") as flights:
+        ...     {name: error for name, error in flights.verify().items() if error}
+        {'air_time': 2.0}
         """
         parts, header = self._parts, self.header
         _ = self.model  # proved sound by being loaded
         if against is not None:
-            return self._compare(against, progress)
+            bounds = [0.0 if grid is None else grid.bound for grid in parts.grids[: len(self.names)]]
+            return compare(self.path, self.schema, self.rows, self.batches(), bounds, against, progress)
         for number in range(header.streams()):
             parts.container.load(parts.container.stream(number), parts.stream_name(number))
             if progress is not None:
                 progress((number + 1) / header.streams())
         return {name: c.max_error for name, c in zip(self.names, parts.stored.per_column, strict=False)}
-
-    def _compare(self, table: pa.Table, progress: Callable[[float], None] | None) -> dict[str, float]:
-        self._check_table(table)
-        errors = dict.fromkeys(self.names, 0.0)
-        bounds = [0.0 if grid is None else grid.bound for grid in self._parts.grids[: len(errors)]]
-        at = 0
-        for batch in self.batches():
-            part = table.slice(at, batch.num_rows)
-            for place, (name, bound) in enumerate(zip(self.names, bounds, strict=True)):
-                given, back = one_array(part.column(place)), batch.column(place)
-                error = largest_error(given, back, bound)
-                if error is None:
-                    row = first_difference(given, back, bound)
-                    what = "the original" if bound == 0 else f"within {bound:g} of the original"
-                    raise ArchiveError(
-                        f"{self.path}: column {name!r} of row {at + row} is not {what}: "
-                        f"{_brief(back[row])}, not {_brief(given[row])}"
-                    )
-                errors[name] = max(errors[name], error)
-            at += batch.num_rows
-            if progress is not None:
-                progress(at / max(1, self.rows))
-        return errors
-
-    def _check_table(self, table: pa.Table) -> None:
-        """ArchiveError unless the table has these columns, of these types, and as many rows."""
-        if table.column_names != self.names:
-            raise ArchiveError(
-                f"{self.path}: holds columns {self.names}, the other table {table.column_names}"
-            )
-        for mine, other in zip(self.schema, table.schema, strict=True):
-            if mine.type != other.type:
-                raise ArchiveError(
-                    f"{self.path}: column {mine.name!r} is {mine.type}, in the other table {other.type}"
-                )
-        if table.num_rows != self.rows:
-            raise ArchiveError(f"{self.path}: holds {self.rows} rows, the other table {table.num_rows}")
 
     def close(self) -> None:
         """Close the file."""
@@ -241,6 +316,11 @@ class Archive:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _projection(self, names: Sequence[str]) -> tuple[list[int], pa.Schema]:
+        """Places of columns, and their schema; SchemaError if one is unknown."""
+        places = [self._find(name) for name in names]
+        return places, pa.schema([self.schema.field(place) for place in places], self.schema.metadata)
 
     def _find(self, name: str) -> int:
         place = self._parts.place.get(name)
@@ -268,9 +348,3 @@ class Archive:
         size = self.header.group_rows
         for group in range(start // size, -(-stop // size)) if stop > start else ():
             yield Part(group, max(0, start - group * size), min(size, stop - group * size))
-
-
-def _brief(value: pa.Scalar) -> str:
-    """A value for a message."""
-    text = repr(value.as_py())
-    return text if len(text) <= 60 else f"{text[:60]}..."
