@@ -23,8 +23,8 @@ from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel
 
 ROWS = 1_200
-SMALL = ModelSettings(latents=6, width=8, encoder_width=32, encoder_depth=1, codes=Codes.rich)
-TRAINING = TrainSettings(steps=200, batch_rows=256, threads=1)
+SMALL = ModelSettings(latents=6, width=8, encoder_width=128, encoder_depth=1, codes=Codes.rich)
+TRAINING = TrainSettings(steps=400, batch_rows=256, threads=1)
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 CHAMPION = Version("m", 1, "run", DAY, aliases=("champion",), tags={})
 CHALLENGER = Version("m", 2, "run", DAY, aliases=(), tags={})
