@@ -53,19 +53,7 @@ class Archive:
         inspect: bool = False,
         threads: int | None = None,
     ) -> None:
-        """Open the archive at `path`.
-
-        Args:
-            path: A local file.
-            model: The model of an archive that only refers to it.
-            inspect: Open it without its model, to look at the schema and the report.
-            threads: Threads that decode; default: as many as there are processors.
-
-        Raises:
-            ArchiveError: No such file, not an archive, or one of a newer version.
-            DamagedError: Header or index is damaged.
-            ModelError: The model is elsewhere and was not handed over.
-        """
+        """Open the archive at `path`; arguments and errors are those of `vae.open`."""
         self._parts = Parts(path, model)
         self._threads = threads or os.cpu_count() or 1
         self.path = Path(path)
