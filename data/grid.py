@@ -11,7 +11,8 @@ means |x - restored| <= bound in real arithmetic, of what is restored in the col
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, cast
 
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.bounds import effective_bound
 from data.errors import BoundError, DamagedError
+from data.phases import PHASES, description_bits, first_offset, sampled
 from data.stored import (
     QUIET_NAN,
     Mask,
@@ -311,7 +313,34 @@ def _fit_integers(name: str, values: Numbers, bound: float, *, clock: bool) -> C
         return None
     if bound == 0 and step == 1 and abs(low) < MAX_SPAN and abs(high) < MAX_SPAN:
         return ColumnGrid(name=name, kind="number", scale="step", low=low, high=high)
-    return ColumnGrid(name=name, kind="number", scale="step", high=top, offset=low, step=step, bound=bound)
+    if bound == 0:
+        return ColumnGrid(name=name, kind="number", scale="step", high=top, offset=low, step=step)
+    # the bin that begins lowest has its middle half a step above, those of later phases below it
+    offsets = {low + whole - phase * step // PHASES: None for phase in range(PHASES)}
+    bins = (
+        ColumnGrid(
+            name=name,
+            kind="number",
+            scale="step",
+            high=(high - offset + whole) // step,
+            offset=offset,
+            step=step,
+            bound=bound,
+        )
+        for offset in offsets
+    )
+    return _cheapest(bins, values)
+
+
+def _cheapest(grids: Iterable[ColumnGrid], values: Numbers) -> ColumnGrid:
+    """Of the grids of one column the one whose symbols take fewest bits."""
+    sample = pa.array(sampled(values))
+
+    def bits(grid: ColumnGrid) -> float:
+        symbols, state, escapes = grid.encode(sample)
+        return description_bits(symbols[state == State.VALUE], len(escapes))
+
+    return min(grids, key=bits)
 
 
 def _is_clock(values: Numbers, low: int, high: int) -> bool:
@@ -330,10 +359,21 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
         step = 2.0 * bound
         if not np.isfinite(step) or (high - low) / step >= MAX_SPAN - 1:
             return None
-        top = int(np.rint((high - low) / step))
-        return ColumnGrid(
-            name=name, kind="number", scale="uniform", high=top, offset=low, step=step, bound=bound
+        first = first_offset(low, bound, values.dtype)
+        offsets = (first - phase / PHASES * step for phase in range(PHASES))
+        bins = (
+            ColumnGrid(
+                name=name,
+                kind="number",
+                scale="uniform",
+                high=max(0, math.ceil((high - offset) / step - 0.5)),
+                offset=offset,
+                step=step,
+                bound=bound,
+            )
+            for offset in offsets
         )
+        return _cheapest(bins, values)
     table = np.unique(wide)
     ranked = len(table) <= min(MAX_RANKS, max(16, len(values) // 8))
     digits = _decimals(values)

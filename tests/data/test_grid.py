@@ -343,7 +343,38 @@ def test_offenders_are_those_of_real_arithmetic(x: float, gap: float, bound: flo
 def test_whole_numbers_stay_whole_within_a_fractional_bound() -> None:
     grid = fit_column("x", pa.chunked_array([[0, 10, 20, 1000]]), 3.5)
     assert (grid.step, grid.bound) == (7, 3.0)
-    assert grid.decode(*grid.encode(pa.array([0, 3, 4, 1000]))).to_pylist() == [0, 0, 7, 1001]
+    values = pa.array([0, 3, 4, 1000])
+    coded = grid.encode(values)
+    back = grid.decode(*coded)
+    assert back.type == pa.int64()
+    assert not coded.state.any()
+    assert np.abs(back.to_numpy() - values.to_numpy()).max() <= 3
+
+
+@pytest.mark.parametrize("values", [np.arange(0, 1.001, 0.001), np.arange(1000)], ids=["floats", "integers"])
+def test_bins_are_no_more_than_the_range_needs(values: np.ndarray) -> None:
+    shuffled = np.random.default_rng(0).permutation(values)
+    grid = fit_column("x", pa.chunked_array([shuffled]), 0.05 * np.ptp(values))
+    assert grid.high - grid.low + 1 == 10
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_the_smallest_value_is_never_an_escape(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        values = rng.normal(size=200).astype(kind) * np.array(rng.choice([0.01, 1, 100]), kind)
+        values[:100] = values.min()
+        coded = fit_column("x", pa.chunked_array([values]), 0.05 * float(np.ptp(values))).encode(
+            pa.array(values)
+        )
+        assert not coded.state[:100].any()
+
+
+def test_bins_begin_where_the_column_rests() -> None:
+    values = np.tile([4.9, 5.1], 500)  # 0 .. 10 in bins of 5: one border lies between the two
+    values = np.concatenate([values, [0.0, 10.0]])
+    grid = fit_column("x", pa.chunked_array([values]), 2.5)
+    assert len(np.unique(grid.encode(pa.array(values)).symbols[:1000])) == 1
 
 
 @pytest.mark.parametrize(
