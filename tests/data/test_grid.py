@@ -351,7 +351,7 @@ def test_whole_numbers_stay_whole_within_a_fractional_bound() -> None:
     assert np.abs(back.to_numpy() - values.to_numpy()).max() <= 3
 
 
-@pytest.mark.parametrize("values", [np.arange(0, 1.001, 0.001), np.arange(1000)], ids=["floats", "integers"])
+@pytest.mark.parametrize("values", [np.arange(0, 1.001, 0.001), np.arange(990)], ids=["floats", "integers"])
 def test_bins_are_no_more_than_the_range_needs(values: np.ndarray) -> None:
     shuffled = np.random.default_rng(0).permutation(values)
     grid = fit_column("x", pa.chunked_array([shuffled]), 0.05 * np.ptp(values))
