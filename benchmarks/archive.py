@@ -1,8 +1,8 @@
 """Archives of real tables, and what their rivals make of the same tables within the same bounds: `make bench-archive`.
 
 Each cell is a JSON file under `benchmarks/results/archive/`, keyed by what was measured, the sources, the settings and
-the seed, so that an interrupted run goes on where it was. Cells of the rivals know only the rivals' own sources: a
-change to `data/` or `vae/` leaves them as they are, as long as it changes neither tables nor bounds::
+the seed, so that an interrupted run goes on where it was. Cells of the rivals know only the rivals' own sources and the
+grid: other changes to `data/` and `vae/` leave them as they are, as long as they change neither tables nor bounds::
 
     python -m benchmarks.archive --sets flights covertype --codes balanced none --seeds 0 1 2
     python -m benchmarks.archive --codes        # the rivals alone
@@ -41,6 +41,10 @@ from vae import pipeline
 from vae.settings import Codes, Effort, ModelSettings, TrainSettings
 
 HERE = Path(__file__).parent
+RIVAL_SOURCES = (
+    *(HERE / f"{name}.py" for name in ("coders", "forms", "rivals")),
+    *(Path(data.__file__).parent / f"{name}.py" for name in ("grid", "phases")),
+)
 BOUNDS = {
     "flights": ("exact", "1%"),
     "weather": ("exact", "1%"),
@@ -125,7 +129,7 @@ def _own_sources() -> str:
 def _rival_sources() -> str:
     return key_of(
         "rivals",
-        {name: file_digest(HERE / f"{name}.py") for name in ("coders", "forms", "rivals")},
+        {path.stem: file_digest(path) for path in RIVAL_SOURCES},
         sources="",
     )
 

@@ -1,8 +1,9 @@
 """A table's columns in the forms in which a rival may be handed them; which of them is smallest, each rival finds out.
 
-A bounded column is handed over on the grid of its bound, with its smallest value on a point or at the edge of a bin,
-whichever turns out smaller; an exact one as it is, or as integers (decimals, whole steps, HHMM times, ranks), what
-turns them back counted. What is not on a grid (NaN, infinities) is left out: the rivals get it for nothing.
+A bounded column is handed over on the grid of its bound, with its smallest value on a point, at the edge of a bin, or
+where this project's own grid begins, whichever turns out smallest; an exact one as it is, or as integers (decimals,
+whole steps, HHMM times, ranks), what turns them back counted. What is not on a grid (NaN, infinities) is left out: the
+rivals get it for nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as _pc
 from pcodec import ChunkConfig, standalone
+
+from data.grid import fit_column
 
 pc: Any = _pc
 Bounds = Mapping[str, float]
@@ -116,7 +119,7 @@ def narrow(values: Numbers) -> Numbers:
 
 
 def _bounded(numbers: Numbers, bound: float) -> Iterator[Form]:
-    """The grid of a bound, in both of its phases; the exact forms too where that of integers allows no error."""
+    """The grid of a bound, in three of its phases; the exact forms too where that of integers allows no error."""
     if numbers.dtype.kind == "f":
         low, step = float(numbers.min()), 2 * bound
         away = (numbers.astype(np.float64) - low) / step
@@ -124,6 +127,7 @@ def _bounded(numbers: Numbers, bound: float) -> Iterator[Form]:
         nearest, binned = np.rint(away).astype(np.int64), np.minimum(np.floor(away).astype(np.int64), last)
         yield Form(narrow(nearest), b"", lambda k: low + step * k.astype(np.float64))
         yield Form(narrow(binned), b"", lambda k: low + bound + step * k.astype(np.float64))
+        yield from _own_grid(numbers, bound)
         return
     if bound < 1:
         yield from _exact(numbers)
@@ -133,6 +137,23 @@ def _bounded(numbers: Numbers, bound: float) -> Iterator[Form]:
     away = numbers.astype(np.int64) - low
     yield Form(narrow((away + half) // step), b"", lambda k: low + step * k.astype(np.int64))
     yield Form(narrow(away // step), b"", lambda k: low + half + step * k.astype(np.int64))
+    yield from _own_grid(numbers, bound)
+
+
+def _own_grid(numbers: Numbers, bound: float) -> Iterator[Form]:
+    """The grid that this project lays over the column, unless there are values that it has to keep apart."""
+    values = pa.array(numbers)
+    grid = fit_column("", pa.chunked_array([values]), bound)
+    if grid.kind == "number":
+        symbols, state, escapes = grid.encode(values)
+        if not state.any():
+            yield Form(
+                narrow(symbols - grid.low),
+                b"",
+                lambda k: grid.decode(k.astype(np.int64) + grid.low, state, escapes).to_numpy(
+                    zero_copy_only=False
+                ),
+            )
 
 
 def _exact(numbers: Numbers) -> Iterator[Form]:

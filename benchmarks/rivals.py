@@ -201,14 +201,15 @@ def _parquet(columns: dict[str, Encoded], codec: str, level: int) -> bytes:
 def xz(table: pa.Table, bounds: Bounds) -> int:
     """`xz -9` of the CSV text, on the grid where there is a bound, in that of its phases which a quick try prefers."""
     bounded = any(bounds.get(name, 0) > 0 for name in table.column_names)
-    texts = [_csv(table, bounds, phase) for phase in ((0, -1) if bounded else (0,))]
+    texts = [_csv(table, bounds, phase) for phase in range(3 if bounded else 1)]
     return len(lzma.compress(min(texts, key=lambda text: len(lzma.compress(text, preset=0))), preset=9))
 
 
 def _csv(table: pa.Table, bounds: Bounds, phase: int) -> bytes:
     on_grid = table.select([name for name in table.column_names if bounds.get(name, 0) > 0])
     for column in columns_of(on_grid, bounds):
-        symbols = _with_nulls(pa.array(column.forms[phase].numbers), column.valid)
+        form = column.forms[min(phase, len(column.forms) - 1)]
+        symbols = _with_nulls(pa.array(form.numbers), column.valid)
         table = table.set_column(table.column_names.index(column.name), column.name, symbols)
     sink = io.BytesIO()
     pyarrow.csv.write_csv(table, sink)
