@@ -54,11 +54,13 @@ MAX_RANGE = 1 << 60
 """Largest difference of integers on a grid, and its largest step: no sum on the way leaves 63 bits."""
 MAX_CATEGORIES = 20_000
 """Largest number of distinct strings kept as categories."""
-MAX_RANKS = 4_096
+MAX_RANKS = 65_536
 """Largest number of distinct floats kept as ranks of a table."""
 SPARSE_DECIMALS = 4
 """Decimals of which fewer than one in this many occurs are a lattice of something else, better kept by rank."""
 MAX_DECIMALS = 9
+MAX_PARTS = 1 << 17
+"""Largest denominator of the fractions that rounded floats are recognised as."""
 
 
 class State(IntEnum):
@@ -99,6 +101,8 @@ class ColumnGrid(BaseModel):
     digits: int = Field(default=0, ge=0, le=MAX_DECIMALS)
     bound: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     values: tuple[Any, ...] = ()
+    parts: int = Field(default=0, ge=0, le=MAX_PARTS)
+    """Of ranks: if not 0, all values are multiples of 1 / parts rounded to `digits` decimals; for who stores them."""
     one_hot: bool = False
     """Whether this is no column of the table but a group of its columns, by name in `values` (`data.onehot`)."""
 
@@ -386,8 +390,50 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
             )
     if ranked:
         ranks = tuple(float(v) + 0.0 for v in table)  # + 0.0: the table's zero is never negative
-        return ColumnGrid(name=name, kind="number", scale="ranks", high=len(ranks) - 1, values=ranks)
+        digits, parts = (digits, _parts(table, digits)) if digits else (0, 0)
+        return ColumnGrid(
+            name=name,
+            kind="number",
+            scale="ranks",
+            high=len(ranks) - 1,
+            values=ranks,
+            digits=digits if parts else 0,
+            parts=parts,
+        )
     return None
+
+
+def fractions(numerators: Ints, parts: int, digits: int) -> npt.NDArray[np.float64]:
+    """Whole multiples of 1 / parts, rounded to so many decimals; the same on every machine.
+
+    >>> fractions(np.array([1, 2, 3]), 3, 4).tolist()
+    [0.3333, 0.6667, 1.0]
+    """
+    unit = float(10**digits)
+    return np.rint(numerators * unit / parts) / unit + 0.0
+
+
+def numerators(values: npt.NDArray[np.float64], parts: int) -> Ints:
+    """The inverse of `fractions`."""
+    return np.rint(values * parts).astype(np.int64)
+
+
+def _parts(table: npt.NDArray[np.float64], digits: int) -> int:
+    """The smallest denominator of which all of a sorted table are rounded fractions, or 0.
+
+    Beyond 1 / 8 of the decimals' own unit nearly everything is a fraction of something.
+    """
+    sample = table[:: max(1, len(table) // 64)]
+    slack = 0.5 * 10.0**-digits * 1.001
+    most = min(MAX_PARTS, 10**digits // 8)
+    for first in range(2, most + 1, 4096):
+        parts = np.arange(first, min(first + 4096, most + 1), dtype=np.float64)[:, None]
+        scaled = sample * parts
+        near = (np.abs(scaled - np.rint(scaled)) <= slack * parts).all(1)
+        for candidate in (int(p) for p in parts[near, 0]):
+            if np.array_equal(fractions(numerators(table, candidate), candidate, digits), table):
+                return candidate
+    return 0
 
 
 def _decimals(values: Numbers) -> int | None:

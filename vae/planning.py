@@ -137,7 +137,7 @@ def _item(fact: Facts, earlier: list[Facts]) -> Item:
     }  # fmt: skip
     span = fact.high - fact.low + 1
     if fact.ordered:
-        base |= _magnitude(fact)
+        base |= _magnitude(fact) | {"history": fact.stepping}
     if span + len(fact.states) <= MAX_OUTPUTS:
         return Item.model_validate(base | {"head": Head.softmax})
     parents, memory_bits = _greedy(fact, earlier, _context_bits)

@@ -8,7 +8,8 @@
     exceptions  of a derived column: varint count, piece: packed gaps (int64) from row to row, the first from row -1,
                 the cells of these rows; every escape is an exception
     escapes     of a neural column: a varint for each block, their number, then the node of all of them
-    tables      for each column whose grid has values: varint count, piece: their node (strings or float64);
+    tables      for each column whose grid has values: varint count, piece: their node (strings or float64), or where
+                the grid has `parts` the packed gaps (int64) from numerator to numerator, the first from 0;
                 then for each derived column, in the table's order: varint count, piece: packed entries (int64),
                 piece: packed states (uint8), empty if all are values;
                 then for each column with a grid that is a dictionary array: varint count, piece: its node
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 
 from data.errors import DamagedError
-from data.grid import Coded, ColumnGrid, State
+from data.grid import MAX_SPAN, Coded, ColumnGrid, State, fractions, numerators
 from vae.codec.columns import pack, unpack
 from vae.codec.container import ColumnCoding
 from vae.codec.framing import Cursor, put_varint
@@ -222,8 +223,7 @@ def pack_tables(
 
     for place, grid in enumerate(grids):
         if grid is not None and has_table(grid):
-            kind = pa.string() if grid.kind == "category" else pa.float64()
-            add(place, len(grid.values), pack(pa.array(grid.values, kind)))
+            add(place, len(grid.values), _pack_values(grid))
     for place, function in enumerate(derived):
         if function is not None:
             states = pack_numbers(np.array(function.states, np.uint8))
@@ -232,6 +232,26 @@ def pack_tables(
         if dictionary is not None:
             add(place, len(dictionary), pack(dictionary))
     return b"".join(parts), sizes
+
+
+def _pack_values(grid: ColumnGrid) -> bytes:
+    if grid.kind == "category":
+        return pack(pa.array(grid.values, pa.string()))
+    if grid.parts:
+        return pack_numbers(np.diff(numerators(np.array(grid.values), grid.parts), prepend=0))
+    return pack(pa.array(grid.values, pa.float64()))
+
+
+def _unpack_values(data: memoryview, count: int, plain: dict[str, Any]) -> list[Any]:
+    if plain.get("kind") == "category":
+        return unpack(data, pa.string(), count).to_pylist()
+    if not plain.get("parts"):
+        return unpack(data, pa.float64(), count).to_pylist()
+    gaps = unpack_numbers(data, count, _LONG, Budget(len(data)))
+    if np.abs(gaps).max(initial=0) > MAX_SPAN:
+        raise DamagedError("a gap between fractions is too wide")
+    grid = ColumnGrid.model_validate({**plain, "values": ()})
+    return fractions(np.cumsum(gaps), grid.parts, grid.digits).tolist()
 
 
 class Filled(NamedTuple):
@@ -262,13 +282,13 @@ def unpack_tables(data: bytes, columns: Sequence[ColumnCoding], kinds: Sequence[
 def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
     if plain.get("values") == []:
         count = cursor.varint()
-        kind = pa.string() if plain.get("kind") == "category" else pa.float64()
-        values = unpack(cursor.take(cursor.varint()), kind, count).to_pylist()
-        plain = {**plain, "values": values}
+        plain = {**plain, "values": _unpack_values(cursor.take(cursor.varint()), count, plain)}
     grid = ColumnGrid.model_validate(plain)
     listed = grid.scale in ("names", "ranks")
     named = (grid.kind == "category") == (grid.scale == "names")
     filled = bool(grid.values) == listed and ("values" in plain) == listed
+    if grid.parts and grid.scale != "ranks":
+        raise ValueError(f"column {grid.name!r}: fractions that are no ranks")
     if grid.kind == "opaque" or grid.scale == "none" or not named or not filled:
         raise ValueError(f"column {grid.name!r} has no grid")
     if not 0 <= grid.high - grid.low < 1 << 21 or (

@@ -4,7 +4,8 @@ All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing
 A file is, without gaps, `prelude header tables model streams index trailer`::
 
     prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\x89SVAE\r\n\x1a")
-               2   version: 3 if the model's plan says `above`; else 2 if there are one-hot groups; else 1
+               2   version: 3 if the model's plan says `above` or `history`, or a grid says `parts`; else 2 if there
+                   are one-hot groups; else 1
                2   flags, 0
                4   length of the header
                8   XXH3 of the 16 bytes before, then the header
@@ -284,8 +285,6 @@ class Container:
         groups = len(self.header.columns) - len(self.schema)
         if not 0 <= groups <= len(self.schema) or (version < 3 and (version == 2) != (groups > 0)):
             raise self.damaged("header", "its columns are not those of the schema")
-        if version == 3 and not self.header.latents:
-            raise self.damaged("header", "version 3 of the format, and no latents")
         self.version = version
         self.header_sum = int.from_bytes(head[16:24], "little")
         self._open_index(head[16:24], 24 + length)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae.codec.jit import jit
-from vae.codec.plan import MAX_CONTEXTS, MAX_LINEAR, MAX_PARENTS, Head, Plan
+from vae.codec.plan import HISTORY_FEATURES, MAX_CONTEXTS, MAX_LINEAR, MAX_PARENTS, Head, Plan
 
 Longs = npt.NDArray[np.int64]
 FEATURE_ONE = 32
@@ -30,10 +30,14 @@ HEAD, LOW, HIGH, ORDERED, STATES, NULL, NAN, ESCAPE, CENTER, SPREAD, BINS, UNIT 
 COMPONENTS, LINEAR, RECALL, CONTEXTS, EMBED_BEFORE, EMBED_AFTER, HEAD_ROW, OUTPUTS, BEFORE, AFTER = range(
     12, 22
 )
-N_PARAMETERS = 22
+HISTORY = 22
+N_PARAMETERS = 23
 
 # columns of Memory.row, what is known of a column while its row is coded
-P1, P2, MISSING, NAME, VALUE, STATE, PREDICTED, RECALLED, KNOWN = range(9)
+P1, P2, MISSING, NAME, VALUE, STATE, PREDICTED, RECALLED, KNOWN, P3, P4, OTHER, RUN = range(13)
+N_KNOWN = 13
+MAX_FEATURES = 3 + HISTORY_FEATURES + 1 + 2 + 2 * MAX_CONTEXTS
+"""Most features of a column on one side of its coding."""
 
 
 class Front(NamedTuple):
@@ -90,7 +94,7 @@ def front_of(plan: Plan, squash: Longs) -> Front:
             item.head, item.low, item.high, item.ordered, len(item.states), outputs[1], outputs[2], outputs[3],
             item.center, item.spread, len(item.bins), item.unit, len(item.components), item.linear is not None,
             len(item.recall), len(item.contexts), place_before, place_after, rows, item.outputs, item.before,
-            item.after,
+            item.after, item.history,
         ]  # fmt: skip
         front.components[j, : len(item.components)] = item.components
         front.bins[j, : len(item.bins)] = item.bins
@@ -127,8 +131,8 @@ def new_memory(front: Front, rows: int) -> Memory:
         live = live.ravel()
     index = np.cumsum(live) - 1
     count = max(1, int(live.sum()))
-    row = np.zeros((n, 9), np.int64)
-    row[:, P1] = row[:, P2] = front.items[:, CENTER]
+    row = np.zeros((n, N_KNOWN), np.int64)
+    row[:, [P1, P2, P3, P4, OTHER]] = front.items[:, [CENTER]]
     row[:, NAME] = front.items[:, HIGH] - front.items[:, LOW] + 1
     slots = np.zeros((n, 2 * TABLES), np.int64)
     if remembers:
@@ -224,6 +228,12 @@ def look_before(j: int, front: Front, memory: Memory, features: Longs) -> int:
         features[1] = squashed(row[j, P1] - row[j, P2], front.squash)
         features[2] = FEATURE_ONE * row[j, MISSING]
         at = 3
+        if items[j, HISTORY]:
+            features[3] = squashed(row[j, P2] - row[j, P3], front.squash)
+            features[4] = squashed(row[j, P3] - row[j, P4], front.squash)
+            features[5] = squashed(row[j, P1] - row[j, OTHER], front.squash)
+            features[6] = squashed(row[j, RUN], front.squash)
+            at = 3 + HISTORY_FEATURES
         if items[j, LINEAR]:
             row[j, PREDICTED] = predict(j, front, row)
             features[at] = squashed(row[j, PREDICTED] - row[j, P1], front.squash)
@@ -325,6 +335,13 @@ def end_row(front: Front, memory: Memory) -> None:
     row, items = memory.row, front.items
     for j in range(row.shape[0]):
         if row[j, STATE] == 0:
+            if row[j, VALUE] == row[j, P1]:
+                row[j, RUN] += 1
+            else:
+                row[j, OTHER] = row[j, P1]
+                row[j, RUN] = 0
+            row[j, P4] = row[j, P3]
+            row[j, P3] = row[j, P2]
             row[j, P2] = row[j, P1]
             row[j, P1] = row[j, VALUE]
             row[j, MISSING] = 0

@@ -80,7 +80,7 @@ class IntegerModel:
     @property
     def version(self) -> int:
         """The oldest version of the format that knows such a model."""
-        return 3 if self.plan.above else 1
+        return 3 if self.plan.above or any(item.history for item in self.plan.columns) else 1
 
     @property
     def block_rows(self) -> int:
@@ -325,6 +325,7 @@ def _pad(plan: Plan, tensors: Tensors) -> Weights:
         prior_bias=code("prior.bias", 0, v), prior_head=code("prior.head", 0, k, v),
         prior_head_bias=code("prior.head_bias", 0, k), code_after=code("code.after", 0, 2, w),
         prior_above=code("prior.above", 0, 2, v), prior_same=code("prior.same", 0, v),
+        prior_hidden=code("prior.hidden", 0, v, v), prior_hidden_bias=code("prior.hidden_bias", 0, v),
         prior_stay=code("prior.stay", 0),
         before=empty(n, feats_before, w), after=empty(n, feats_after, w), embedding=empty(max(1, embedded), w),
         bias=empty(n, w), hidden=empty(n, w, w), hidden_bias=empty(n, w),
@@ -361,13 +362,17 @@ def _prove_sums(w: Weights, front: Front) -> None:
     column_sum = column_sum + (2 * len(front.items) * top(w.embedding) + top(w.bias)) * 32
     shown = size(w.prior_before, (0, 1)) + size(w.prior_after, (0, 1)) + size(w.prior_above, (0, 1))
     prior_sum = FEATURE_MAX * shown + 32 * (size(w.prior_same, 0) + top(w.prior_bias))
+    prior_hidden = (
+        size(w.prior_hidden, 2) * ACTIVATION_MAX + np.abs(w.prior_hidden_bias.astype(np.int64)) * 256
+    )
     hidden_sum = size(w.hidden, 2) * ACTIVATION_MAX + np.abs(w.hidden_bias.astype(np.int64)) * 256
     head_sum = size(w.head, 1) * ACTIVATION_MAX + np.abs(w.head_bias.astype(np.int64)) * 256
     prior_head = size(w.prior_head, 2) * ACTIVATION_MAX + np.abs(w.prior_head_bias.astype(np.int64)) * 256
     if w.prior_stay.size:
         prior_head = prior_head + np.abs(w.prior_stay.astype(np.int64))[:, None] * 256
     for layer, sums in {
-        "first": column_sum, "hidden": hidden_sum, "head": head_sum, "prior": prior_sum, "prior head": prior_head,
+        "first": column_sum, "hidden": hidden_sum, "head": head_sum, "prior": prior_sum,
+        "prior hidden": prior_hidden, "prior head": prior_head,
     }.items():  # fmt: skip
         if sums.size and int(sums.max()) >= SUM_LIMIT:
             raise ModelError(f"the model's {layer} layer could overflow: its weights are too large")

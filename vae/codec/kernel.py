@@ -22,6 +22,7 @@ from vae.codec.frontend import (
     HEAD_ROW,
     HIGH,
     LOW,
+    MAX_FEATURES,
     MIXTURE,
     OUTPUTS,
     P1,
@@ -51,7 +52,6 @@ from vae.codec.intervals import (
     memory_class,
 )
 from vae.codec.jit import COMPILED, jit
-from vae.codec.plan import MAX_CONTEXTS
 
 Longs = npt.NDArray[np.int64]
 Weight = npt.NDArray[np.int32]
@@ -72,6 +72,8 @@ class Weights(NamedTuple):
     code_after: Weight
     prior_above: Weight
     prior_same: Weight
+    prior_hidden: Weight
+    prior_hidden_bias: Weight
     prior_stay: Weight
     before: Weight
     after: Weight
@@ -133,7 +135,8 @@ def code_latents(
 ) -> None:  # fmt: skip
     """The latents of row t: each under a softmax that sees the latents before it and its own previous row.
 
-    Where the plan says `above` it sees the whole previous row, and a class more likely for having stood there.
+    Where the plan says `above` it sees the whole previous row, through one more layer, and a class more likely for
+    having stood there.
     """
     reach, above = w.reach, w.prior_stay.shape[0] > 0
     if above and t > 0:  # zeros, which are above the first row, show nothing
@@ -145,6 +148,9 @@ def code_latents(
         latent_features(last, features)
         _add_rows(prior_total, w.prior_before[i], features, 1)
         _activate(prior_total, w.prior_bias[i], 5, w.fraction - 3, hidden)
+        if above:
+            _product(w.prior_hidden[i], hidden, hidden.shape[0], out)
+            _activate(out, w.prior_hidden_bias[i], 8, w.fraction, hidden)
         _product(w.prior_head[i], hidden, 2 * reach + 1, out)
         half = np.int64(1) << (w.fraction - 1)
         for k in range(2 * reach + 1):
@@ -185,8 +191,9 @@ def walk(
     total, prior_total = np.zeros(width, np.int64), np.zeros(w.prior_bias.shape[1], np.int64)
     hidden, second = np.zeros(width, np.int64), np.zeros(width, np.int64)
     prior_hidden = np.zeros(w.prior_bias.shape[1], np.int64)
-    features = np.zeros(3 + 3 + 2 * MAX_CONTEXTS + 2, np.int64)
-    out, sums, product = np.zeros(128, np.int64), np.zeros(128, np.int64), np.zeros(width, np.int64)
+    features = np.zeros(MAX_FEATURES, np.int64)
+    out, sums = np.zeros(max(128, len(prior_hidden)), np.int64), np.zeros(128, np.int64)
+    product = np.zeros(width, np.int64)
     work = np.zeros((6, 16), np.int64)
     half = np.int64(1) << (w.fraction - 1)
     for t in range(symbols.shape[0]):
@@ -252,7 +259,7 @@ def observe(
     before (rows, columns, features), after likewise, places (rows, columns, 2), bases (rows, columns, 5),
     classes (rows, columns, contexts + 2): the memory's class, then which classes are open; member: its bits.
     """
-    features = np.zeros(3 + 3 + 2 * MAX_CONTEXTS + 2, np.int64)
+    features = np.zeros(MAX_FEATURES, np.int64)
     row, items = memory.row, front.items
     for t in range(symbols.shape[0]):
         for j in range(symbols.shape[1]):

@@ -23,6 +23,7 @@ MAX_EMBEDDED = 256
 MAX_PARENTS = 5
 MAX_CONTEXTS = 4
 MAX_LINEAR = 16
+HISTORY_FEATURES = 4
 MAX_TABLES = 256
 """Tables that remember, of all columns together."""
 Int32 = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
@@ -84,6 +85,9 @@ class Item(BaseModel):
     center: Int32 = 0
     spread: int = Field(default=1, ge=1, le=1 << 30)
     """Multiplier of `value - center`, in 2**-16, that makes a feature of it."""
+    history: bool = False
+    """Whether a number also shows the steps of two rows further up, and its last other value and how long ago that was:
+    format version 3."""
     bins: tuple[Int32, ...] = _few(63, ())
     """Thresholds of the embedded bins of a number with many symbols."""
     components: tuple[Literal[0, 1, 2, 3, 4], ...] = _few(8, ())
@@ -121,7 +125,8 @@ class Item(BaseModel):
         """Dense features known before the item is coded."""
         if not self.ordered:
             return 1 + 2 * len(self.contexts)
-        return 3 + (self.linear is not None) + 2 * bool(self.recall) + 2 * len(self.contexts)
+        known = 3 + HISTORY_FEATURES * self.history
+        return known + (self.linear is not None) + 2 * bool(self.recall) + 2 * len(self.contexts)
 
     @property
     def after(self) -> int:
@@ -173,7 +178,8 @@ class Plan(BaseModel):
     fraction: int = Field(default=7, ge=4, le=10)
     """Weights are integers in units of 2**-fraction."""
     above: bool = False
-    """Whether every latent sees all latents of the row above and may stay what it was: format version 3."""
+    """Whether every latent sees all latents of the row above, through one more layer, and may stay what it was: format
+    version 3."""
     columns: tuple[Item, ...] = _few(MAX_ITEMS)
 
     @model_validator(mode="after")
@@ -214,7 +220,13 @@ class Plan(BaseModel):
                 "code.after": (d, 2, w),
             }
         if self.above:
-            shapes |= {"prior.above": (d, 2, v), "prior.same": (d, v), "prior.stay": (d,)}
+            shapes |= {
+                "prior.above": (d, 2, v),
+                "prior.same": (d, v),
+                "prior.hidden": (d, v, v),
+                "prior.hidden_bias": (d, v),
+                "prior.stay": (d,),
+            }
         for item in self.columns:
             name = f"column.{item.name}"
             shapes |= {

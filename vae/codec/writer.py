@@ -191,6 +191,8 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
     header = _header(layout, blob, options)
     with path.open("wb") as file, ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
         oldest = 1 if layout.model is None else layout.model.version
+        if any(grid is not None and grid.parts for grid in layout.grids):
+            oldest = 3
         writer = Writer(file, header, layout.table.schema, oldest)
         writer.part(tables)
         writer.part(embedded)
