@@ -86,7 +86,7 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, widt
             tables -= item.tables
     # where rows do not follow on from each other, the row above is no news, and weights for it are bytes in vain
     above = latents > 0 and any(fact.stepping for fact in chosen)
-    return Plan(latents=latents, width=width, fraction=FRACTION, above=above, columns=tuple(items))
+    return Plan(latents=latents, width=width, fraction=FRACTION, above=above, deep=above, columns=tuple(items))
 
 
 def _within(item: Item, tables: int) -> Item | None:

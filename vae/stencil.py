@@ -63,9 +63,10 @@ class Stencil(nn.Module):
         if plan.above:
             self.prior_above = normal(d, 2, v, std=0.05)
             self.prior_same = normal(d, v, std=0.1)
+            self.prior_stay = nn.Parameter(torch.zeros(d))
+        if plan.deep:
             self.prior_hidden = normal(d, v, v, std=math.sqrt(2 / v))
             self.prior_hidden_bias = nn.Parameter(torch.full((d, v), 0.1))
-            self.prior_stay = nn.Parameter(torch.zeros(d))
 
     def _first_bias(self, outputs: int) -> Tensor:
         bias = torch.zeros(len(self.layout.plan.columns), outputs)
@@ -107,7 +108,7 @@ class Stencil(nn.Module):
         if self.layout.plan.above:
             total = total + _code_features(above).flatten(1) @ w["prior_above"].flatten(0, 1)
         hidden = (total + w["prior_bias"].unsqueeze(1)).clamp(0, ACTIVATION_TOP)
-        if self.layout.plan.above:
+        if self.layout.plan.deep:
             hidden = torch.baddbmm(w["prior_hidden_bias"].unsqueeze(1), hidden, w["prior_hidden"].mT)
             hidden = hidden.clamp(0, ACTIVATION_TOP)
         logits = torch.baddbmm(w["prior_head_bias"].unsqueeze(-1), w["prior_head"], hidden.mT)

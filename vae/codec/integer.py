@@ -80,7 +80,9 @@ class IntegerModel:
     @property
     def version(self) -> int:
         """The oldest version of the format that knows such a model."""
-        return 3 if self.plan.above or any(item.history for item in self.plan.columns) else 1
+        if self.plan.deep or any(item.history for item in self.plan.columns):
+            return 4
+        return 3 if self.plan.above else 1
 
     @property
     def block_rows(self) -> int:

@@ -135,10 +135,10 @@ def code_latents(
 ) -> None:  # fmt: skip
     """The latents of row t: each under a softmax that sees the latents before it and its own previous row.
 
-    Where the plan says `above` it sees the whole previous row, through one more layer, and a class more likely for
-    having stood there.
+    Where the plan says `above` it sees the whole previous row, and a class more likely for having stood there; where it
+    says `deep`, through one more layer.
     """
-    reach, above = w.reach, w.prior_stay.shape[0] > 0
+    reach, above, deep = w.reach, w.prior_stay.shape[0] > 0, w.prior_hidden.shape[0] > 0
     if above and t > 0:  # zeros, which are above the first row, show nothing
         for i in range(codes.shape[1]):
             latent_features(codes[t - 1, i], features)
@@ -148,7 +148,7 @@ def code_latents(
         latent_features(last, features)
         _add_rows(prior_total, w.prior_before[i], features, 1)
         _activate(prior_total, w.prior_bias[i], 5, w.fraction - 3, hidden)
-        if above:
+        if deep:
             _product(w.prior_hidden[i], hidden, hidden.shape[0], out)
             _activate(out, w.prior_hidden_bias[i], 8, w.fraction, hidden)
         _product(w.prior_head[i], hidden, 2 * reach + 1, out)

@@ -71,7 +71,7 @@ class Parts:
                 container.load(container.tables, "tables"), self.header.columns, kinds
             )
             self.grids, self.functions, self.dictionaries = filled
-            if container.version < 3 and any(grid and grid.parts for grid in self.grids):
+            if container.version < 4 and any(grid and grid.parts for grid in self.grids):
                 raise ValueError(f"version {container.version} of the format has no fractions")
             self.names = container.names + [grid.name if grid else "" for grid in self.grids[own:]]
             self._kinds = kinds
@@ -148,7 +148,7 @@ class Parts:
             or model.latents != self.header.latents
         ):
             raise container.damaged("model", "it is not one of these columns")
-        if model.version > container.version:
+        if model.version > container.version or (container.version == 3 and model.version < 3):
             raise container.damaged("model", f"version {container.version} of the format has no such models")
         return model
 

@@ -87,7 +87,7 @@ class Item(BaseModel):
     """Multiplier of `value - center`, in 2**-16, that makes a feature of it."""
     history: bool = False
     """Whether a number also shows the steps of two rows further up, and its last other value and how long ago that was:
-    format version 3."""
+    format version 4."""
     bins: tuple[Int32, ...] = _few(63, ())
     """Thresholds of the embedded bins of a number with many symbols."""
     components: tuple[Literal[0, 1, 2, 3, 4], ...] = _few(8, ())
@@ -178,8 +178,9 @@ class Plan(BaseModel):
     fraction: int = Field(default=7, ge=4, le=10)
     """Weights are integers in units of 2**-fraction."""
     above: bool = False
-    """Whether every latent sees all latents of the row above, through one more layer, and may stay what it was: format
-    version 3."""
+    """Whether every latent sees all latents of the row above and may stay what it was: format version 3."""
+    deep: bool = False
+    """Whether the prior of the codes has one more layer: format version 4."""
     columns: tuple[Item, ...] = _few(MAX_ITEMS)
 
     @model_validator(mode="after")
@@ -195,6 +196,8 @@ class Plan(BaseModel):
                 )
         if self.above and not self.latents:
             raise ValueError("no latents that could see those of the row above")
+        if self.deep and not self.latents:
+            raise ValueError("no latents whose prior could have one more layer")
         if len({item.name for item in self.columns}) != len(self.columns):
             raise ValueError("a column stands twice in the model")
         if (tables := sum(item.tables for item in self.columns)) > MAX_TABLES:
@@ -223,10 +226,10 @@ class Plan(BaseModel):
             shapes |= {
                 "prior.above": (d, 2, v),
                 "prior.same": (d, v),
-                "prior.hidden": (d, v, v),
-                "prior.hidden_bias": (d, v),
                 "prior.stay": (d,),
             }
+        if self.deep:
+            shapes |= {"prior.hidden": (d, v, v), "prior.hidden_bias": (d, v)}
         for item in self.columns:
             name = f"column.{item.name}"
             shapes |= {
