@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from data.grid import Coded
 from vae.codec.integer import IntegerModel
@@ -59,6 +59,8 @@ class Layout(BaseModel):
     """log2 of the typical residual of each column in symbols: where the mixtures' scales begin."""
     derived: tuple[Derived, ...] = ()
     """Columns of the table that follow from others: neither the code nor the decoder spends anything on them."""
+    rows: int = Field(default=0, ge=0)
+    """Rows of the table that the weights are written beside, and share their cost; 0 lets weights cost nothing."""
 
 
 def block(coded: dict[str, Coded], names: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

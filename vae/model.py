@@ -4,8 +4,9 @@ The objective is the evidence lower bound, *maximised* (Kingma & Welling 2014, e
 
     loss = -log P(code) - log p(row | code, rows above) + λ * (-log p(row | code alone))
 
-The first two terms are what the archive pays. The third asks the code to stand by itself: beside a decoder that sees
-the columns before and the rows above, a code that nobody asks for anything empties itself (posterior collapse).
+The first two terms are what the archive pays, beside a row's share of the weights, which the loss counts too. The third
+asks the code to stand by itself: beside a decoder that sees the columns before and the rows above, a code that nobody
+asks for anything empties itself (posterior collapse).
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ FIRST_CODES = 8.0
 """Factor on the encoder's last weights at the start."""
 PRESENCE = 0.5
 """Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
+WEIGHT_PRICE = 2.0
+"""Nats of the objective for a nat of the weights' description: magnitudes alone are described, and signs cost too."""
+
+MEMORY = 0.98
+"""Share of the running mean of costs that a step leaves as it was."""
 
 
 class SparseVAE(nn.Module):
@@ -43,6 +49,8 @@ class SparseVAE(nn.Module):
         self.progress: Tensor
         # part of the state: hard codes of a training that is under way depend on it, and so does what is judged best
         self.register_buffer("progress", torch.ones(()))
+        self.cost: Tensor
+        self.register_buffer("cost", torch.full((), math.inf))
         self.origin: Tensor
         self.register_buffer("origin", torch.zeros(plan.latents))
         if plan.latents:
@@ -57,8 +65,14 @@ class SparseVAE(nn.Module):
 
     @property
     def weight(self) -> float:
-        """λ of the term that asks the code alone to rebuild the row, at this point of the training."""
-        return codes_weight(self.settings.codes, float(self.progress)) if self.layout.plan.latents else 0.0
+        """λ of the term that asks the code alone to rebuild the row, at this point of the training.
+
+        Less where a column costs less than a nat, as in series that say little new: the code is not to cost what all
+        else together does not.
+        """
+        if not self.layout.plan.latents:
+            return 0.0
+        return codes_weight(self.settings.codes, float(self.progress)) * min(1.0, float(self.cost))
 
     @torch.no_grad()
     def begin(self, phase: str, batch: Tensors) -> None:
@@ -83,16 +97,21 @@ class SparseVAE(nn.Module):
         weights = self.stencil.weights(quantised=quantised)
         if not self.layout.plan.latents:
             columns = self.stencil.column_nats(weights, batch, self._no_code(batch)).sum(1).mean()
-            return {"loss": columns, "columns": columns}
+            return {"loss": columns + self._price(), "columns": columns}
         draw = self._draw(batch, phase, generator)
         rate = self._rate(weights, batch, draw)
         warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
         alone = self.codes_only.asked(batch, draw.code).mean()
+        self._follow(rate.detach().mean(0).sum() + columns.detach())
         presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
         loss = (
-            (warmup if phase == "joint" else 1.0) * code + columns + self.weight * alone + PRESENCE * presence
+            (warmup if phase == "joint" else 1.0) * code
+            + columns
+            + self.weight * alone
+            + PRESENCE * presence
+            + self._price()
         )
         terms = {"code": rate.mean(0).sum(), "columns": columns, "codes_only": alone, "presence": presence}
         if draw.kl is not None:
@@ -157,6 +176,16 @@ class SparseVAE(nn.Module):
         ids = {id(p) for p in encoder}
         decoder = [p for p in self.parameters() if id(p) not in ids]
         return [{"name": "encoder", "params": encoder}, {"name": "decoder", "params": decoder}]
+
+    def _follow(self, nats: Tensor) -> None:
+        """Takes the cost of a batch's rows into the running mean of what a column costs."""
+        each = nats / max(1, len(self.layout.plan.columns))
+        self.cost.copy_(torch.where(self.cost.isinf(), each, MEMORY * self.cost + (1 - MEMORY) * each))
+
+    def _price(self) -> Tensor | float:
+        """What a row pays for the weights, in nats."""
+        rows = self.layout.rows
+        return WEIGHT_PRICE / rows * self.stencil.description() if rows else 0.0
 
     def _draw(self, batch: Tensors, phase: str, generator: torch.Generator) -> Draw:
         if phase != "joint":

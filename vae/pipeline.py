@@ -114,7 +114,7 @@ def fit(
     plan = make_plan(
         prepared.grid, seen, latents=latents_of(model), width=model.width or usual_width(table.num_rows)
     )
-    layout = make_layout(plan, seen).model_copy(update={"derived": prepared.derived})
+    layout = make_layout(plan, seen).model_copy(update={"derived": prepared.derived, "rows": table.num_rows})
     arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), DEFAULT_BLOCK_ROWS)
     module, record = train.fit(
         lambda: SparseVAE(layout, model),

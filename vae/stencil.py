@@ -87,6 +87,13 @@ class Stencil(nn.Module):
             return dict(found)
         return {name: p + ((p / step).round() * step - p).detach() for name, p in found.items()}
 
+    def description(self) -> Tensor:
+        """About what the weights cost in an archive, in nats: a log-sum penalty (Candès et al. 2008) in steps of the
+        codec's grid, 0 for a weight of 0.
+        """
+        scale = 2.0**self.layout.plan.fraction
+        return torch.stack([(p.abs() * scale).log1p().sum() for p in self.parameters()]).sum()
+
     def relabel(self, usual: Tensor) -> None:
         """Lets the prior say of `code - usual` what it said of `code`; usual (latents,) integers.
 
