@@ -34,8 +34,8 @@ HISTORY = 22
 N_PARAMETERS = 23
 
 # columns of Memory.row, what is known of a column while its row is coded
-P1, P2, MISSING, NAME, VALUE, STATE, PREDICTED, RECALLED, KNOWN, P3, P4, OTHER, RUN = range(13)
-N_KNOWN = 13
+P1, P2, MISSING, NAME, VALUE, STATE, PREDICTED, RECALLED, KNOWN, P3, P4, OTHER, RUN, LAST_RUN = range(14)
+N_KNOWN = 14
 MAX_FEATURES = 3 + HISTORY_FEATURES + 1 + 2 + 2 * MAX_CONTEXTS
 """Most features of a column on one side of its coding."""
 
@@ -233,6 +233,8 @@ def look_before(j: int, front: Front, memory: Memory, features: Longs) -> int:
             features[4] = squashed(row[j, P3] - row[j, P4], front.squash)
             features[5] = squashed(row[j, P1] - row[j, OTHER], front.squash)
             features[6] = squashed(row[j, RUN], front.squash)
+            features[7] = squashed(row[j, LAST_RUN], front.squash)
+            features[8] = squashed(row[j, RUN] - row[j, LAST_RUN], front.squash)
             at = 3 + HISTORY_FEATURES
         if items[j, LINEAR]:
             row[j, PREDICTED] = predict(j, front, row)
@@ -339,6 +341,7 @@ def end_row(front: Front, memory: Memory) -> None:
                 row[j, RUN] += 1
             else:
                 row[j, OTHER] = row[j, P1]
+                row[j, LAST_RUN] = row[j, RUN]
                 row[j, RUN] = 0
             row[j, P4] = row[j, P3]
             row[j, P3] = row[j, P2]

@@ -23,7 +23,7 @@ MAX_EMBEDDED = 256
 MAX_PARENTS = 5
 MAX_CONTEXTS = 4
 MAX_LINEAR = 16
-HISTORY_FEATURES = 4
+HISTORY_FEATURES = 6
 MAX_TABLES = 256
 """Tables that remember, of all columns together."""
 Int32 = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
@@ -86,8 +86,8 @@ class Item(BaseModel):
     spread: int = Field(default=1, ge=1, le=1 << 30)
     """Multiplier of `value - center`, in 2**-16, that makes a feature of it."""
     history: bool = False
-    """Whether a number also shows the steps of two rows further up, and its last other value and how long ago that was:
-    format version 4."""
+    """Whether a number also shows the steps of two rows further up, its last other value, and how long it has been what
+    it is and was what it was before: format version 4."""
     bins: tuple[Int32, ...] = _few(63, ())
     """Thresholds of the embedded bins of a number with many symbols."""
     components: tuple[Literal[0, 1, 2, 3, 4], ...] = _few(8, ())
