@@ -143,7 +143,7 @@ def _item(fact: Facts, earlier: list[Facts]) -> Item:
     }  # fmt: skip
     span = fact.high - fact.low + 1
     if fact.ordered:
-        base |= _magnitude(fact) | {"history": fact.stepping}
+        base |= _magnitude(fact) | {"history": fact.step_entropy < fact.entropy}
     if span + len(fact.states) <= MAX_OUTPUTS:
         return Item.model_validate(base | {"head": Head.softmax})
     parents, memory_bits = _greedy(fact, earlier, _context_bits)
