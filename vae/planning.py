@@ -15,7 +15,17 @@ import numpy.typing as npt
 from data.grid import Coded, State, TableGrid
 from vae.codec.frontend import FEATURE_MAX
 from vae.codec.jit import jit
-from vae.codec.plan import MAX_ITEMS, MAX_LINEAR, MAX_OUTPUTS, MAX_TABLES, Head, Item, Linear, Plan
+from vae.codec.plan import (
+    FEW_OUTPUTS,
+    MAX_ITEMS,
+    MAX_LINEAR,
+    MAX_OUTPUTS,
+    MAX_TABLES,
+    Head,
+    Item,
+    Linear,
+    Plan,
+)
 
 Longs = npt.NDArray[np.int64]
 
@@ -83,7 +93,7 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, widt
     facts.sort(key=lambda f: (not f.stepping, f.distinct))
     items, chosen, tables = list[Item](), list[Facts](), MAX_TABLES
     for fact in facts[:MAX_ITEMS]:
-        item = _within(_item(fact, chosen), tables)
+        item = _within(_item(fact, chosen, told=latents > 0), tables)
         if item is not None:
             items.append(item)
             chosen.append(fact)
@@ -136,15 +146,17 @@ def _entropy(values: Longs) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def _item(fact: Facts, earlier: list[Facts]) -> Item:
-    """What the model may look at for one column, and how it speaks of it."""
+def _item(fact: Facts, earlier: list[Facts], *, told: bool) -> Item:
+    """What the model may look at for one column, and how it speaks of it; `told` where it has a code of the row."""
     base: dict[str, Any] = {
         "name": fact.name, "low": fact.low, "high": fact.high, "ordered": fact.ordered, "states": fact.states
     }  # fmt: skip
     span = fact.high - fact.low + 1
     if fact.ordered:
         base |= _magnitude(fact) | {"history": fact.step_entropy < fact.entropy}
-    if span + len(fact.states) <= MAX_OUTPUTS:
+    # counts of names cost no weights, but a code of the row tells them nothing: only a softmax is moved by it
+    most = MAX_OUTPUTS if told and not fact.ordered else FEW_OUTPUTS
+    if span + len(fact.states) <= most:
         return Item.model_validate(base | {"head": Head.softmax})
     parents, memory_bits = _greedy(fact, earlier, _context_bits)
     contexts = _backed_off(parents)

@@ -31,7 +31,7 @@ from vae.codec.entropy import STATE_LOW, encode_ops, exp_table, scale_table, sig
 from vae.codec.frontend import FEATURE_MAX, Front, front_of, new_memory
 from vae.codec.intervals import Streams, Tables, Tape
 from vae.codec.kernel import ACTIVATION_MAX, Weights, observe, walk
-from vae.codec.plan import Head, Plan
+from vae.codec.plan import FEW_OUTPUTS, MAX_STATES, Head, Plan
 
 GROUPS = ("before", "after", "embed", "bias", "hidden", "head", "prior")
 MAX_PLAN_BYTES = 2 << 20
@@ -80,7 +80,9 @@ class IntegerModel:
     @property
     def version(self) -> int:
         """The oldest version of the format that knows such a model."""
-        if self.plan.deep or any(item.history for item in self.plan.columns):
+        if self.plan.deep or any(
+            i.history or i.outputs > FEW_OUTPUTS + MAX_STATES for i in self.plan.columns
+        ):
             return 4
         return 3 if self.plan.above else 1
 

@@ -112,7 +112,7 @@ def code_class(
 ) -> int:
     """Write or read one of `count` classes with probabilities softmax(logits); each at least 2**-28.
 
-    exp is at most 2**24, count at most 67: sums stay below 2**31, times `room` below 2**59; the top class alone gives
+    exp is at most 2**24, count at most 131: sums stay below 2**32, times `room` below 2**60; the top class alone gives
     2**24, so no division by zero.
     """
     top = logits[0]

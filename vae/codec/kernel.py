@@ -52,6 +52,7 @@ from vae.codec.intervals import (
     memory_class,
 )
 from vae.codec.jit import COMPILED, jit
+from vae.codec.plan import MAX_OUTPUTS, MAX_STATES
 
 Longs = npt.NDArray[np.int64]
 Weight = npt.NDArray[np.int32]
@@ -192,7 +193,8 @@ def walk(
     hidden, second = np.zeros(width, np.int64), np.zeros(width, np.int64)
     prior_hidden = np.zeros(w.prior_bias.shape[1], np.int64)
     features = np.zeros(MAX_FEATURES, np.int64)
-    out, sums = np.zeros(max(128, len(prior_hidden)), np.int64), np.zeros(128, np.int64)
+    most = MAX_OUTPUTS + MAX_STATES
+    out, sums = np.zeros(max(most, len(prior_hidden)), np.int64), np.zeros(most, np.int64)
     product = np.zeros(width, np.int64)
     work = np.zeros((6, 16), np.int64)
     half = np.int64(1) << (w.fraction - 1)

@@ -17,7 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from data.grid import MAX_SPAN, MAX_SYMBOL
 
 MAX_ITEMS = 512
-MAX_OUTPUTS = 64
+MAX_STATES = 3
+MAX_OUTPUTS = 128
+"""Outputs of an item, beside those of its states."""
+FEW_OUTPUTS = 64
+"""As many were the most before format version 4."""
 MAX_EMBEDDED = 256
 """Columns with more symbols than this have no embedding of their own."""
 MAX_PARENTS = 5
@@ -80,7 +84,7 @@ class Item(BaseModel):
     high: int = Field(ge=-MAX_SYMBOL, le=MAX_SYMBOL)
     ordered: bool
     """Whether the symbols are magnitudes (numbers) or mere names."""
-    states: tuple[Literal[1, 2, 3], ...] = _few(3, ())
+    states: tuple[Literal[1, 2, 3], ...] = _few(MAX_STATES, ())
     """States other than VALUE with an output of their own: those the training rows held."""
     center: Int32 = 0
     spread: int = Field(default=1, ge=1, le=1 << 30)
@@ -150,7 +154,7 @@ class Item(BaseModel):
     def _check(self) -> Item:
         if not 1 <= self.span <= MAX_SPAN:
             raise ValueError(f"column {self.name!r}: {self.span} symbols")
-        if self.outputs > MAX_OUTPUTS + 3:
+        if self.outputs > MAX_OUTPUTS + MAX_STATES:
             raise ValueError(f"column {self.name!r}: {self.outputs} outputs")
         if self.head == Head.mixture and not self.components:
             raise ValueError(f"column {self.name!r}: a mixture without components")
