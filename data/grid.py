@@ -59,6 +59,8 @@ MAX_RANKS = 65_536
 SPARSE_DECIMALS = 4
 """Decimals of which fewer than one in this many occurs are a lattice of something else, better kept by rank."""
 MAX_DECIMALS = 9
+MANY_RANKS = 64
+"""Ranks from which on it is worth saying that they are rounded fractions: eight bytes a rank become one or two."""
 MAX_PARTS = 1 << 17
 """Largest denominator of the fractions that rounded floats are recognised as."""
 
@@ -390,7 +392,7 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
             )
     if ranked:
         ranks = tuple(float(v) + 0.0 for v in table)  # + 0.0: the table's zero is never negative
-        digits, parts = (digits, _parts(table, digits)) if digits else (0, 0)
+        digits, parts = (digits, _parts(table, digits)) if digits and len(table) >= MANY_RANKS else (0, 0)
         return ColumnGrid(
             name=name,
             kind="number",

@@ -17,6 +17,7 @@ from vae.codec import archive, blocks, container, structure, writer
 from vae.codec.container import Container, Header
 from vae.codec.framing import checksum, put_varint, squeeze
 from vae.codec.integer import IntegerModel
+from vae.codec.numbers import pack_numbers
 from vae.planning import make_plan
 
 
@@ -134,10 +135,10 @@ def test_what_is_not_an_archive_is_refused(tmp_path: Path) -> None:
 def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
     head = bytearray(rival_bytes)
     length = struct.unpack_from("<I", head, 12)[0]
-    head[8] = 4
+    head[8] = container.VERSION + 1
     head[16:24] = checksum(bytes(head[:16]), bytes(head[24 : 24 + length])).to_bytes(8, "little")
     (tmp_path / "t.svae").write_bytes(head)
-    with pytest.raises(ArchiveError, match=r"format version 4.0; this program reads 3.0; update it"):
+    with pytest.raises(ArchiveError, match=r"format version 5.0; this program reads 4.0; update it"):
         archive.open(tmp_path / "t.svae")
 
 
@@ -156,18 +157,27 @@ def of_version(data: bytes, version: int) -> bytes:
     return bytes(start + end)
 
 
-def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_path: Path) -> None:
-    """Version 3 is that of a prior which sees the row above, and of nothing else."""
-    path, above = tmp_path / "t.svae", tmp_path / "above.svae"
+def with_plan(path: Path, **change: Any) -> bytes:
+    """The small archive with another plan."""
     made = small_model(small_table())
-    plan = made["model"].plan.model_copy(update={"above": True})
+    plan = made["model"].plan.model_copy(update=change)
     tensors = {name: np.ones(shape, np.int16) for name, shape in plan.shapes().items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "CLOSE_CALL", 1e9)
-        archive.write(small_table(), above, **made | {"model": IntegerModel(plan, tensors)}, block_rows=16)
-    assert (neural_bytes[8], above.read_bytes()[8]) == (1, 3)
-    assert read_all(above).equals(small_table())
-    for data, version in ((neural_bytes, 3), (above.read_bytes(), 1)):
+        archive.write(small_table(), path, **made | {"model": IntegerModel(plan, tensors)}, block_rows=16)
+    assert read_all(path).equals(small_table())
+    return path.read_bytes()
+
+
+def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_path: Path) -> None:
+    """Version 3 is that of a prior which sees the row above, and of nothing else; version 4 knows all."""
+    path = tmp_path / "t.svae"
+    above, deep = with_plan(path, above=True), with_plan(path, above=True, deep=True)
+    first = small_model(small_table())["model"].plan.columns
+    told = with_plan(path, columns=tuple(item.model_copy(update={"history": True}) for item in first))
+    assert [data[8] for data in (neural_bytes, above, deep, told)] == [1, 3, 4, 4]
+    lies = [(neural_bytes, 3), (above, 1), (deep, 3), (deep, 1), (told, 3), (told, 1)]
+    for data, version in lies:
         assert of_version(data, data[8]) == data
         path.write_bytes(of_version(data, version))
         with pytest.raises(
@@ -262,6 +272,42 @@ def test_the_forger_can_make_sound_archives_too(tmp_path: Path) -> None:
     forge(path, header, [b"", b"", stream], ONE, REPORT, version=2)
     with pytest.raises(DamagedError, match="its columns are not those of the schema"):
         archive.open(path)
+
+
+THIRDS = {"name": "a", "kind": "number", "scale": "ranks", "high": 2, "digits": 4, "parts": 3, "values": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "gaps", "version", "message"),
+    [
+        ({}, [1, 1, 1 << 20], 4, None),
+        ({}, [-(1 << 20), 1, 1], 4, None),
+        ({}, [1, 1, (1 << 20) + 1], 4, "a gap between fractions is too wide"),
+        ({}, [-(1 << 63), 1, 1], 4, "a gap between fractions is too wide"),
+        ({}, [1, 1, 1], 3, "version 3 of the format, and no latents"),
+        ({}, [1, 1, 1], 1, "version 1 of the format has no fractions"),
+        ({"parts": (1 << 17) + 1}, [1, 1, 1], 4, "Input should be less than or equal to 131072"),
+        ({"scale": "step"}, [1, 1, 1], 4, "fractions that are no ranks"),
+        ({"scale": "uniform"}, [1, 1, 1], 4, "fractions that are no ranks"),
+    ],
+    ids=str,
+)
+def test_fractions_are_ranks_of_version_4_in_short_steps(
+    tmp_path: Path, change: dict[str, Any], gaps: list[int], version: int, message: str | None
+) -> None:
+    table = pack_numbers(np.array(gaps, np.int64))
+    header = {"rows": 1, "block_rows": 10, "group_blocks": 1, "columns": [{"grid": THIRDS | change}]}
+    parts = [put_varint(3) + put_varint(len(table)) + table, b"", b""]
+    schema = pa.schema([("a", pa.float64())])
+    path = forge(tmp_path / "t.svae", header, parts, schema, REPORT, version)
+    if message:
+        with pytest.raises(DamagedError, match=message):
+            archive.open(path)
+        return
+    with archive.open(path) as opened:
+        grid = opened._parts.grids[0]
+    assert grid is not None
+    assert list(grid.values) == [float(f"{k / 3:.4f}") for k in np.cumsum(gaps)]
 
 
 def test_cyclic_and_dangling_functions_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from data.grid import MAX_SPAN, MAX_SYMBOL
 from vae.codec.entropy import squash_table
 from vae.codec.frontend import (
     FEATURE_MAX,
+    N_KNOWN,
+    N_PARAMETERS,
     P1,
     VALUE,
     find_slot,
@@ -111,8 +113,8 @@ def test_every_key_keeps_a_slot_of_its_own(keys: list[int]) -> None:
 @COMMON
 @given(cells=st.lists(st.tuples(SYMBOL, st.integers(0, 3)), min_size=5, max_size=5), low=SYMBOL)
 def test_keys_tell_states_and_stay_within_42_bits(cells: list[tuple[int, int]], low: int) -> None:
-    items = np.full((5, 22), low, np.int64)
-    row = np.zeros((5, 9), np.int64)
+    items = np.full((5, N_PARAMETERS), low, np.int64)
+    row = np.zeros((5, N_KNOWN), np.int64)
     row[:, VALUE], row[:, 5] = np.array(cells).T
     key = key_of(np.arange(5), items, row)
     assert 0 <= key < 2**42
@@ -121,15 +123,16 @@ def test_keys_tell_states_and_stay_within_42_bits(cells: list[tuple[int, int]], 
     assert key_of(np.full(5, -1), items, row) == 0
 
 
-def mixed_plan() -> Plan:
+def mixed_plan(*, history: bool = False) -> Plan:
     linear = {"sources": (1,), "now": (1 << 17,), "before": (0,), "own": 0, "constant": 0}
     return Plan.model_validate({
         "latents": 0,
         "width": 1,
         "columns": (
             {"name": "c", "head": 0, "low": 0, "high": 2, "ordered": False},
-            {"name": "n", "head": 1, "low": -5, "high": 500, "ordered": True, "components": (2,), "bins": (3, 7)},
-            number_item("m", 0, 2000, components=(3, 4), linear=linear, recall=(0,), spread=1 << 16),
+            {"name": "n", "head": 1, "low": -5, "high": 500, "ordered": True, "components": (2,), "bins": (3, 7),
+             "history": history},
+            number_item("m", 0, 2000, history=history, components=(3, 4), linear=linear, recall=(0,), spread=1 << 16),
             {"name": "i", "head": 2, "low": 0, "high": 999, "ordered": False, "contexts": ((0,), ())},
         ),
     })  # fmt: skip
@@ -166,10 +169,32 @@ def test_what_the_network_is_shown_row_by_row() -> None:
     assert np.allclose(shown["member"][:, 3], [np.log2(1000), 0, np.log2(1000), 1])
 
 
+def test_history_is_shown_row_by_row() -> None:
+    """Worked by hand: a missing cell leaves everything as it was, and interrupts no run."""
+    item = number_item("n", -5, 500, center=3, history=True, components=(1,))
+    plan = Plan.model_validate({"latents": 0, "width": 1, "columns": (item,)})
+    symbols = np.array([[7, 7, 7, 9, 9, 0, 9, 2, 40]]).T
+    states = np.array([[0, 0, 0, 0, 0, 1, 0, 0, 0]], np.uint8).T
+    shown = blank(plan).observe(symbols, states)["before"][:, 0, 3:9].tolist()
+    squash = squash_table()
+    steps = [  # p2 - p3, p3 - p4, p1 - other, run, last run, their difference
+        (0, 0, 0, 0, 0, 0),  # all are the center
+        (0, 0, 4, 0, 0, 0),  # 7 above, 3 the last other
+        (4, 0, 4, 1, 0, 1),  # 7 7
+        (0, 4, 4, 2, 0, 2),  # 7 7 7
+        (0, 0, 2, 0, 2, -2),  # 7 7 7 9
+        (2, 0, 2, 1, 2, -1),  # 7 7 7 9 9
+        (2, 0, 2, 1, 2, -1),  # a missing one
+        (0, 2, 2, 2, 2, 0),  # 7 7 7 9 9 9
+        (0, 0, -7, 0, 2, -2),  # 7 7 7 9 9 9 2
+    ]
+    assert shown == [[int(np.sign(x) * squash[abs(x)]) for x in row] for row in steps]
+
+
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), rows=st.integers(0, 12))
 def test_features_stay_within_127_and_missing_symbols_do_not_matter(seed: int, rows: int) -> None:
-    random, plan = np.random.default_rng(seed), mixed_plan()
+    random, plan = np.random.default_rng(seed), mixed_plan(history=bool(seed % 2))
     symbols = np.stack([random.integers(i.low, i.high + 1, rows) for i in plan.columns], 1)
     states = random.choice([0, 0, 1, 2, 3], symbols.shape).astype(np.uint8)
     shown = blank(plan).observe(symbols, states)

@@ -52,7 +52,8 @@ def columns(draw: st.DrawFn, count: int) -> list[dict[str, Any]]:
     for j in range(count):
         ordered, head = draw(st.booleans()), draw(st.integers(0, 2))
         wide = st.sampled_from([1, 2, 65, 300, 20_000, MAX_SPAN])
-        span = draw(st.integers(1, 20) if head == 0 else wide | st.integers(1, 100))
+        few = st.integers(1, 20) | st.just(128)
+        span = draw(few if head == 0 else wide | st.integers(1, 100))
         low = draw(st.sampled_from([0, -3, -MAX_SYMBOL, MAX_SYMBOL - span + 1]))
         earlier = st.lists(st.integers(0, j - 1), max_size=3, unique=True) if j else st.just([])
         item: dict[str, Any] = {
@@ -67,6 +68,7 @@ def columns(draw: st.DrawFn, count: int) -> list[dict[str, Any]]:
             "bins": sorted(set(draw(st.lists(st.integers(low, low + span - 1), max_size=4)))),
             "unit": draw(st.sampled_from([0, 3, 20])),
             "recall": draw(earlier),
+            "history": draw(st.booleans()),
         }
         item["contexts"] = draw(st.lists(earlier, min_size=head == 2, max_size=4))
         sources = [s for s in draw(earlier) if found[s]["ordered"]]
@@ -91,6 +93,7 @@ def models(draw: st.DrawFn) -> IntegerModel:
     plan = Plan.model_validate({
         "latents": latents,
         "above": latents > 0 and draw(st.booleans()),
+        "deep": latents > 0 and draw(st.booleans()),
         "reach": draw(st.sampled_from([1, 5, 30])),
         "width": draw(st.sampled_from([1, 3, 8])),
         "prior_width": draw(st.sampled_from([1, 4])),
@@ -197,18 +200,20 @@ def fixed_numbers(seed: int) -> Any:
     return draw
 
 
-def fixed_model(*, above: bool = False) -> IntegerModel:
+def fixed_model(*, above: bool = False, newest: bool = False) -> IntegerModel:
+    """A model of version 1; of version 3, with `above`; of version 4, which may have it too, with `newest`."""
+    more, names = ({"history": True}, 107) if newest else ({}, 6)
     linear = {"sources": (1,), "now": (60_000,), "before": (-60_000,), "own": 65_536, "constant": 999}
     plan = Plan.model_validate({
-        "latents": 3, "reach": 9, "width": 6, "prior_width": 4, "above": above,
+        "latents": 3, "reach": 9, "width": 6, "prior_width": 4, "above": above, "deep": newest,
         "columns": (
-            {"name": "kind", "head": 0, "low": 0, "high": 5, "ordered": False, "states": (1,)},
+            {"name": "kind", "head": 0, "low": 0, "high": names - 1, "ordered": False, "states": (1,)},
             {"name": "size", "head": 1, "low": -40, "high": 5_000, "ordered": True, "components": (0, 1, 2),
-             "bins": (0, 100, 2_000), "center": 300, "spread": 20_000, "states": (1, 2), "unit": 2},
+             "bins": (0, 100, 2_000), "center": 300, "spread": 20_000, "states": (1, 2), "unit": 2} | more,
             {"name": "cost", "head": 1, "low": -(1 << 19), "high": (1 << 19) - 1, "ordered": True, "unit": 9,
-             "components": (3, 4, 1, 3), "linear": linear, "recall": (0, 1), "contexts": ((0,),), "spread": 12},
+             "components": (3, 4, 1, 3), "linear": linear, "recall": (0, 1), "contexts": ((0,),), "spread": 12} | more,
             {"name": "key", "head": 2, "low": 0, "high": 19_999, "ordered": False, "contexts": ((0, 1), (0,), ())},
-            {"name": "day", "head": 0, "low": 1, "high": 31, "ordered": True, "spread": 1 << 18, "center": 15},
+            {"name": "day", "head": 0, "low": 1, "high": 31, "ordered": True, "spread": 1 << 18, "center": 15} | more,
         ),
     })  # fmt: skip
     draw = fixed_numbers(1)
@@ -234,18 +239,25 @@ FIXED_SIZES = [93, 45, 169, 205, 65, 57]
 FIXED_DIGEST = "38b00395724bd97481fe83b9003096d5aa9c9b06d42b407a723f31cb0170ad97"
 ABOVE_SIZES = [97, 37, 177, 209, 65, 53]
 ABOVE_DIGEST = "1c129a726ebde7796838e0c4f68f38d4f641719aa9b31bc1b4867f514df2c488"
+NEWEST_SIZES = [97, 65, 185, 209, 65, 57]
+NEWEST_DIGEST = "aeefb49f3a36e3ca1afc800d3b485e1bb54769b1d9397dbb2f8badbf7d406073"
 
 
 @pytest.mark.jit
 @pytest.mark.parametrize(
-    ("above", "sizes", "digest"),
-    [(False, FIXED_SIZES, FIXED_DIGEST), (True, ABOVE_SIZES, ABOVE_DIGEST)],
-    ids=["before", "above"],
+    ("above", "newest", "version", "sizes", "digest"),
+    [
+        (False, False, 1, FIXED_SIZES, FIXED_DIGEST),
+        (True, False, 3, ABOVE_SIZES, ABOVE_DIGEST),
+        (True, True, 4, NEWEST_SIZES, NEWEST_DIGEST),
+    ],
+    ids=["before", "above", "newest"],
 )
 def test_the_bytes_are_the_same_on_every_machine_compiled_or_not(
-    above: bool, sizes: list[int], digest: str
+    above: bool, newest: bool, version: int, sizes: list[int], digest: str
 ) -> None:
-    model = fixed_model(above=above)
+    model = fixed_model(above=above, newest=newest)
+    assert model.version == version
     block = fixed_block(model)
     streams = model.encode_block(*block)
     assert [len(stream) for stream in streams] == sizes
@@ -569,6 +581,44 @@ def test_weights_of_the_row_above_are_there_just_if_the_plan_says_so() -> None:
     assert "no latents that could see" in refusal(blob_of(SMALL | {"above": True}, small_bodies()))
 
 
+def test_a_deeper_prior_has_its_weights_just_if_the_plan_says_so() -> None:
+    plans = [SMALL | {"latents": 2, "deep": deep} for deep in (False, True)]
+    models = [
+        model_of(Plan.model_validate(plan), lambda _, shape: np.ones(shape, np.int16)) for plan in plans
+    ]
+    (without, with_), of_prior = map(bodies_of, models), GROUPS.index("prior")
+    counts = [len(standalone.simple_decompress(bodies[of_prior])) for bodies in (without, with_)]
+    assert counts[1] - counts[0] == 2 * (16 * 16 + 16)
+    assert IntegerModel.from_bytes(blob_of(plans[1], with_)).plan.deep
+    assert refusal(blob_of(plans[1], without)) == f"the model's prior weights are not {counts[1]}"
+    assert refusal(blob_of(plans[0], with_)).startswith("the model's prior weights")
+    assert "no latents whose prior" in refusal(blob_of(SMALL | {"deep": True}, small_bodies()))
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "version"),
+    [
+        ({}, {}, 1),
+        ({"above": True}, {}, 3),
+        ({"deep": True}, {}, 4),
+        ({"above": True, "deep": True}, {}, 4),
+        ({}, {"history": True}, 4),
+        ({"above": True}, {"history": True}, 4),
+        ({}, {"high": 63, "states": (1, 2, 3)}, 1),
+        ({}, {"high": 64, "states": (1, 2, 3)}, 4),
+        ({}, {"high": 66}, 1),
+        ({}, {"high": 67}, 4),
+    ],
+    ids=str,
+)
+def test_a_model_is_of_the_oldest_version_that_knows_it(
+    change: dict[str, Any], column: dict[str, Any], version: int
+) -> None:
+    plan = SMALL | {"latents": 2} | change | {"columns": [ONE | column]}
+    model = model_of(Plan.model_validate(plan), lambda _, shape: np.ones(shape, np.int16))
+    assert model.version == version
+
+
 def test_more_weights_than_any_model_has_are_refused_before_they_are_read() -> None:
     wide = [ONE | {"name": f"n{k}", "head": 2, "high": 255, "contexts": [[]] * (k < 256)} for k in range(256)]
     text = refusal(blob_of(SMALL | {"width": 256, "columns": wide}))
@@ -648,6 +698,14 @@ def test_sums_that_the_row_above_joins_are_proved_to_the_last_unit(sign: int) ->
     IntegerModel(plan, full)
     with pytest.raises(ModelError, match=r"^the model's prior head layer could overflow"):
         IntegerModel(plan, full | {"prior.stay": np.array([0, -sign], np.int16)})
+    plan = wide_plan(32, deep=True)
+    calm = {name: np.zeros(shape, np.int16) for name, shape in plan.shapes().items()}
+    full = calm | {"prior.hidden": np.full_like(calm["prior.hidden"], most)}
+    full |= {"prior.hidden_bias": np.full_like(calm["prior.hidden_bias"], 255 * sign)}
+    IntegerModel(plan, full)
+    full["prior.hidden_bias"][1, 31] += sign
+    with pytest.raises(ModelError, match=r"^the model's prior hidden layer could overflow"):
+        IntegerModel(plan, full)
     # 127 * 512 * (2**15 - 1) is 16,842,240 below 2**31, and 32 * 526,320 is that
     plan = wide_plan(1, above=True, latents=256)
     calm = {name: np.zeros(shape, np.int16) for name, shape in plan.shapes().items()}
@@ -663,13 +721,13 @@ def test_sums_that_the_row_above_joins_are_proved_to_the_last_unit(sign: int) ->
 
 @pytest.mark.jit
 @settings(max_examples=40 if COMPILED else 4)
-@given(seed=st.integers(0, 2**32), sign=st.sampled_from([1, -1, 0]), above=st.booleans())
-@example(seed=0, sign=1, above=True)
-@example(seed=0, sign=-1, above=True)
-@example(seed=0, sign=1, above=False)
-@example(seed=0, sign=-1, above=False)
+@given(seed=st.integers(0, 2**32), sign=st.sampled_from([1, -1, 0]), above=st.booleans(), deep=st.booleans())
+@example(seed=0, sign=1, above=True, deep=True)
+@example(seed=0, sign=-1, above=True, deep=True)
+@example(seed=0, sign=1, above=False, deep=False)
+@example(seed=0, sign=-1, above=False, deep=False)
 def test_the_largest_weights_that_are_proved_still_give_the_block_back(
-    seed: int, sign: int, above: bool
+    seed: int, sign: int, above: bool, deep: bool
 ) -> None:
     """31 weights of 2**15 - 1 a row bring hidden and head sums within 0.1% of the limit."""
     random = np.random.default_rng(seed)
@@ -678,7 +736,7 @@ def test_the_largest_weights_that_are_proved_still_give_the_block_back(
         signs = random.choice([-1, 1], shape) if sign == 0 else np.full(shape, sign)
         return (signs * (2**15 - 1)).astype(np.int16)
 
-    model = model_of(wide_plan(31, above=above), extreme)
+    model = model_of(wide_plan(31, above=above, deep=deep), extreme)
     rows = 16
     symbols = np.stack(
         [

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.grid import MAX_SPAN, MAX_SYMBOL
-from vae.codec.plan import MAX_ITEMS, MAX_TABLES, Head, Item, Linear, Plan
+from vae.codec.plan import MAX_ITEMS, MAX_OUTPUTS, MAX_TABLES, Head, Item, Linear, Plan
 
 
 def number(name: str = "n", **more: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_a_plan_survives_json() -> None:
         ([number("a"), number("a")], "a column stands twice in the model"),
         ([number("a", high=-1)], "column 'a': 0 symbols"),
         ([number("a", high=MAX_SPAN)], f"column 'a': {MAX_SPAN + 1} symbols"),
-        ([names("a", high=67)], "column 'a': 68 outputs"),
+        ([names("a", high=131)], "column 'a': 132 outputs"),
         ([number("a", components=())], "column 'a': a mixture without components"),
         ([names("a", head=2)], "column 'a': a memory without contexts"),
         ([number("a", bins=(5, 5))], "column 'a': bins and states must rise"),
@@ -170,17 +170,45 @@ def test_weights_have_the_shapes_of_what_is_seen() -> None:
     # behind what older plans have, before the columns
     assert [name for name in new if name not in more] == list(old)
     assert list(new)[6:9] == list(more)
+    deepest = plan(names(), above=True, deep=True, prior_width=3).shapes()
+    layer = {"prior.hidden": (2, 3, 3), "prior.hidden_bias": (2, 3)}
+    assert list(deepest)[9:11] == list(layer)
+    assert deepest == new | layer
+    assert list(plan(names(), deep=True, prior_width=3).shapes())[6:8] == list(layer)
 
 
-def test_the_row_above_is_asked_for_by_name_and_only_with_latents() -> None:
-    assert not plan(names()).above
-    assert plan(names(), above=True).above
-    assert "above" not in plan(names()).model_dump_json(exclude_defaults=True)
-    assert Plan.model_validate_json(plan(names(), above=True).model_dump_json(exclude_defaults=True)).above
-    with pytest.raises(ValidationError, match="no latents that could see those of the row above"):
-        plan(names(), above=True, latents=0)
+@pytest.mark.parametrize(
+    ("wish", "complaint"),
+    [
+        ("above", "no latents that could see those of the row above"),
+        ("deep", "no latents whose prior could have one more layer"),
+    ],
+)
+def test_a_richer_prior_is_asked_for_by_name_and_only_with_latents(wish: str, complaint: str) -> None:
+    assert not getattr(plan(names()), wish)
+    asked = plan(names(), **{wish: True})
+    assert getattr(asked, wish)
+    assert wish not in plan(names()).model_dump_json(exclude_defaults=True)
+    assert Plan.model_validate_json(asked.model_dump_json(exclude_defaults=True)) == asked
+    with pytest.raises(ValidationError, match=complaint):
+        plan(names(), latents=0, **{wish: True})
     with pytest.raises(ValidationError):
-        plan(names(), above="some")
+        plan(names(), **{wish: "some"})
+
+
+def test_history_is_six_more_features_of_a_number_and_none_of_a_name() -> None:
+    told = plan(names("c", history=True), number("n", history=True), number("m", history=False))
+    assert [item.before for item in told.columns] == [1, 9, 3]
+    assert [item.after for item in told.columns] == [1, 4, 4]
+    text = told.model_dump_json(exclude_defaults=True)
+    assert text.count("history") == 2
+    assert Plan.model_validate_json(text) == told
+
+
+def test_outputs_are_at_most_128_and_one_for_each_state() -> None:
+    assert plan(names(high=MAX_OUTPUTS - 1, states=(1, 2, 3))).columns[0].outputs == 131
+    with pytest.raises(ValidationError, match="column 'c': 132 outputs"):
+        plan(names(high=MAX_OUTPUTS, states=(1, 2, 3)))
 
 
 def test_heads_are_numbered_as_files_have_them() -> None:

@@ -17,7 +17,17 @@ from pydantic import ValidationError
 
 from data.bounds import effective_bound
 from data.errors import BoundError, DamagedError
-from data.grid import MAX_SPAN, MAX_SYMBOL, ColumnGrid, State, TableGrid, fit_column
+from data.grid import (
+    MAX_PARTS,
+    MAX_SPAN,
+    MAX_SYMBOL,
+    ColumnGrid,
+    State,
+    TableGrid,
+    fit_column,
+    fractions,
+    numerators,
+)
 from data.stored import is_numeric, offenders, stored_numbers
 
 COMMON = settings(max_examples=60)
@@ -467,3 +477,54 @@ def test_cells_that_are_not_on_the_grid_are_damage(
     with pytest.raises(DamagedError) as damage:
         grid.decode(np.array(symbols), np.array(state, np.uint8), pa.array(escapes, pa.string()))
     assert str(damage.value) == "column 'x': its cells do not lie on its grid"
+
+
+# ------------------------------------------------------------------------------------------------ rounded fractions
+
+
+@COMMON
+@given(parts=st.integers(2, MAX_PARTS), data=st.data())
+@example(parts=MAX_PARTS, data=None)
+@example(parts=3, data=None)
+def test_a_fraction_is_the_nearest_decimal_and_its_numerator_comes_back(parts: int, data: Any) -> None:
+    """As long as the decimals tell neighbouring fractions apart; against Python's exact rounding."""
+    digits = data.draw(st.integers(len(str(parts)), 9)) if data else 6
+    few = st.lists(st.integers(-3 * parts, 3 * parts), min_size=1, max_size=20)
+    whole = np.array(data.draw(few) if data else [-1, 0, 1, parts - 1, parts])
+    found = fractions(whole, parts, digits)
+    for p, value in zip(whole.tolist(), found.tolist(), strict=True):
+        exact = Fraction(p, parts)
+        assert abs(Fraction(value) - exact) <= Fraction(1, 2 * 10**digits) + Fraction(1, 10**14)
+        assert value == float(f"{value:.{digits}f}")
+        assert math.copysign(1, value) == (-1 if value < 0 else 1)
+    assert numerators(found, parts).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize(("parts", "digits"), [(311, 4), (3, 2), (4_001, 6), (131_000, 7), (7, 9)])
+def test_rounded_fractions_are_recognised_by_their_smallest_denominator(parts: int, digits: int) -> None:
+    whole = np.unique(np.random.default_rng(0).integers(0, 40 * parts, 600))
+    whole = np.append(whole, whole[-1] + 1)  # neighbours: no smaller denominator has both
+    table = fractions(whole, parts, digits)
+    grid = fit_column("a", pa.array(np.tile(table, 8)), 0.0)
+    assert (grid.scale, grid.parts, grid.digits, grid.values) == (
+        "ranks",
+        parts,
+        digits,
+        tuple(table.tolist()),
+    )
+    spoilt = table.copy()
+    spoilt[len(table) // 2 + 1] = round(table[len(table) // 2] + 1 / (math.pi * parts), digits)
+    assert fit_column("a", pa.array(np.tile(spoilt, 8)), 0.0).parts != parts
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.3333, 0.6667, 1.0] * 50,  # too few to be worth it
+        list(np.random.default_rng(0).normal(size=300).round(6)),  # of every denominator below 125,000, none
+        [1e300, 2e300, math.pi] * 100,
+    ],
+    ids=["thirds", "noise", "far apart"],
+)
+def test_what_is_no_fraction_has_no_parts(values: list[float]) -> None:
+    assert fit_column("a", pa.array(values * 4), 0.0).parts == 0

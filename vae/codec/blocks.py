@@ -248,7 +248,7 @@ def _unpack_values(data: memoryview, count: int, plain: dict[str, Any]) -> list[
     if not plain.get("parts"):
         return unpack(data, pa.float64(), count).to_pylist()
     gaps = unpack_numbers(data, count, _LONG, Budget(len(data)))
-    if np.abs(gaps).max(initial=0) > MAX_SPAN:
+    if gaps.min(initial=0) < -MAX_SPAN or gaps.max(initial=0) > MAX_SPAN:
         raise DamagedError("a gap between fractions is too wide")
     grid = ColumnGrid.model_validate({**plain, "values": ()})
     return fractions(np.cumsum(gaps), grid.parts, grid.digits).tolist()
