@@ -177,10 +177,12 @@ def read_entry(raw: dict, field: pa.Field | None) -> SimpleNamespace:
             offset=0,
             step=1,
             digits=0,
+            parts=0,
             bound=0.0,
             values=None,
             one_hot=False,
         )
+        need(not entry.grid.parts or entry.grid.scale == "ranks", "a grid without ranks has parts")
     if entry.derived:
         entry.derived = filled(entry.derived, "name", terms=[], keys=[], modulus=0, base=0, follows=None)
         entry.derived.terms = [filled(term, "column factor") for term in entry.derived.terms]
@@ -206,15 +208,13 @@ def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
     """The header, and what is between it and the index: tables, model, streams (2, 4)."""
     need(data[:8] == HEAD and data[-8:] == TAIL and len(data) >= 52, "no archive, or cut short")
     version, flags, length, digest = struct.unpack("<HHIQ", data[8:24])
-    need(version in (1, 2, 3) and flags == 0, "unknown version or flags")
+    need(1 <= version <= 4 and flags == 0, "unknown version or flags")
     need(checksum(data[:16] + data[24 : 24 + length]) == digest, "header is damaged")
     position, size, digest = struct.unpack("<QIQ", data[-28:-8])
     need(position + size + 28 == len(data), "index is misplaced")
     need(checksum(data[16:24] + data[position:-16]) == digest, "index is damaged")
     header = read_header(data[24 : 24 + length])
-    header.version, grouped = version, len(header.columns) > len(header.schema)
-    need(version == 3 or version == 1 + grouped, "version and one-hot groups disagree")
-    need(version < 3 or header.latents > 0, "version and latents disagree")
+    header.version = version
     blocks = -(-header.rows // header.block_rows)
     groups = -(-blocks // header.group_blocks)
     streams = groups * len(header.columns) + (blocks * (1 + len(header.coded)) if header.model else 0)
@@ -228,14 +228,24 @@ def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
     return header, parts
 
 
+def fractions(gaps: np.ndarray, grid: SimpleNamespace) -> np.ndarray:
+    """Whole numbers of parts, rounded to decimals (6)."""
+    need(bool(((gaps >= -(2**20)) & (gaps <= 2**20)).all()), "a gap of fractions is too large")
+    unit = np.float64(10**grid.digits)
+    return np.rint(np.cumsum(gaps) * unit / grid.parts) / unit + 0.0  # of -0.0, this makes 0.0
+
+
 def read_tables(header: SimpleNamespace, data: bytes) -> None:
     """Fill in the values of grids and the tables of functions (6)."""
     cursor = Cursor(data)
     for grid in (entry.grid for entry in header.columns.values()):
         if grid and grid.values == []:
-            count = cursor.varint()
-            kind = pa.string() if grid.kind == "category" else pa.float64()
-            grid.values = node(cursor.piece(), count, kind).to_pylist()
+            count, piece = cursor.varint(), cursor.piece()
+            if grid.parts:
+                grid.values = fractions(packed(piece, "i8", count), grid)
+            else:
+                kind = pa.string() if grid.kind == "category" else pa.float64()
+                grid.values = node(piece, count, kind).to_pylist()
     for function in (entry.derived for entry in header.columns.values()):
         if function:
             count = cursor.varint()
@@ -278,12 +288,14 @@ SQUASH = rounded(
 
 
 def read_plan(data: bytes) -> SimpleNamespace:
-    plan = filled(json.loads(data), "latents width columns", reach=5, prior_width=16, fraction=7, above=False)
+    required, flags = "latents width columns", {"above": False, "deep": False}
+    plan = filled(json.loads(data), required, reach=5, prior_width=16, fraction=7, **flags)
     plan.columns = [
         filled(
             raw,
             "name head low high ordered",
             states=[],
+            history=False,
             center=0,
             spread=1,
             bins=[],
@@ -316,6 +328,9 @@ def code_shapes(plan: SimpleNamespace) -> Iterator[tuple[str, str, tuple[int, ..
         yield "prior_above", "prior", (d, 2, v)
         yield "prior_same", "prior", (d, v)
         yield "prior_stay", "prior", (d,)
+    if plan.deep:
+        yield "prior_hidden", "prior", (d, v, v)
+        yield "prior_hidden_bias", "prior", (d, v)
 
 
 def item_shapes(item: SimpleNamespace, w: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -323,7 +338,8 @@ def item_shapes(item: SimpleNamespace, w: int) -> Iterator[tuple[str, str, tuple
     symbols = item.span + 1 if item.span <= 256 and (item.head == SOFTMAX or not item.ordered) else 0
     bins = len(item.bins) + 2 if item.bins and item.ordered and item.head != SOFTMAX else 0
     outputs = len(item.states) + (item.span, 3 * len(item.components), contexts + 1)[item.head]
-    yield "before", "before", ((3 + linear + 2 * recall if item.ordered else 1) + 2 * contexts, w)
+    before = 3 + 6 * item.history + linear + 2 * recall if item.ordered else 1
+    yield "before", "before", (before + 2 * contexts, w)
     yield "after", "after", (4 + linear + recall if item.ordered else 1, w)
     yield "embed_before", "embed", (symbols, w)
     yield "embed_after", "embed", (symbols + bins, w)
@@ -341,29 +357,35 @@ def read_model(header: SimpleNamespace, data: bytes) -> SimpleNamespace:
     plan_bytes, *pieces = (cursor.take(*struct.unpack("<I", cursor.take(4))) for _ in range(8))
     cursor.close()
     plan, groups = read_plan(zlib.decompress(plan_bytes)), {}
-    for group, piece in zip(
-        ["before", "after", "embed", "bias", "hidden", "head", "prior"], pieces, strict=True
-    ):
+    names = ["before", "after", "embed", "bias", "hidden", "head", "prior"]
+    for group, piece in zip(names, pieces, strict=True):
         weights = standalone.simple_decompress(piece) if piece else np.zeros(0, np.int16)
         groups[group] = Cursor(weights.tobytes())
 
     def tensors(shapes: Iterator[tuple[str, str, tuple[int, ...]]]) -> SimpleNamespace:
-        return SimpleNamespace(
-            **{
-                name: np.frombuffer(groups[group].take(2 * int(np.prod(shape))), "i2")
-                .reshape(shape)
-                .astype("i8")
-                for name, group, shape in shapes
-            }
-        )
+        found = SimpleNamespace()
+        for name, group, shape in shapes:
+            weights = np.frombuffer(groups[group].take(2 * int(np.prod(shape))), "i2")
+            setattr(found, name, weights.astype("i8").reshape(shape))
+        return found
 
-    need(plan.above == (header.version == 3), "version and plan disagree")
+    need(plan.latents == header.latents, "header and plan disagree")
+    need(plan.latents > 0 or not (plan.above or plan.deep), "a prior without latents")
     plan.weights = tensors(code_shapes(plan))
     for item in plan.columns:
         item.weights = tensors(item_shapes(item, plan.width))
     for rest in groups.values():
         rest.close()
     return plan
+
+
+def version_of(header: SimpleNamespace, plan: SimpleNamespace | None) -> int:
+    """The version that a file of this content has (2)."""
+    news = [entry.grid.parts for entry in header.columns.values() if entry.grid]
+    if plan:
+        news += [plan.deep, *(item.history or len(item.weights.head) > 67 for item in plan.columns)]
+    grouped = len(header.columns) > len(header.schema)
+    return 4 if any(news) else 3 if plan and plan.above else 1 + grouped
 
 
 class Stream:
@@ -413,7 +435,8 @@ class Item:
 
     def __init__(self, plan: SimpleNamespace, data: bytes, items: list["Item"]) -> None:
         self.plan, self.weights, self.stream, self.items = plan, plan.weights, Stream(data), items
-        self.p1 = self.p2 = plan.center
+        self.p1 = self.p2 = self.p3 = self.p4 = self.other = plan.center
+        self.run = self.last_run = 0
         self.missing, self.name = 0, plan.span
         self.value = self.state = self.predicted = self.recalled = 0
         self.last: dict[int, int] = {}
@@ -443,6 +466,9 @@ class Item:
         if plan.ordered:
             features += [self.magnitude(self.p1), squashed(self.p1 - self.p2)]
         features.append(32 * self.missing)
+        if plan.ordered and plan.history:
+            steps = self.p2 - self.p3, self.p3 - self.p4, self.p1 - self.other
+            features += map(squashed, (*steps, self.run, self.last_run, self.run - self.last_run))
         if plan.linear:
             self.predicted = self.predict()
             features.append(squashed(self.predicted - self.p1))
@@ -481,7 +507,11 @@ class Item:
     def end_row(self) -> None:
         self.missing, self.name = 1, self.plan.span
         if self.state == VALUE:
-            self.p1, self.p2 = self.value, self.p1
+            if self.value == self.p1:
+                self.run += 1
+            else:
+                self.other, self.last_run, self.run = self.p1, self.run, 0
+            self.p1, self.p2, self.p3, self.p4 = self.value, self.p1, self.p2, self.p3
             self.missing, self.name = 0, self.value - self.plan.low
 
     def read_cell(self, outputs: list[int]) -> None:
@@ -567,6 +597,8 @@ def read_code(plan: SimpleNamespace, stream: Stream, last: np.ndarray) -> tuple[
     for i in range(plan.latents):
         prior += shown(int(last[i]))[:1] @ weights.prior_before[i]
         h = act(prior + (weights.prior_bias[i] << 5), f - 3)
+        if plan.deep:
+            h = act(weights.prior_hidden[i] @ h + (weights.prior_hidden_bias[i] << 8), f)
         bias = weights.prior_head_bias[i].copy()
         if plan.above:
             bias[last[i] + plan.reach] += weights.prior_stay[i]
@@ -723,6 +755,7 @@ def read(path: str | Path) -> tuple[pa.Table, np.ndarray]:
     header, (tables, model, *streams) = read_parts(Path(path).read_bytes())
     read_tables(header, tables)
     plan = read_model(header, model) if header.model else None
+    need(header.version == version_of(header, plan), "version and content disagree")
     parts, codes = [header.schema.empty_table()], [np.zeros((0, header.latents), np.int8)]
     following, group_rows = iter(streams), header.block_rows * header.group_blocks
     for first in range(0, header.rows, group_rows):
