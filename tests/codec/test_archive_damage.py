@@ -176,7 +176,16 @@ def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_p
     first = small_model(small_table())["model"].plan.columns
     told = with_plan(path, columns=tuple(item.model_copy(update={"history": True}) for item in first))
     assert [data[8] for data in (neural_bytes, above, deep, told)] == [1, 3, 4, 4]
-    lies = [(neural_bytes, 3), (above, 1), (deep, 3), (deep, 1), (told, 3), (told, 1)]
+    lies = [
+        (neural_bytes, 3),
+        (neural_bytes, 4),
+        (above, 1),
+        (above, 4),
+        (deep, 3),
+        (deep, 1),
+        (told, 3),
+        (told, 1),
+    ]
     for data, version in lies:
         assert of_version(data, data[8]) == data
         path.write_bytes(of_version(data, version))
@@ -184,6 +193,12 @@ def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_p
             DamagedError, match=f"model is damaged: version {version} of the format has no such models"
         ):
             read_all(path)
+
+
+def test_version_4_without_a_reason_is_refused(rival_bytes: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.svae").write_bytes(of_version(rival_bytes, 4))
+    with pytest.raises(DamagedError, match="version 4 of the format, and neither fractions nor a model"):
+        archive.open(tmp_path / "t.svae")
 
 
 def test_version_3_without_latents_is_refused(rival_bytes: bytes, tmp_path: Path) -> None:

@@ -130,8 +130,12 @@ def prepare() -> Prepare:
     ) -> Prepared:
         grid = TableGrid.fit(table)
         coded = {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
-        shape = make_plan(grid, coded, latents=latents, width=width).model_copy(update=plan)
-        layout = make_layout(shape, coded)
+        shape = make_plan(grid, coded, latents=latents, width=width)
+        if "history" in plan:
+            told = {"history": plan.pop("history")}
+            plan["columns"] = tuple(i.model_copy(update=told if i.ordered else {}) for i in shape.columns)
+        shape = shape.model_copy(update={"above": False, "deep": False} | plan)
+        layout = make_layout(shape, coded).model_copy(update={"rows": table.num_rows})
         symbols, states = block(coded, shape.names)
         arrays = training_arrays(layout, blank_model(shape), symbols, states, block_rows)
         return Prepared(layout, symbols, states, {name: torch.from_numpy(a) for name, a in arrays.items()})

@@ -14,7 +14,7 @@ from torch import Tensor
 from vae.codec.integer import IntegerModel
 from vae.features import row_view
 from vae.latents import gaussian_kl, gaussian_log_density
-from vae.model import PRESENCE, SparseVAE, latents_of
+from vae.model import MEMORY, PRESENCE, WEIGHT_PRICE, SparseVAE, latents_of
 from vae.settings import CODES_WEIGHT, Codes, Family, ModelSettings, codes_weight
 
 Prepare = Callable[..., Any]
@@ -36,6 +36,11 @@ def model_of(made: Any, settings: ModelSettings = SMALL, seed: int = 0) -> Spars
 
 def rows(batch: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
     return {name: array[start:stop] for name, array in batch.items()}
+
+
+def price(model: SparseVAE) -> float:
+    """What a row pays for the weights."""
+    return WEIGHT_PRICE * model.stencil.description().item() / ROWS
 
 
 def losses(
@@ -113,17 +118,21 @@ def test_parameter_groups_are_the_encoder_and_all_else(made: Any) -> None:
 
 @pytest.mark.parametrize("phase", ["joint", "refit", "quantise"])
 def test_the_loss_is_its_named_terms(made: Any, phase: str) -> None:
-    terms = losses(model_of(made), made.batch, phase)
+    model = model_of(made)
+    terms = losses(model, made.batch, phase)
     whole = terms["code"] + terms["columns"] + CODES_WEIGHT[SMALL.codes] * terms["codes_only"]
-    assert terms["loss"].item() == pytest.approx((whole + PRESENCE * terms["presence"]).item(), rel=1e-6)
+    whole = whole + PRESENCE * terms["presence"] + price(model)
+    assert terms["loss"].item() == pytest.approx(whole.item(), rel=1e-6)
 
 
 def test_the_gaussian_s_loss_has_the_archive_s_prior_beside_it(made: Any) -> None:
-    terms = losses(model_of(made, GAUSSIAN), made.batch)
+    model = model_of(made, GAUSSIAN)
+    terms = losses(model, made.batch)
     whole = (
         terms["code"] + terms["columns"] + terms["prior"] + CODES_WEIGHT[SMALL.codes] * terms["codes_only"]
     )
-    assert terms["loss"].item() == pytest.approx((whole + PRESENCE * terms["presence"]).item(), rel=1e-6)
+    whole = whole + PRESENCE * terms["presence"] + price(model)
+    assert terms["loss"].item() == pytest.approx(whole.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("phase", ["joint", "refit", "quantise"])
@@ -145,12 +154,14 @@ def test_the_rate_warms_up_and_only_while_all_learn_together(made: Any) -> None:
     ]:  # fmt: skip
         terms = losses(model, made.batch, phase, progress=progress)
         asked = codes_weight(SMALL.codes, progress) * terms["codes_only"]
-        expected = share * terms["code"] + terms["columns"] + asked + PRESENCE * terms["presence"]
+        expected = (
+            share * terms["code"] + terms["columns"] + asked + PRESENCE * terms["presence"] + price(model)
+        )
         assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     cold = model_of(made, SMALL.model_copy(update={"kl_warmup": 0.0}))
     terms = losses(cold, made.batch, progress=0.0)
     asked = codes_weight(SMALL.codes, 0.0) * terms["codes_only"]
-    expected = terms["code"] + terms["columns"] + asked + PRESENCE * terms["presence"]
+    expected = terms["code"] + terms["columns"] + asked + PRESENCE * terms["presence"] + price(cold)
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -161,6 +172,38 @@ def test_lambda_falls_from_one_and_rests() -> None:
         assert path == sorted(path, reverse=True)
         assert path[6:] == [pytest.approx(CODES_WEIGHT[codes])] * 5
     assert {codes_weight(Codes.none, p) for p in (0.0, 0.3, 1.0)} == {0.0}
+
+
+def test_lambda_follows_what_a_column_costs_up_to_a_nat(made: Any) -> None:
+    model = model_of(made)
+    assert model.cost.isinf()
+    assert model.weight == CODES_WEIGHT[SMALL.codes]
+    found = [losses(model, rows(made.batch, start, start + 100)) for start in (0, 100, 200)]
+    each = [(terms["code"] + terms["columns"]).item() / len(made.layout.plan.columns) for terms in found]
+    mean = each[0]
+    for cost in each[1:]:
+        mean = MEMORY * mean + (1 - MEMORY) * cost
+    assert model.cost.item() == pytest.approx(mean, rel=1e-5)
+    for cost, share in ((0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (3.0, 1.0)):
+        model.cost.fill_(cost)
+        assert model.weight == pytest.approx(share * CODES_WEIGHT[SMALL.codes])
+
+
+def test_looking_at_a_model_does_not_move_what_lambda_follows(made: Any) -> None:
+    model = model_of(made)
+    losses(model, made.batch)
+    before = model.cost.clone()
+    model.validation_bits(made.batch)
+    model.encode(made.batch)
+    assert torch.equal(model.cost, before)
+
+
+def test_weights_are_paid_for_by_all_rows_together(made: Any) -> None:
+    """Of a table twice as long each row pays half; a layout that does not say how long it is asks for nothing."""
+    for count, share in ((ROWS, 1.0), (2 * ROWS, 0.5), (0, 0.0)):
+        torch.manual_seed(0)
+        model = SparseVAE(made.layout.model_copy(update={"rows": count}), SMALL)
+        assert torch.as_tensor(model._price()).item() == pytest.approx(share * price(model), rel=1e-5)
 
 
 def test_the_state_of_a_model_holds_how_far_its_training_is(made: Any) -> None:

@@ -166,8 +166,58 @@ def test_few_symbols_get_an_output_each_and_many_names_a_memory() -> None:
     })  # fmt: skip
     heads = {item.name: item.head for item in plan.columns}
     assert heads == {"truth": Head.softmax, "few": Head.softmax, "many": Head.softmax, "wide": Head.mixture}
-    many = plan_of({"many": NUMBERS.integers(0, 65, 5_000).astype(str)})
-    assert (many.columns[0].head, many.columns[0].contexts) == (Head.memory, ((),))
+
+
+@pytest.mark.parametrize(("names", "told", "untold"), [(64, 1, 1), (65, 1, 0), (128, 1, 0), (129, 0, 0)])
+def test_a_softmax_over_many_names_is_for_a_code_that_can_tell_them(
+    names: int, told: bool, untold: bool
+) -> None:
+    """Counts have no weights to pay for, but no code moves them."""
+    column = np.tile(np.arange(names), 40)
+    for latents, softmax in ((2, told), (0, untold)):
+        item = plan_of({"many": column.astype(str)}, latents=latents).columns[0]
+        assert item.head is (Head.softmax if softmax else Head.memory)
+    assert plan_of({"many": column}).columns[0].head is (Head.softmax if names <= 64 else Head.mixture)
+
+
+def test_numbers_that_are_names_are_counted_and_smooth_ones_are_not() -> None:
+    """Flight numbers and the like: a few that occur often among many that never do."""
+    key = NUMBERS.integers(0, 30, 20_000)
+    odd = np.sort(NUMBERS.choice(5_000, 240, replace=False))[8 * key + NUMBERS.integers(0, 8, 20_000)]
+    smooth = 100 * key + NUMBERS.integers(0, 100, 20_000)
+    plan = plan_of({"key": key.astype(str), "odd": odd, "smooth": smooth})
+    assert item_of(plan, "odd").head is Head.memory
+    assert item_of(plan, "smooth").head is Head.mixture
+
+
+def test_roughness_is_what_a_number_has_and_its_neighbours_have_not() -> None:
+    random = np.random.default_rng(0)
+    facts = {
+        "even": np.arange(2_000) % 500,
+        "fifth": 9 * (np.arange(2_000) % 50),
+        "hills": np.round(random.normal(0, 300, 20_000)).astype(int),
+        "none": np.zeros(0, int),
+    }
+    found = {name: planning._roughness(facts_of(values)) for name, values in facts.items()}
+    assert found["even"] == pytest.approx(0, abs=0.01)
+    assert found["fifth"] == pytest.approx(np.log2(9), abs=0.1)
+    assert found["hills"] < planning.ROUGH
+    assert found["none"] == 0
+
+
+def facts_of(values: Any) -> planning.Facts:
+    low = int(values.min(initial=0))
+    return planning.Facts(
+        name="x", ordered=True, low=low, high=int(values.max(initial=0)), states=(), filled=values,
+        present=np.ones(len(values), bool), cells=values - low, distinct=len(np.unique(values)),
+        entropy=0.0, step_entropy=0.0,
+    )  # fmt: skip
+
+
+def test_numbers_whose_steps_say_something_show_their_history() -> None:
+    walk, jump = np.cumsum(NUMBERS.integers(-2, 3, 3_000)), NUMBERS.integers(0, 900, 3_000)
+    plan = plan_of({"walk": walk, "jump": jump, "name": (walk % 7).astype(str)})
+    assert {item.name: item.history for item in plan.columns} == {"walk": True, "jump": False, "name": False}
 
 
 def test_a_linear_dependence_is_found_with_its_weights() -> None:
@@ -212,10 +262,12 @@ def test_a_walk_comes_before_what_jumps_and_is_centred_on_the_row_above() -> Non
 def test_latents_see_the_row_above_where_rows_follow_on_from_each_other() -> None:
     jump, walk = NUMBERS.integers(0, 9, 3_000), np.cumsum(NUMBERS.integers(-2, 3, 3_000))
     assert plan_of({"jump": jump, "walk": walk}).above
+    assert plan_of({"jump": jump, "walk": walk}).deep
     assert plan_of({"jump": jump, "stage": np.repeat(np.array(["a", "b", "c"]), 1_000)}).above
     assert not plan_of({"jump": jump, "other": NUMBERS.integers(0, 9, 3_000)}).above
     assert not plan_of({"jump": jump, "always": np.full(3_000, 7)}).above
     assert not plan_of({"walk": walk}, latents=0).above
+    assert not plan_of({"walk": walk}, latents=0).deep
     assert not plan_of({}).above
 
 

@@ -18,9 +18,16 @@ Prepare = Callable[..., Any]
 LN2 = math.log(2)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["before", "above"])
+PLANS = {
+    "before": {"above": False, "deep": False, "history": False},
+    "above": {"above": True, "deep": False, "history": False},
+    "newest": {"above": True, "deep": True, "history": True},
+}
+
+
+@pytest.fixture(scope="module", params=PLANS.values(), ids=PLANS)
 def made(prepare: Prepare, varied: Any, request: pytest.FixtureRequest) -> Any:
-    return prepare(varied(3_000), latents=3, width=8, reach=9, above=request.param)
+    return prepare(varied(3_000), latents=3, width=8, reach=9, **request.param)
 
 
 def codes_of(rows: int, latents: int, reach: int, seed: int = 0, stays: float = 0.3) -> torch.Tensor:
@@ -102,6 +109,7 @@ def test_quantised_weights_are_the_exported_ones(made: Any, stencil: Stencil) ->
         if name.startswith(("prior.", "code.")):
             assert np.array_equal(whole[name], weights[name.replace(".", "_")]), name
     assert ("prior.stay" in whole) == made.layout.plan.above
+    assert ("prior.hidden" in whole) == made.layout.plan.deep
     place = 0
     for j, item in enumerate(made.layout.plan.columns):
         assert np.array_equal(whole[f"column.{item.name}.hidden"], weights["hidden"][j])
@@ -155,10 +163,13 @@ def test_latents_are_a_distribution_that_sees_only_the_latents_before(made: Any,
         assert ((moved > 0) == (stencil.layout.plan.above or torch.arange(3) >= changed)).all()
 
 
-def test_to_stay_is_seen_by_the_class_and_by_the_latents_after_it(prepare: Prepare, varied: Any) -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_to_stay_is_seen_by_the_class_and_by_the_latents_after_it(
+    prepare: Prepare, varied: Any, deep: bool
+) -> None:
     """Against the sums written out, one row and one latent at a time."""
     torch.manual_seed(2)
-    stencil = Stencil(prepare(varied(40), latents=3, width=8, reach=9, above=True).layout)
+    stencil = Stencil(prepare(varied(40), latents=3, width=8, reach=9, above=True, deep=deep).layout)
     with torch.no_grad():
         stencil.prior_stay.normal_()
         weights, code = stencil.weights(quantised=False), codes_of(40, 3, 9)
@@ -170,6 +181,9 @@ def test_to_stay_is_seen_by_the_class_and_by_the_latents_after_it(prepare: Prepa
             for i in range(3):
                 total = total + shown(last[i])[0] * weights["prior_before"][i, 0]
                 hidden = (total + weights["prior_bias"][i]).clamp(0, 8)
+                if deep:
+                    hidden = weights["prior_hidden"][i] @ hidden + weights["prior_hidden_bias"][i]
+                    hidden = hidden.clamp(0, 8)
                 logits = weights["prior_head"][i] @ hidden + weights["prior_head_bias"][i]
                 logits[int(last[i]) + 9] += weights["prior_stay"][i]
                 assert torch.allclose(nats[i, :, t], -logits.log_softmax(0), atol=1e-4)
@@ -224,13 +238,21 @@ def test_the_cost_of_a_cell_does_not_depend_on_its_company(made: Any, stencil: S
 
 
 @pytest.mark.parametrize(
-    ("rows", "latents", "above"), [(1, 0, False), (1, 2, False), (40, 0, False), (1, 2, True), (2, 1, True)]
+    ("rows", "latents", "plan"),
+    [
+        (1, 0, "before"),
+        (1, 2, "before"),
+        (40, 0, "before"),
+        (1, 2, "above"),
+        (2, 1, "above"),
+        (2, 1, "newest"),
+    ],
 )
 def test_small_tables_cost_what_is_written(
-    prepare: Prepare, varied: Any, rows: int, latents: int, above: bool
+    prepare: Prepare, varied: Any, rows: int, latents: int, plan: str
 ) -> None:
     for table in (varied(rows), varied(rows).select(["walk"]), varied(rows).select(["key"])):
-        made = prepare(table, latents=latents, width=4, above=above)
+        made = prepare(table, latents=latents, width=4, **PLANS[plan])
         torch.manual_seed(rows)
         stencil = Stencil(made.layout)
         code = codes_of(rows, latents, 5)
@@ -242,3 +264,18 @@ def test_small_tables_cost_what_is_written(
         for nats, stream in zip(floats, streams, strict=True):
             assert 8 * len(stream) - 74 <= 1.02 * nats / LN2 + 1
             assert 0.98 * nats / LN2 - 1 <= 8 * len(stream) - 8
+
+
+def test_weights_are_described_by_the_logarithm_of_their_steps(made: Any) -> None:
+    stencil, unit = Stencil(made.layout), 2.0**made.layout.plan.fraction
+    with torch.no_grad():
+        for parameter in stencil.parameters():
+            parameter.zero_()
+        assert stencil.description().item() == 0.0
+        stencil.bias[0, 0], stencil.bias[1, 2], stencil.head[0, 0, 0] = 3 / unit, -7 / unit, 1 / unit
+    assert stencil.description().item() == pytest.approx(math.log(4) + math.log(8) + math.log(2), rel=1e-5)
+    stencil.description().backward()
+    gradient = stencil.bias.grad
+    assert gradient is not None
+    assert gradient[0, 0].item() == pytest.approx(unit / 4, rel=1e-5)
+    assert gradient[1, 2].item() == pytest.approx(-unit / 8, rel=1e-5)

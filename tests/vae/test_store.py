@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import DataError, ModelError
 from vae import store
+from vae.settings import CODES_WEIGHT
 from vae.store import TrainedModel, load, save
 
 WAY_OUT = "train it again or restore the folder from a copy"
@@ -176,18 +177,33 @@ def test_a_forged_description_is_refused(
         load(folder)
 
 
-def test_forged_weights_of_other_types_are_refused(folder: Path) -> None:
+def reweigh(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Edits the weights as somebody would who also mends all digests."""
     path = weights_of(folder)
     state = load_file(path)
-    state["stencil.bias"] = state["stencil.bias"].double()
+    change(state)
     save_file(state, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     path.rename(path.with_name(f"weights-{digest[:16]}.safetensors"))
     forge(folder, lambda content: content.update(weights=digest))
+
+
+def test_forged_weights_of_other_types_are_refused(folder: Path) -> None:
+    reweigh(folder, lambda state: state.update({"stencil.bias": state["stencil.bias"].double()}))
     with pytest.raises(
         ModelError, match=r"its tensor 'stencil.bias' is not of the shape that model.json states"
     ):
         load(folder)
+
+
+def test_a_model_of_before_lambda_followed_the_cost_asks_as_it_did(
+    trained: TrainedModel, folder: Path
+) -> None:
+    assert torch.isfinite(trained.module.cost)
+    reweigh(folder, lambda state: state.pop("cost"))
+    loaded = load(folder).module
+    assert loaded.cost.isinf()
+    assert loaded.weight == CODES_WEIGHT[trained.settings.codes]
 
 
 def test_a_file_that_is_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

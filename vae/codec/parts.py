@@ -71,8 +71,11 @@ class Parts:
                 container.load(container.tables, "tables"), self.header.columns, kinds
             )
             self.grids, self.functions, self.dictionaries = filled
-            if container.version < 4 and any(grid and grid.parts for grid in self.grids):
+            self._fractions = any(grid is not None and grid.parts for grid in self.grids)
+            if self._fractions and container.version < 4:
                 raise ValueError(f"version {container.version} of the format has no fractions")
+            if container.version == 4 and not self._fractions and self.header.model is None:
+                raise ValueError("version 4 of the format, and neither fractions nor a model")
             self.names = container.names + [grid.name if grid else "" for grid in self.grids[own:]]
             self._kinds = kinds
             self.derived = self._check_columns(own)
@@ -148,7 +151,9 @@ class Parts:
             or model.latents != self.header.latents
         ):
             raise container.damaged("model", "it is not one of these columns")
-        if model.version > container.version or (container.version == 3 and model.version < 3):
+        needed = 4 if self._fractions else model.version
+        needed = 4 if self._fractions else model.version
+        if needed != (container.version if container.version > 2 else 1):  # 2 is 1 with one-hot groups
             raise container.damaged("model", f"version {container.version} of the format has no such models")
         return model
 
