@@ -27,6 +27,9 @@ FROZEN = {
     # power by hour and sky, temperature within 0.2, a level that walks, noise; all by the network, whose codes see the
     # row above; 6 latents, of which most stay what they were and one is always 0
     "hourly-2000-v3.svae": "afc1132755c906e400bce043d2634fcdd9fc1232a2977b68578cbe18c24d7979",
+    # the same rows, with a share in 311ths to four decimals and one of 100 names; a prior of one more layer, numbers
+    # that show their history, a softmax over the names, ranks that are fractions; 6 latents
+    "hourly-2000-v4.svae": "73aaeed1718b597c699475ea506bef16b1f3136376fdde63cdab1576edf953dd",
 }
 """SHA-256 of each as CSV. A missing archive fails: it is never made anew."""
 
@@ -34,10 +37,20 @@ CODES = {
     "flights-2000-v1.svae": "8b4e3692c9831ae2c3d9292862e3015f31e2024093bc94e44493edf60e68aab3",
     "one-hot-2000-v2.svae": "612c8ecfc26b9412f295d402fab254a839646239cea81a8aa38f74f27421128f",
     "hourly-2000-v3.svae": "c6c2fc7fb5feaa2ada49070bab0680512ea450514d0d48e97c155411e1b39b0a",
+    "hourly-2000-v4.svae": "6b72c92c937f0685434a08b43621ccafda236d49af80f46e0feb1f673858c76e",
 }
 """SHA-256 of the sparse codes of each, row by row."""
 
 WHOLE, MAYBE = "int64 integer int", "int64? integer int NA"
+HOURLY = {
+    "time": "timestamp[s]?",
+    "power": "double?",
+    "temperature": "double?",
+    "level": "int64?",
+    "on": "bool?",
+    "noise": "int64?",
+    **{f"sky_{name}": "bool?" for name in ("clear", "cloud", "fog", "rain")},
+}
 SCHEMAS = {
     "flights-2000-v1.svae": {
         "year": WHOLE,
@@ -66,15 +79,8 @@ SCHEMAS = {
         **{f"area_{k}": "bool?" for k in range(3)},
         "noise": "double?",
     },
-    "hourly-2000-v3.svae": {
-        "time": "timestamp[s]?",
-        "power": "double?",
-        "temperature": "double?",
-        "level": "int64?",
-        "on": "bool?",
-        "noise": "int64?",
-        **{f"sky_{name}": "bool?" for name in ("clear", "cloud", "fog", "rain")},
-    },
+    "hourly-2000-v3.svae": HOURLY,
+    "hourly-2000-v4.svae": HOURLY | {"time": "timestamp[ms]?", "share": "double?", "city": "string?"},
 }
 """Each column's type (`?` if it may be null), kind, format of its text and the text of its nulls."""
 
@@ -90,14 +96,21 @@ DIALECTS: dict[str, dict[str, Any] | None] = {
     },
     "one-hot-2000-v2.svae": None,
     "hourly-2000-v3.svae": None,
+    "hourly-2000-v4.svae": None,
 }
 """How the source was written, if it was CSV."""
 
-LATENTS = {"flights-2000-v1.svae": 8, "one-hot-2000-v2.svae": 6, "hourly-2000-v3.svae": 6}
+LATENTS = {
+    "flights-2000-v1.svae": 8,
+    "one-hot-2000-v2.svae": 6,
+    "hourly-2000-v3.svae": 6,
+    "hourly-2000-v4.svae": 6,
+}
 CODERS = {
     "flights-2000-v1.svae": {"neural", "derived", "rival"},
     "one-hot-2000-v2.svae": {"neural", "derived"},
     "hourly-2000-v3.svae": {"neural", "derived"},
+    "hourly-2000-v4.svae": {"neural", "derived"},
 }
 
 
