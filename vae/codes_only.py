@@ -18,6 +18,8 @@ from vae.networks import dense
 
 LOG_SCALE_LOW, LOG_SCALE_HIGH = -1.5, 3.0
 """Standardised numbers are described no finer than 22% of a standard deviation: a code is a gist, not a copy."""
+TINY = 1e-6
+"""Below this, there is nothing to tell."""
 
 
 class Guess(NamedTuple):
@@ -58,6 +60,25 @@ class CodesOnly(nn.Module):
     def asked(self, batch: dict[str, Tensor], code: Tensor) -> Tensor:
         """What the code is asked to keep small, (batch,): `nats` of all columns, each by its share."""
         return self.nats(batch, code) @ self.get_buffer("shares")
+
+    @torch.no_grad()
+    def score(self, batch: dict[str, Tensor], code: Tensor) -> Tensor:
+        """About `vae.metrics.code_score` of a batch, a scalar: of columns that are not constant in it."""
+        missed, spread = list[Tensor](), list[Tensor]()
+        for j, (view, out) in enumerate(zip(self.layout.views, self.heads(code), strict=True)):
+            if view.ordered:
+                there = (batch["state"][:, j] == 0).to(out.dtype)
+                value = batch["value"][:, j]
+                mean = (there * value).sum() / there.sum().clamp(min=1)
+                missed.append((there * (value - out[0]).square()).sum())
+                spread.append((there * (value - mean).square()).sum())
+            else:
+                entry = batch["entry"][:, j]
+                missed.append((out.argmax(0) != entry).sum().to(out.dtype))
+                spread.append((len(entry) - torch.bincount(entry).max()).to(out.dtype))
+        left, whole = torch.stack(missed), torch.stack(spread)
+        told = whole > TINY
+        return ((1 - left / whole.clamp(min=TINY)).clamp(min=0) * told).sum() / told.sum().clamp(min=1)
 
     @torch.no_grad()
     def guess(self, code: Tensor) -> Guess:

@@ -22,7 +22,7 @@ from vae.codes_only import CodesOnly
 from vae.features import Layout
 from vae.latents import Draw, Gaussian, free_bits, gaussian_log_density, interpolated_rate, make_latents
 from vae.networks import ColumnEncoder, DenseEncoder, Hidden, RowInput
-from vae.settings import Codes, ModelSettings, codes_weight
+from vae.settings import CODES_SCORE, Codes, ModelSettings, codes_weight
 from vae.stencil import Stencil, Tensors
 
 NATS_TO_BITS = 1 / math.log(2)
@@ -32,9 +32,9 @@ PRESENCE = 0.5
 """Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
 WEIGHT_PRICE = 2.0
 """Nats of the objective for a nat of the weights' description: magnitudes alone are described, and signs cost too."""
-
-MEMORY = 0.98
-"""Share of the running mean of costs that a step leaves as it was."""
+SLACKENING = 0.05
+"""How fast λ falls, and rises again: exponent a step for a score that is 1 above what is asked for, or below."""
+LEAST_SLACK = 0.01
 
 
 class SparseVAE(nn.Module):
@@ -49,8 +49,8 @@ class SparseVAE(nn.Module):
         self.progress: Tensor
         # part of the state: hard codes of a training that is under way depend on it, and so does what is judged best
         self.register_buffer("progress", torch.ones(()))
-        self.cost: Tensor
-        self.register_buffer("cost", torch.full((), math.inf))
+        self.slack: Tensor
+        self.register_buffer("slack", torch.ones(()))
         self.origin: Tensor
         self.register_buffer("origin", torch.zeros(plan.latents))
         if plan.latents:
@@ -67,12 +67,12 @@ class SparseVAE(nn.Module):
     def weight(self) -> float:
         """λ of the term that asks the code alone to rebuild the row, at this point of the training.
 
-        Less where a column costs less than a nat, as in series that say little new: the code is not to cost what all
-        else together does not.
+        It is the multiplier of a constraint, that the code's score be what is asked for (Rezende & Viola 2018), up to a
+        largest weight: what cannot be said in few bits is not asked for at any price.
         """
         if not self.layout.plan.latents:
             return 0.0
-        return codes_weight(self.settings.codes, float(self.progress)) * min(1.0, float(self.cost))
+        return codes_weight(self.settings.codes, float(self.progress)) * float(self.slack)
 
     @torch.no_grad()
     def begin(self, phase: str, batch: Tensors) -> None:
@@ -104,7 +104,8 @@ class SparseVAE(nn.Module):
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
         alone = self.codes_only.asked(batch, draw.code).mean()
-        self._follow(rate.detach().mean(0).sum() + columns.detach())
+        if phase == "joint":
+            self._slacken(self.codes_only.score(batch, draw.code))
         presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
         loss = (
             (warmup if phase == "joint" else 1.0) * code
@@ -177,10 +178,10 @@ class SparseVAE(nn.Module):
         decoder = [p for p in self.parameters() if id(p) not in ids]
         return [{"name": "encoder", "params": encoder}, {"name": "decoder", "params": decoder}]
 
-    def _follow(self, nats: Tensor) -> None:
-        """Takes the cost of a batch's rows into the running mean of what a column costs."""
-        each = nats / max(1, len(self.layout.plan.columns))
-        self.cost.copy_(torch.where(self.cost.isinf(), each, MEMORY * self.cost + (1 - MEMORY) * each))
+    def _slacken(self, score: Tensor) -> None:
+        """Lowers λ where the code scores more than it is asked for, and raises it again where it scores less."""
+        excess = score - CODES_SCORE[self.settings.codes]
+        self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
 
     def _price(self) -> Tensor | float:
         """What a row pays for the weights, in nats."""

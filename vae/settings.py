@@ -40,8 +40,11 @@ class Effort(StrEnum):
     max = "max"
 
 
-CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.1, Codes.balanced: 0.25, Codes.rich: 0.6}
-"""Weight λ of the term that asks the code alone to reconstruct the row, where it comes to rest."""
+CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.35, Codes.balanced: 0.6, Codes.rich: 1.0}
+"""Weight λ of the term that asks the code alone to reconstruct the row, where it comes to rest; less once the code
+scores what it is asked for."""
+CODES_SCORE = {Codes.none: 0.0, Codes.lean: 0.52, Codes.balanced: 0.77, Codes.rich: 0.9}
+"""Score that the code is asked for (`vae.metrics.code_score`), on rows of the training."""
 FIRST_CODES_WEIGHT = 1.0
 """λ at the start of training: it keeps codes alive while their rate counts from the first steps on."""
 CODES_WEIGHT_FALL = 0.6

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -235,7 +234,7 @@ def _read(path: Path, most: int) -> bytes:
 
 def _module(layout: Layout, settings: ModelSettings, state: dict[str, Tensor], path: Path) -> SparseVAE:
     """The module with these weights; what the layout asks for is weighed before it is given memory."""
-    state = {"cost": torch.full((), math.inf), **state}  # unknown to models of before λ followed it
+    state = {"slack": torch.ones(()), **state}  # unknown to models of before λ followed the score
     with torch.device("meta"):
         shapes = {
             name: (value.shape, value.dtype)

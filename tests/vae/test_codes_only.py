@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from data.onehot import encode_table
+from vae import judging
 from vae.codes_only import LOG_SCALE_HIGH, LOG_SCALE_LOW, CodesOnly
-from vae.features import row_view
+from vae.features import block, row_view
+from vae.store import TrainedModel
 
 Prepare = Callable[..., Any]
 
@@ -106,3 +110,43 @@ def test_a_decoder_learns_what_the_code_says(made: Any) -> None:
         decoder.nats(made.batch, code).sum(1).mean().backward()
         optimiser.step()
     assert decoder.nats(made.batch, code).sum(1).mean().item() < before - 3
+
+
+def test_a_code_that_tells_all_scores_one_and_one_that_tells_nothing_zero(
+    made: Any, decoder: CodesOnly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, code = made.batch, torch.zeros(120, made.layout.plan.latents)
+
+    def heads(share: float) -> list[torch.Tensor]:
+        """Numbers of which so much of the variance is told; categories right in each row, or always the usual one."""
+        found: list[torch.Tensor] = []
+        for j, view in enumerate(made.layout.views):
+            if view.ordered:
+                there = batch["state"][:, j] == 0
+                mean = batch["value"][there, j].mean()
+                found.append((mean + (1 - (1 - share) ** 0.5) * (batch["value"][:, j] - mean)).expand(3, -1))
+            else:
+                entry = batch["entry"][:, j].long()
+                told = entry if share else torch.bincount(entry).argmax().expand(120)
+                found.append(torch.nn.functional.one_hot(told, view.entries).T)
+        return found
+
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(decoder, "heads", lambda _, share=share: heads(share))
+        assert decoder.score(batch, code).item() == pytest.approx(share, abs=1e-5)
+    kinds = [
+        view.ordered for j, view in enumerate(made.layout.views) if made.layout.plan.columns[j].name != "same"
+    ]
+    monkeypatch.setattr(decoder, "heads", lambda _: heads(0.5))
+    expected = 0.5 * sum(kinds) / len(kinds) + (len(kinds) - sum(kinds)) / len(kinds)
+    assert decoder.score(batch, code).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_score_of_a_batch_is_that_of_the_rows_rebuilt(trained: TrainedModel, table: pa.Table) -> None:
+    symbols, states = block(encode_table(trained.grid, table.column), trained.layout.plan.names)
+    view = row_view(trained.layout, symbols, states) | {"state": states}
+    batch = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in view.items()}
+    found = trained.module.codes_only.score(batch, trained.module.encode(batch).float()).item()
+    expected = judging.alone(trained, table)
+    assert expected > 0.05
+    assert found == pytest.approx(expected, abs=0.01)

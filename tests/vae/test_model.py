@@ -14,8 +14,8 @@ from torch import Tensor
 from vae.codec.integer import IntegerModel
 from vae.features import row_view
 from vae.latents import gaussian_kl, gaussian_log_density
-from vae.model import MEMORY, PRESENCE, WEIGHT_PRICE, SparseVAE, latents_of
-from vae.settings import CODES_WEIGHT, Codes, Family, ModelSettings, codes_weight
+from vae.model import LEAST_SLACK, PRESENCE, SLACKENING, WEIGHT_PRICE, SparseVAE, latents_of
+from vae.settings import CODES_SCORE, CODES_WEIGHT, Codes, Family, ModelSettings, codes_weight
 
 Prepare = Callable[..., Any]
 ROWS = 600
@@ -174,28 +174,27 @@ def test_lambda_falls_from_one_and_rests() -> None:
     assert {codes_weight(Codes.none, p) for p in (0.0, 0.3, 1.0)} == {0.0}
 
 
-def test_lambda_follows_what_a_column_costs_up_to_a_nat(made: Any) -> None:
-    model = model_of(made)
-    assert model.cost.isinf()
-    assert model.weight == CODES_WEIGHT[SMALL.codes]
-    found = [losses(model, rows(made.batch, start, start + 100)) for start in (0, 100, 200)]
-    each = [(terms["code"] + terms["columns"]).item() / len(made.layout.plan.columns) for terms in found]
-    mean = each[0]
-    for cost in each[1:]:
-        mean = MEMORY * mean + (1 - MEMORY) * cost
-    assert model.cost.item() == pytest.approx(mean, rel=1e-5)
-    for cost, share in ((0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (3.0, 1.0)):
-        model.cost.fill_(cost)
-        assert model.weight == pytest.approx(share * CODES_WEIGHT[SMALL.codes])
+def test_lambda_falls_while_the_code_scores_more_than_asked_and_rises_again(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = model_of(made), CODES_SCORE[SMALL.codes]
+    expected = 1.0
+    for score in (0.0, asked, 1.0, 1.0, 0.9, 0.2, *[1.0] * 500, *[0.0] * 200):
+        monkeypatch.setattr(model.codes_only, "score", lambda *_, score=score: torch.tensor(score))
+        losses(model, rows(made.batch, 0, 8))
+        expected = min(1.0, max(LEAST_SLACK, expected * math.exp(-SLACKENING * (score - asked))))
+        assert model.slack.item() == pytest.approx(expected, rel=1e-3)
+        assert model.weight == pytest.approx(expected * CODES_WEIGHT[SMALL.codes], rel=1e-3)
+    assert expected == 1.0
 
 
-def test_looking_at_a_model_does_not_move_what_lambda_follows(made: Any) -> None:
+@pytest.mark.parametrize("phase", ["refit", "quantise"])
+def test_lambda_rests_when_the_encoder_does(made: Any, phase: str) -> None:
     model = model_of(made)
-    losses(model, made.batch)
-    before = model.cost.clone()
+    model.slack.fill_(0.5)
+    losses(model, made.batch, phase)
     model.validation_bits(made.batch)
-    model.encode(made.batch)
-    assert torch.equal(model.cost, before)
+    assert model.slack == 0.5
 
 
 def test_weights_are_paid_for_by_all_rows_together(made: Any) -> None:

@@ -196,13 +196,10 @@ def test_forged_weights_of_other_types_are_refused(folder: Path) -> None:
         load(folder)
 
 
-def test_a_model_of_before_lambda_followed_the_cost_asks_as_it_did(
-    trained: TrainedModel, folder: Path
-) -> None:
-    assert torch.isfinite(trained.module.cost)
-    reweigh(folder, lambda state: state.pop("cost"))
+def test_a_model_of_before_lambda_followed_the_score_is_read(trained: TrainedModel, folder: Path) -> None:
+    reweigh(folder, lambda state: state.pop("slack"))
     loaded = load(folder).module
-    assert loaded.cost.isinf()
+    assert loaded.slack == 1.0
     assert loaded.weight == CODES_WEIGHT[trained.settings.codes]
 
 
