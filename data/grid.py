@@ -425,16 +425,27 @@ def _parts(table: npt.NDArray[np.float64], digits: int) -> int:
 
     Beyond 1 / 8 of the decimals' own unit nearly everything is a fraction of something.
     """
-    sample = table[:: max(1, len(table) // 64)]
+    if np.abs(table).max() * MAX_PARTS >= 2.0**53:  # numerators would not be whole
+        return 0
     slack = 0.5 * 10.0**-digits * 1.001
+
+    def near(values: npt.NDArray[np.float64], parts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        scaled = values * parts[:, None]
+        return (np.abs(scaled - np.rint(scaled)) <= slack * parts[:, None]).all(1)
+
+    sample = table[:: max(1, len(table) // 64)]
     most = min(MAX_PARTS, 10**digits // 8)
     for first in range(2, most + 1, 4096):
-        parts = np.arange(first, min(first + 4096, most + 1), dtype=np.float64)[:, None]
-        scaled = sample * parts
-        near = (np.abs(scaled - np.rint(scaled)) <= slack * parts).all(1)
-        for candidate in (int(p) for p in parts[near, 0]):
-            if np.array_equal(fractions(numerators(table, candidate), candidate, digits), table):
-                return candidate
+        parts = np.arange(first, min(first + 4096, most + 1), dtype=np.float64)
+        parts = parts[near(sample, parts)]
+        while len(parts):
+            candidate = int(parts[0])
+            whole = numerators(table, candidate)
+            odd = table[fractions(whole, candidate, digits) != table]
+            if not len(odd):
+                # larger denominators have wider gaps still
+                return candidate if np.abs(np.diff(whole, prepend=0)).max() <= MAX_SPAN else 0
+            parts = parts[1:][near(odd[:64], parts[1:])]
     return 0
 
 

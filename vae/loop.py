@@ -42,6 +42,10 @@ class Trainable(Protocol):
         """Bits per row with hard codes, by part."""
         ...
 
+    def objective(self, bits: Mapping[str, float]) -> float:
+        """What training makes small, of mean `validation_bits`, as the model weighs their parts now."""
+        ...
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """`name` and `params` of the group `encoder` (may be empty) and of the group `decoder`."""
         ...
@@ -75,7 +79,7 @@ class State:
 
     step: int = 0
     phase: int = 0
-    best_bits: float = math.inf
+    best_bits: dict[str, float] = field(default_factory=dict[str, float])
     stale: int = 0
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     optimiser: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -189,7 +193,7 @@ class Referee(pl.Callback):
         bits = self.validate()
         means = {name: value.item() / self.counted for name, value in self.sums.items()}
         state.history.append({"step": state.step, "phase": module.phase.name, **means, **bits})
-        weigh(state, module.model, bits["bits"])
+        weigh(state, module.model, bits)
         if state.stale >= module.settings.patience or not math.isfinite(bits["bits"]):
             trainer.should_stop = True
             state.step = module.phase.stop
@@ -219,9 +223,14 @@ class Report:
                           "bits": bits, "rows_per_second": speed})  # fmt: skip
 
 
-def weigh(state: State, model: nn.Module, bits: float) -> None:
-    """Keeps the weights if they are the best of the phase, else counts one validation without improvement."""
-    if bits < state.best_bits:
+def weigh(state: State, model: nn.Module, bits: dict[str, float]) -> None:
+    """Keeps the weights if they are the best of the phase, else counts one validation without improvement.
+
+    Both are weighed as the model weighs parts now: an objective that changes in training compares with itself.
+    """
+    objective = cast(Trainable, model).objective
+    found = objective(bits)
+    if math.isfinite(found) and not (state.best and objective(state.best_bits) <= found):
         state.best_bits, state.stale = bits, 0
         state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
     else:
@@ -256,7 +265,7 @@ def validate(model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[str, fl
             sums[name] = sums.get(name, 0.0) + float(value.cpu().double().mean()) * rows
     model.train()
     means = {name: value / total for name, value in sums.items()}
-    return {**means, "bits": means["bits"] if "bits" in means else sum(means.values())}
+    return {**means, "bits": cast(Trainable, model).objective(means)}
 
 
 def validation_batches(rows: Rows, arrays: Mapping[str, Tensor], seed: int) -> list[dict[str, Tensor]]:

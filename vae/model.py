@@ -2,9 +2,10 @@
 
 The objective is the evidence lower bound, *maximised* (Kingma & Welling 2014, eq. 3), here as nats a row to minimise::
 
-    loss = -log P(code) - log p(row | code, rows above) + λ * (-log p(row | code alone))
+    loss = -log P(code) - log p(row | code, rows above) + λ * (-log p(row | code alone)) + presence + weights
 
-The first two terms are what the archive pays, beside a row's share of the weights, which the loss counts too. The third
+The first two terms are what the archive pays, and the last, a row's share of the weights' description; `presence` is a
+small price on latents that are not zero. The third
 asks the code to stand by itself: beside a decoder that sees the columns before and the rows above, a code that nobody
 asks for anything empties itself (posterior collapse).
 """
@@ -12,6 +13,7 @@ asks for anything empties itself (posterior collapse).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,9 +34,9 @@ PRESENCE = 0.5
 """Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
 WEIGHT_PRICE = 2.0
 """Nats of the objective for a nat of the weights' description: magnitudes alone are described, and signs cost too."""
-SLACKENING = 0.05
+SLACKENING = 0.2
 """How fast λ falls, and rises again: exponent a step for a score that is 1 above what is asked for, or below."""
-LEAST_SLACK = 0.01
+LEAST_SLACK = 0.001
 
 
 class SparseVAE(nn.Module):
@@ -97,7 +99,8 @@ class SparseVAE(nn.Module):
         weights = self.stencil.weights(quantised=quantised)
         if not self.layout.plan.latents:
             columns = self.stencil.column_nats(weights, batch, self._no_code(batch)).sum(1).mean()
-            return {"loss": columns + self._price(), "columns": columns}
+            price = self._price(columns)
+            return {"loss": columns + price, "columns": columns, "weights": price}
         draw = self._draw(batch, phase, generator)
         rate = self._rate(weights, batch, draw)
         warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
@@ -107,14 +110,17 @@ class SparseVAE(nn.Module):
         if phase == "joint":
             self._slacken(self.codes_only.score(batch, draw.code))
         presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
+        terms = {
+            "code": rate.mean(0).sum(), "columns": columns, "codes_only": alone, "presence": presence,
+            "weights": self._price(columns), "codes_weight": columns.new_tensor(self.weight),
+        }  # fmt: skip
         loss = (
             (warmup if phase == "joint" else 1.0) * code
             + columns
             + self.weight * alone
             + PRESENCE * presence
-            + self._price()
+            + terms["weights"]
         )
-        terms = {"code": rate.mean(0).sum(), "columns": columns, "codes_only": alone, "presence": presence}
         if draw.kl is not None:
             # the archive's prior over rounded codes learns beside the KL, and teaches the encoder nothing
             hard = self.encode(batch).to(torch.float32)
@@ -124,16 +130,20 @@ class SparseVAE(nn.Module):
 
     @torch.no_grad()
     def validation_bits(self, batch: Tensors) -> dict[str, Tensor]:
-        """Bits of each row with hard codes and the codec's weights, (batch,): by part, and the objective as `bits`."""
+        """Bits of each row with hard codes and the codec's weights by part, (batch,) each."""
         weights = self.stencil.weights(quantised=True)
         code = self.encode(batch).to(torch.float32) if self.layout.plan.latents else self._no_code(batch)
         columns = self.stencil.column_nats(weights, batch, code).sum(1) * NATS_TO_BITS
         if not self.layout.plan.latents:
-            return {"column_bits": columns, "bits": columns}
+            return {"column_bits": columns}
         rate = self._hard_rate(weights, batch, code).sum(1) * NATS_TO_BITS
         alone = self.codes_only.asked(batch, code) * NATS_TO_BITS
-        total = rate + columns + self.weight * alone
-        return {"code_bits": rate, "column_bits": columns, "codes_only_bits": alone, "bits": total}
+        return {"code_bits": rate, "column_bits": columns, "codes_only_bits": alone}
+
+    def objective(self, bits: Mapping[str, float]) -> float:
+        """What a row costs and what is asked of its code beside, of mean `validation_bits`, with λ as it is now."""
+        alone = bits.get("codes_only_bits", 0.0)
+        return bits.get("code_bits", 0.0) + bits["column_bits"] + self.weight * alone
 
     @torch.no_grad()
     def encode(self, batch: Tensors) -> Tensor:
@@ -183,10 +193,10 @@ class SparseVAE(nn.Module):
         excess = score - CODES_SCORE[self.settings.codes]
         self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
 
-    def _price(self) -> Tensor | float:
+    def _price(self, like: Tensor) -> Tensor:
         """What a row pays for the weights, in nats."""
         rows = self.layout.rows
-        return WEIGHT_PRICE / rows * self.stencil.description() if rows else 0.0
+        return WEIGHT_PRICE / rows * self.stencil.description() if rows else like.new_zeros(())
 
     def _draw(self, batch: Tensors, phase: str, generator: torch.Generator) -> Draw:
         if phase != "joint":

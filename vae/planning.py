@@ -229,12 +229,12 @@ def _octave_bits(residual: Longs) -> float:
 def _roughness(fact: Facts) -> float:
     """Bits a value that its frequency in the column says more than the mean frequency of the numbers around it.
 
-    0 of what is uniform, log2(5) of what is uniform on each fifth number.
+    0 of what is uniform, log2(9) of what is uniform on each ninth number.
     """
     values = fact.filled[fact.present] - fact.low
     if len(values) == 0:
         return 0.0
-    counts = np.bincount(values).astype(np.float64)
+    counts = np.bincount(values, minlength=fact.high - fact.low + 1).astype(np.float64)
     window = np.ones(2 * NEIGHBOURS + 1)
     around = np.convolve(counts, window, "same") / np.convolve(np.ones(len(counts)), window, "same")
     held = counts > 0

@@ -72,8 +72,8 @@ class ModelSettings(Settings):
     latents: int = Field(default=16, ge=1, le=256)
     """Number of latent variables; ignored when `codes` is `none`."""
     codes: Codes = Codes.balanced
-    """What the code is asked to score by itself: `lean` about 0.5, `balanced` 0.75, `rich` 0.9, as far as that is to be had
-    cheaply (`vae.metrics.code_score`); `none` is no code."""
+    """What the code is asked to score by itself (`vae.metrics.code_score`): `lean` about 0.5, `balanced` 0.75, `rich`
+    0.9, as far as that is to be had cheaply; `none` is no code."""
     width: int | None = Field(default=None, ge=4, le=256)
     """Hidden width of the archive's decoder, whose weights are stored in every archive; None: 16, 24 or 32, the more
     the more rows there are to pay for it."""

@@ -68,6 +68,18 @@ class Stencil(nn.Module):
             self.prior_hidden = normal(d, v, v, std=math.sqrt(2 / v))
             self.prior_hidden_bias = nn.Parameter(torch.full((d, v), 0.1))
 
+        self._empty_padding()
+
+    @torch.no_grad()
+    def _empty_padding(self) -> None:
+        """What pads the rectangles is 0 and stays so: no loss depends on it, and 0 has no description."""
+        for j, item in enumerate(self.layout.plan.columns):
+            self.before[j, item.before :] = 0.0
+            self.after[j, item.after :] = 0.0
+            self.head[j, item.outputs :] = 0.0
+            self.head_bias[j, item.outputs :] = 0.0
+        self.embedding[-1] = 0.0
+
     def _first_bias(self, outputs: int) -> Tensor:
         bias = torch.zeros(len(self.layout.plan.columns), outputs)
         for j, item in enumerate(self.layout.plan.columns):

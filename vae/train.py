@@ -166,7 +166,7 @@ def _begin(state: State, phase: Phase, model: nn.Module, held: list[dict[str, Te
     if state.step == phase.start:
         cast(Trainable, model).begin(phase.name, held[0])
     if state.step == phase.start and phase.start > 0:
-        weigh(state, model, validate(model, held)["bits"])
+        weigh(state, model, validate(model, held))
 
 
 def _end(state: State, model: nn.Module) -> None:
@@ -178,7 +178,7 @@ def _end(state: State, model: nn.Module) -> None:
         )
     model.load_state_dict(state.best)
     state.phase += 1
-    state.best_bits, state.stale, state.best, state.optimiser = math.inf, 0, {}, {}
+    state.best_bits, state.stale, state.best, state.optimiser = {}, 0, {}, {}
 
 
 def _trainer(settings: TrainSettings, referee: Referee) -> pl.Trainer:

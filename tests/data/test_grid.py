@@ -517,14 +517,31 @@ def test_rounded_fractions_are_recognised_by_their_smallest_denominator(parts: i
     assert fit_column("a", pa.array(np.tile(spoilt, 8)), 0.0).parts != parts
 
 
+RANDOM = np.random.default_rng(0)
+THIRDS = fractions(np.arange(200), 3, 4)
+HALVES = np.arange(2_000) / 2
+
+
 @pytest.mark.parametrize(
-    "values",
+    "table",
     [
-        [0.3333, 0.6667, 1.0] * 50,  # too few to be worth it
-        list(np.random.default_rng(0).normal(size=300).round(6)),  # of every denominator below 125,000, none
-        [1e300, 2e300, math.pi] * 100,
+        THIRDS[:50],
+        RANDOM.normal(size=300).round(6),
+        THIRDS + 4e9,
+        fractions(np.arange(200) * (1 << 21), 3, 4),
+        np.append(THIRDS, 1e19),
+        np.append(THIRDS, 1e250),
+        np.sort(np.append(HALVES, RANDOM.random(40).round(9))),
     ],
-    ids=["thirds", "noise", "far apart"],
+    ids=["few", "noise", "far from 0", "far apart", "a giant", "a monster", "odd ones outside the sample"],
 )
-def test_what_is_no_fraction_has_no_parts(values: list[float]) -> None:
-    assert fit_column("a", pa.array(values * 4), 0.0).parts == 0
+def test_what_is_no_fraction_has_no_parts(table: Any) -> None:
+    grid = fit_column("a", pa.array(np.tile(table, 40)), 0.0)
+    assert (grid.scale, grid.parts) == ("ranks", 0)
+
+
+def test_fractions_as_far_apart_as_files_have_them_are_fractions() -> None:
+    whole = np.arange(200) * MAX_SPAN
+    assert fit_column("a", pa.array(np.tile(fractions(whole, 3, 4), 40)), 0.0).parts == 3
+    assert fit_column("a", pa.array(np.tile(fractions(whole - MAX_SPAN, 3, 4), 40)), 0.0).parts == 3
+    assert fit_column("a", pa.array(np.tile(fractions(whole[1:] + 1, 3, 4), 40)), 0.0).parts == 0

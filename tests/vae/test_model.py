@@ -202,7 +202,7 @@ def test_weights_are_paid_for_by_all_rows_together(made: Any) -> None:
     for count, share in ((ROWS, 1.0), (2 * ROWS, 0.5), (0, 0.0)):
         torch.manual_seed(0)
         model = SparseVAE(made.layout.model_copy(update={"rows": count}), SMALL)
-        assert torch.as_tensor(model._price()).item() == pytest.approx(share * price(model), rel=1e-5)
+        assert losses(model, made.batch)["weights"].item() == pytest.approx(share * price(model), rel=1e-5)
 
 
 def test_the_state_of_a_model_holds_how_far_its_training_is(made: Any) -> None:
@@ -286,10 +286,11 @@ def test_without_codes_there_is_no_encoder(prepare: Prepare, varied: Any) -> Non
     assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"stencil"}
     assert model.parameter_groups()[0]["params"] == []
     terms = losses(model, made.batch)
-    assert set(terms) == {"loss", "columns"}
+    assert set(terms) == {"loss", "columns", "weights"}
     terms["loss"].backward()
     bits = model.validation_bits(made.batch)
-    assert torch.equal(bits["bits"], bits["column_bits"])
+    assert set(bits) == {"column_bits"}
+    assert model.objective({"column_bits": 7.0}) == 7.0
     assert model.encode(made.batch).shape == (80, 0)
 
 
@@ -307,7 +308,7 @@ def test_one_row_and_one_column_are_enough(
             terms = losses(model, made.batch, phase)
             assert all(math.isfinite(value.item()) for value in terms.values())
             terms["loss"].backward()
-        assert model.validation_bits(made.batch)["bits"].shape == (size,)
+        assert model.validation_bits(made.batch)["column_bits"].shape == (size,)
         assert model.cell_bits(made.batch).shape == (size, len(made.layout.views))
 
 
@@ -327,8 +328,9 @@ def test_validation_bits_are_the_bits_that_are_written(made: Any, settings: Mode
         written += [8 * len(streams[0]) - 56, sum(8 * len(stream) - 56 for stream in streams[1:])]
     assert written[0] == pytest.approx(bits["code_bits"].sum().item(), rel=0.01, abs=3 * 16)
     assert written[1] == pytest.approx(bits["column_bits"].sum().item(), rel=0.01, abs=3 * 16)
-    total = bits["code_bits"] + bits["column_bits"] + model.weight * bits["codes_only_bits"]
-    assert torch.allclose(bits["bits"], total)
+    parts = {"code_bits": 3.0, "column_bits": 40.0, "codes_only_bits": 10.0}
+    assert set(parts) == set(bits)
+    assert model.objective(parts) == pytest.approx(43 + 10 * model.weight)
     assert torch.allclose(model.cell_bits(made.batch).sum(1), bits["column_bits"], rtol=1e-4)
 
 

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
@@ -56,6 +57,9 @@ class Toy(nn.Module):
     def validation_bits(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         error = (self.decoder(self.encoder(batch["x"])) - batch["x"]).square().sum(1)
         return {"code_bits": torch.zeros_like(error), "column_bits": error}
+
+    def objective(self, bits: Mapping[str, float]) -> float:
+        return bits["column_bits"]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [
@@ -200,6 +204,37 @@ def test_a_later_phase_keeps_what_it_was_handed_if_it_cannot_improve_on_it() -> 
     run(model, toy_rows(), settings, total=1000, phases=schedule.phases(1000, 0.5))
     assert weights(model) == model.best != b""
     assert model.steps == 100 + 60 + 60
+
+
+class Shifting(Toy):
+    """Each validation is worse than the one before as it was weighed, and better as all are weighed at its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def loss(self, batch: dict[str, Tensor], **more: Any) -> dict[str, Tensor]:
+        self.steps += 1
+        return super().loss(batch, **more)
+
+    def validation_bits(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"column_bits": torch.full((len(batch["x"]),), 1000.0 - self.steps)}
+
+    def objective(self, bits: Mapping[str, float]) -> float:
+        return (1 + self.steps) * bits["column_bits"]
+
+
+def test_an_objective_that_changes_compares_with_itself() -> None:
+    model = Shifting()
+    history = run(
+        model,
+        toy_rows(),
+        SETTINGS.model_copy(update={"patience": 1}),
+        total=200,
+        phases=schedule.phases(200, 0.5)[:1],
+    )
+    assert [entry["bits"] for entry in history] == sorted(entry["bits"] for entry in history)
+    assert history[-1]["step"] == schedule.phases(200, 0.5)[0].stop
 
 
 def test_a_training_that_diverges_at_once_says_so() -> None:

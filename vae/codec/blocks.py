@@ -247,6 +247,8 @@ def _unpack_values(data: memoryview, count: int, plain: dict[str, Any]) -> list[
         return unpack(data, pa.string(), count).to_pylist()
     if not plain.get("parts"):
         return unpack(data, pa.float64(), count).to_pylist()
+    if count > MAX_SPAN:
+        raise DamagedError(f"{count} fractions announced; at most {MAX_SPAN} are admitted")
     gaps = unpack_numbers(data, count, _LONG, Budget(len(data)))
     if gaps.min(initial=0) < -MAX_SPAN or gaps.max(initial=0) > MAX_SPAN:
         raise DamagedError("a gap between fractions is too wide")

@@ -152,7 +152,6 @@ class Parts:
         ):
             raise container.damaged("model", "it is not one of these columns")
         needed = 4 if self._fractions else model.version
-        needed = 4 if self._fractions else model.version
         if needed != (container.version if container.version > 2 else 1):  # 2 is 1 with one-hot groups
             raise container.damaged("model", f"version {container.version} of the format has no such models")
         return model

@@ -227,11 +227,7 @@ class Plan(BaseModel):
                 "code.after": (d, 2, w),
             }
         if self.above:
-            shapes |= {
-                "prior.above": (d, 2, v),
-                "prior.same": (d, v),
-                "prior.stay": (d,),
-            }
+            shapes |= {"prior.above": (d, 2, v), "prior.same": (d, v), "prior.stay": (d,)}
         if self.deep:
             shapes |= {"prior.hidden": (d, v, v), "prior.hidden_bias": (d, v)}
         for item in self.columns:
