@@ -431,7 +431,7 @@ def _parts(table: npt.NDArray[np.float64], digits: int) -> int:
 
     def near(values: npt.NDArray[np.float64], parts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         scaled = values * parts[:, None]
-        return (np.abs(scaled - np.rint(scaled)) <= slack * parts[:, None]).all(1)
+        return np.all(np.abs(scaled - np.rint(scaled)) <= slack * parts[:, None], axis=1)
 
     sample = table[:: max(1, len(table) // 64)]
     most = min(MAX_PARTS, 10**digits // 8)
