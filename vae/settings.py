@@ -45,7 +45,7 @@ CODES_WEIGHT = {Codes.none: 0.0, Codes.lean: 0.35, Codes.balanced: 0.6, Codes.ri
 scores what it is asked for."""
 CODES_SCORE = {Codes.none: 0.0, Codes.lean: 0.52, Codes.balanced: 0.77, Codes.rich: 0.9}
 """Score that the code is asked for (`vae.metrics.code_score`), on rows of the training."""
-FIRST_CODES_WEIGHT = 1.0
+FIRST_CODES_WEIGHT = 2.0
 """λ at the start of training: it keeps codes alive while their rate counts from the first steps on."""
 CODES_WEIGHT_FALL = 0.6
 """Share of the training after which λ rests."""
@@ -55,7 +55,7 @@ def codes_weight(codes: Codes, progress: float) -> float:
     """λ when `progress` of all steps are done: a straight fall, or rise, from `FIRST_CODES_WEIGHT`.
 
     >>> codes_weight(Codes.lean, 0.0), codes_weight(Codes.lean, 1.0), codes_weight(Codes.none, 0.0)
-    (1.0, 0.1, 0.0)
+    (2.0, 0.35, 0.0)
     """
     last = CODES_WEIGHT[codes]
     if codes is Codes.none:

@@ -15,7 +15,15 @@ from vae.codec.integer import IntegerModel
 from vae.features import row_view
 from vae.latents import gaussian_kl, gaussian_log_density
 from vae.model import LEAST_SLACK, PRESENCE, SLACKENING, WEIGHT_PRICE, SparseVAE, latents_of
-from vae.settings import CODES_SCORE, CODES_WEIGHT, Codes, Family, ModelSettings, codes_weight
+from vae.settings import (
+    CODES_SCORE,
+    CODES_WEIGHT,
+    FIRST_CODES_WEIGHT,
+    Codes,
+    Family,
+    ModelSettings,
+    codes_weight,
+)
 
 Prepare = Callable[..., Any]
 ROWS = 600
@@ -165,10 +173,10 @@ def test_the_rate_warms_up_and_only_while_all_learn_together(made: Any) -> None:
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_lambda_falls_from_one_and_rests() -> None:
+def test_lambda_falls_from_its_start_and_rests() -> None:
     for codes in (Codes.lean, Codes.balanced, Codes.rich):
         path = [codes_weight(codes, p) for p in np.linspace(0, 1, 11)]
-        assert path[0] == 1.0
+        assert path[0] == FIRST_CODES_WEIGHT
         assert path == sorted(path, reverse=True)
         assert path[6:] == [pytest.approx(CODES_WEIGHT[codes])] * 5
     assert {codes_weight(Codes.none, p) for p in (0.0, 0.3, 1.0)} == {0.0}
