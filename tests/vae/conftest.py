@@ -80,6 +80,12 @@ def gaussian(table: pa.Table) -> TrainedModel:
     return train_on(table, SMALL.model_copy(update={"family": Family.gaussian}))
 
 
+@pytest.fixture(scope="session")
+def settled(table: pa.Table) -> Callable[[Family], TrainedModel]:
+    """Trained for twice as long: its last phase has steps enough to fit weights to the codec's grid."""
+    return lambda family: train_on(table, SMALL.model_copy(update={"family": family}), steps=480)
+
+
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(1)

@@ -15,6 +15,7 @@ from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
 from vae.features import block
 from vae.model import NATS_TO_BITS
+from vae.settings import Family
 from vae.store import TrainedModel
 
 ROWS = DEFAULT_BLOCK_ROWS
@@ -43,11 +44,11 @@ def by_floats(model: TrainedModel, coded: Any, *, quantised: bool) -> Bits:
     return Bits(*found.tolist())
 
 
-@pytest.mark.parametrize("family", ["trained", "gaussian"])
+@pytest.mark.parametrize("family", list(Family))
 def test_written_bits_are_those_of_the_float_model(
-    family: str, mixed: Callable[..., pa.Table], request: pytest.FixtureRequest
+    family: Family, mixed: Callable[..., pa.Table], settled: Callable[[Family], TrainedModel]
 ) -> None:
-    model: TrainedModel = request.getfixturevalue(family)
+    model = settled(family)
     table = mixed(ROWS, seed=1)
     coded, hard = codes.coded_columns(model, table), codes.encode_rows(model, table)
     integer = IntegerModel(model.layout.plan, model.module.stencil.integers())
