@@ -60,7 +60,7 @@ SPARSE_DECIMALS = 4
 """Decimals of which fewer than one in this many occurs are a lattice of something else, better kept by rank."""
 MAX_DECIMALS = 9
 MANY_RANKS = 64
-"""Ranks from which on it is worth saying that they are rounded fractions: eight bytes a rank become one or two."""
+"""Ranks from which on it is worth saying that they are rounded fractions: the table then takes about a third."""
 MAX_PARTS = 1 << 17
 """Largest denominator of the fractions that rounded floats are recognised as."""
 

@@ -565,34 +565,27 @@ def test_weights_that_are_not_the_plan_s_are_refused(group: str, body: bytes, co
     assert refusal(blob_of(SMALL, bodies)).startswith(complaint)
 
 
-def test_weights_of_the_row_above_are_there_just_if_the_plan_says_so() -> None:
-    plans = [SMALL | {"latents": 2, "above": above} for above in (False, True)]
+@pytest.mark.parametrize(
+    ("wish", "weights", "complaint"),
+    [
+        ("above", 2 * 16 + 16 + 1, "no latents that could see"),
+        ("deep", 16 * 16 + 16, "no latents whose prior"),
+    ],
+)
+def test_weights_of_a_richer_prior_are_there_just_if_the_plan_says_so(
+    wish: str, weights: int, complaint: str
+) -> None:
+    plans = [SMALL | {"latents": 2, wish: wished} for wished in (False, True)]
     models = [
         model_of(Plan.model_validate(plan), lambda _, shape: np.ones(shape, np.int16)) for plan in plans
     ]
     (without, with_), of_prior = map(bodies_of, models), GROUPS.index("prior")
     counts = [len(standalone.simple_decompress(bodies[of_prior])) for bodies in (without, with_)]
-    assert counts[1] - counts[0] == 2 * (2 * 16 + 16 + 1)
-    assert [model.version for model in models] == [1, 3]
-    assert IntegerModel.from_bytes(blob_of(plans[1], with_)).plan.above
-    text = refusal(blob_of(plans[1], without))
-    assert text == f"the model's prior weights are not {counts[1]}"
-    assert refusal(blob_of(plans[0], with_)).startswith("the model's prior weights")
-    assert "no latents that could see" in refusal(blob_of(SMALL | {"above": True}, small_bodies()))
-
-
-def test_a_deeper_prior_has_its_weights_just_if_the_plan_says_so() -> None:
-    plans = [SMALL | {"latents": 2, "deep": deep} for deep in (False, True)]
-    models = [
-        model_of(Plan.model_validate(plan), lambda _, shape: np.ones(shape, np.int16)) for plan in plans
-    ]
-    (without, with_), of_prior = map(bodies_of, models), GROUPS.index("prior")
-    counts = [len(standalone.simple_decompress(bodies[of_prior])) for bodies in (without, with_)]
-    assert counts[1] - counts[0] == 2 * (16 * 16 + 16)
-    assert IntegerModel.from_bytes(blob_of(plans[1], with_)).plan.deep
+    assert counts[1] - counts[0] == 2 * weights
+    assert getattr(IntegerModel.from_bytes(blob_of(plans[1], with_)).plan, wish)
     assert refusal(blob_of(plans[1], without)) == f"the model's prior weights are not {counts[1]}"
     assert refusal(blob_of(plans[0], with_)).startswith("the model's prior weights")
-    assert "no latents whose prior" in refusal(blob_of(SMALL | {"deep": True}, small_bodies()))
+    assert complaint in refusal(blob_of(SMALL | {wish: True}, small_bodies()))
 
 
 @pytest.mark.parametrize(
