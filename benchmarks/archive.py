@@ -43,7 +43,7 @@ from vae.settings import Codes, Effort, ModelSettings, TrainSettings
 HERE = Path(__file__).parent
 RIVAL_SOURCES = (
     *(HERE / f"{name}.py" for name in ("coders", "forms", "rivals")),
-    *(Path(data.__file__).parent / f"{name}.py" for name in ("grid", "phases")),
+    *(Path(data.__file__).parent / f"{name}.py" for name in ("fractions", "grid", "gridfit", "phases")),
 )
 BOUNDS = {
     "flights": ("exact", "1%"),

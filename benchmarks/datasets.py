@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.grid import State, TableGrid
+from data.grid import State
+from data.gridfit import fit_table
 from data.onehot import encode_table, find_groups, group_cells
 from data.sources import Source, open_source
 
@@ -45,7 +46,7 @@ def merge_one_hot(table: pa.Table) -> pa.Table:
     >>> merge_one_hot(pa.table(rows))[:3].to_pydict()
     {'x\ny\nz': [1, 0, 2], 'b': [5, 6, 7]}
     """
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     coded = encode_table(grid, table.column)
     for group in find_groups(grid, coded):
         cells = group_cells(group, grid.columns, coded)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 from pcodec import ChunkConfig, standalone
 
-from data.grid import fit_column
+from data.gridfit import fit_column
 
 pc: Any = _pc
 Bounds = Mapping[str, float]

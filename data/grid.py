@@ -11,8 +11,6 @@ means |x - restored| <= bound in real arithmetic, of what is restored in the col
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, cast
 
@@ -22,9 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data.bounds import effective_bound
-from data.errors import BoundError, DamagedError
-from data.phases import PHASES, description_bits, first_offset, sampled
+from data.errors import DamagedError
+from data.fractions import MAX_PARTS
 from data.stored import (
     QUIET_NAN,
     Mask,
@@ -32,7 +29,6 @@ from data.stored import (
     bit_patterns,
     dictionary_array,
     from_stored,
-    is_numeric,
     offenders,
     one_array,
     plain_array,
@@ -52,17 +48,7 @@ MAX_STORED = 1 << 62
 """Integers at least this large are left to other coders."""
 MAX_RANGE = 1 << 60
 """Largest difference of integers on a grid, and its largest step: no sum on the way leaves 63 bits."""
-MAX_CATEGORIES = 20_000
-"""Largest number of distinct strings kept as categories."""
-MAX_RANKS = 65_536
-"""Largest number of distinct floats kept as ranks of a table."""
-SPARSE_DECIMALS = 4
-"""Decimals of which fewer than one in this many occurs are a lattice of something else, better kept by rank."""
 MAX_DECIMALS = 9
-MANY_RANKS = 64
-"""Ranks from which on it is worth saying that they are rounded fractions: the table then takes about a third."""
-MAX_PARTS = 1 << 17
-"""Largest denominator of the fractions that rounded floats are recognised as."""
 
 
 class State(IntEnum):
@@ -251,16 +237,6 @@ class TableGrid(BaseModel):
 
     columns: tuple[ColumnGrid, ...]
 
-    @classmethod
-    def fit(cls, table: pa.Table, bounds: Mapping[str, float] | None = None) -> TableGrid:
-        """A grid for each column; `bounds` are absolute widths, 0 or absent is exact."""
-        bounds = dict(bounds or {})
-        unknown = set(bounds) - set(table.column_names)
-        if unknown:
-            raise BoundError(f"bound for unknown column {min(unknown)!r}; columns: {table.column_names}")
-        pairs = zip(table.column_names, table.columns, strict=True)
-        return cls(columns=tuple(fit_column(name, column, bounds.get(name, 0.0)) for name, column in pairs))
-
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dictionary without defaults."""
         return self.model_dump(mode="json", exclude_defaults=True)
@@ -275,193 +251,6 @@ class TableGrid(BaseModel):
             if column.name == name:
                 return column
         raise KeyError(name)
-
-
-def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
-    """The grid of one column: of `bound` if it is above 0, else an exact one; opaque where none fits."""
-    array = plain_array(one_array(column))
-    kind = array.type
-    opaque = ColumnGrid(name=name, kind="opaque")
-    if pa.types.is_boolean(kind):
-        return ColumnGrid(name=name, kind="category", scale="names", high=1, values=(False, True))
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _fit_names(name, array) or opaque
-    if isinstance(column.type, pa.DictionaryType) or not is_numeric(kind):
-        return opaque
-    numbers, missing = stored_numbers(array)
-    present = numbers[~missing]
-    if numbers.dtype.kind == "f":
-        return _fit_floats(name, present[np.isfinite(present)], bound) or opaque
-    width = effective_bound(bound, kind)
-    return _fit_integers(name, present, width, clock=pa.types.is_integer(kind)) or opaque
-
-
-def _fit_names(name: str, array: pa.Array) -> ColumnGrid | None:
-    distinct = pc.drop_null(pc.unique(array))
-    if len(distinct) == 0 or len(distinct) > min(MAX_CATEGORIES, max(64, len(array) // 4)):
-        return None
-    values = tuple(sorted(distinct.to_pylist()))
-    return ColumnGrid(name=name, kind="category", scale="names", high=len(values) - 1, values=values)
-
-
-def _fit_integers(name: str, values: Numbers, bound: float, *, clock: bool) -> ColumnGrid | None:
-    if len(values) == 0:
-        return None
-    low, high = int(values.min()), int(values.max())
-    if high >= MAX_STORED or low <= -MAX_STORED or high - low >= MAX_RANGE:
-        return None
-    if bound == 0 and clock and _is_clock(values, low, high):
-        return ColumnGrid(name=name, kind="number", scale="clock", low=0, high=1440)
-    whole = int(min(bound, high - low))  # more than the range changes nothing
-    step = 2 * whole + 1 if bound > 0 else int(np.gcd.reduce(values.astype(np.int64) - low)) or 1
-    top = (high - low + step // 2) // step
-    if top >= MAX_SPAN:
-        return None
-    if bound == 0 and step == 1 and abs(low) < MAX_SPAN and abs(high) < MAX_SPAN:
-        return ColumnGrid(name=name, kind="number", scale="step", low=low, high=high)
-    if bound == 0:
-        return ColumnGrid(name=name, kind="number", scale="step", high=top, offset=low, step=step)
-    # the bin that begins lowest has its middle half a step above, those of later phases below it
-    offsets = {low + whole - phase * step // PHASES: None for phase in range(PHASES)}
-    bins = (
-        ColumnGrid(
-            name=name,
-            kind="number",
-            scale="step",
-            high=(high - offset + whole) // step,
-            offset=offset,
-            step=step,
-            bound=bound,
-        )
-        for offset in offsets
-    )
-    return _cheapest(bins, values)
-
-
-def _cheapest(grids: Iterable[ColumnGrid], values: Numbers) -> ColumnGrid:
-    """Of the grids of one column the one whose symbols take fewest bits."""
-    sample = pa.array(sampled(values))
-
-    def bits(grid: ColumnGrid) -> float:
-        symbols, state, escapes = grid.encode(sample)
-        return description_bits(symbols[state == State.VALUE], len(escapes))
-
-    return min(grids, key=bits)
-
-
-def _is_clock(values: Numbers, low: int, high: int) -> bool:
-    """HHMM times: none with 60 minutes or more, and enough of them for that to be no accident."""
-    whole_hours = low >= 0 and 1200 <= high <= 2400
-    return bool(whole_hours and (values % 100 < 60).all() and len(np.unique(values)) > 100)
-
-
-def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
-    """`values` are finite, in the column's own type."""
-    if len(values) == 0:
-        return None
-    wide = values.astype(np.float64)
-    low, high = float(wide.min()), float(wide.max())
-    if bound > 0:
-        step = 2.0 * bound
-        if not np.isfinite(step) or (high - low) / step >= MAX_SPAN - 1:
-            return None
-        first = first_offset(low, bound, values.dtype)
-        offsets = (first - phase / PHASES * step for phase in range(PHASES))
-        bins = (
-            ColumnGrid(
-                name=name,
-                kind="number",
-                scale="uniform",
-                high=max(0, math.ceil((high - offset) / step - 0.5)),
-                offset=offset,
-                step=step,
-                bound=bound,
-            )
-            for offset in offsets
-        )
-        return _cheapest(bins, values)
-    table = np.unique(wide)
-    ranked = len(table) <= min(MAX_RANKS, max(16, len(values) // 8))
-    digits = _decimals(values)
-    if digits is not None:
-        first, last = float(np.rint(low * 10**digits)), float(np.rint(high * 10**digits))
-        sparse = ranked and last - first > SPARSE_DECIMALS * len(table)
-        if not sparse and last - first < MAX_SPAN and max(abs(first), abs(last)) <= MAX_SYMBOL:
-            return ColumnGrid(
-                name=name, kind="number", scale="decimal", low=int(first), high=int(last), digits=digits
-            )
-    if ranked:
-        ranks = tuple(float(v) + 0.0 for v in table)  # + 0.0: the table's zero is never negative
-        digits, parts = (digits, _parts(table, digits)) if digits and len(table) >= MANY_RANKS else (0, 0)
-        return ColumnGrid(
-            name=name,
-            kind="number",
-            scale="ranks",
-            high=len(ranks) - 1,
-            values=ranks,
-            digits=digits if parts else 0,
-            parts=parts,
-        )
-    return None
-
-
-def fractions(numerators: Ints, parts: int, digits: int) -> npt.NDArray[np.float64]:
-    """Whole multiples of 1 / parts, rounded to so many decimals; the same on every machine.
-
-    >>> fractions(np.array([1, 2, 3]), 3, 4).tolist()
-    [0.3333, 0.6667, 1.0]
-    """
-    unit = float(10**digits)
-    return np.rint(numerators * unit / parts) / unit + 0.0
-
-
-def numerators(values: npt.NDArray[np.float64], parts: int) -> Ints:
-    """The inverse of `fractions`."""
-    return np.rint(values * parts).astype(np.int64)
-
-
-def _parts(table: npt.NDArray[np.float64], digits: int) -> int:
-    """The smallest denominator of which all of a sorted table are rounded fractions, or 0.
-
-    Beyond 1 / 8 of the decimals' own unit nearly everything is a fraction of something.
-    """
-    if np.abs(table).max() * MAX_PARTS >= 2.0**53:  # numerators would not be whole
-        return 0
-    slack = 0.5 * 10.0**-digits * 1.001
-
-    def near(values: npt.NDArray[np.float64], parts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        scaled = values * parts[:, None]
-        return np.all(np.abs(scaled - np.rint(scaled)) <= slack * parts[:, None], axis=1)
-
-    sample = table[:: max(1, len(table) // 64)]
-    most = min(MAX_PARTS, 10**digits // 8)
-    for first in range(2, most + 1, 4096):
-        parts = np.arange(first, min(first + 4096, most + 1), dtype=np.float64)
-        parts = parts[near(sample, parts)]
-        while len(parts):
-            candidate = int(parts[0])
-            whole = numerators(table, candidate)
-            odd = table[fractions(whole, candidate, digits) != table]
-            if not len(odd):
-                # larger denominators have wider gaps still
-                return candidate if np.abs(np.diff(whole, prepend=0)).max() <= MAX_SPAN else 0
-            parts = parts[1:][near(odd[:64], parts[1:])]
-    return 0
-
-
-def _decimals(values: Numbers) -> int | None:
-    """The fewest decimals that give nearly all values back exactly (the rest become escapes), or None."""
-    sample = values if len(values) <= 10_000 else values[:: len(values) // 10_000]
-    for digits in range(MAX_DECIMALS + 1):
-        unit = float(10**digits)
-        for part in (sample, values):
-            with np.errstate(over="ignore"):
-                restored = (np.rint(part.astype(np.float64) * unit) / unit).astype(values.dtype)
-            if np.mean(restored == part) < 0.999:
-                break
-        else:
-            return digits
-    return None
 
 
 def _states(missing: Mask, nan: Mask | None, escape: Mask) -> States:

@@ -14,7 +14,7 @@ import pyarrow.csv as _csv
 import pyarrow.parquet as _pq
 from numpy.typing import NDArray
 
-from data.grid import is_numeric, stored_numbers
+from data.stored import is_numeric, stored_numbers
 
 pc, csv, pq = cast(Any, _pc), cast(Any, _csv), cast(Any, _pq)
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from data.bounds import effective_bound
 from data.errors import BoundError, ModelError
 from data.grid import Coded, TableGrid
+from data.gridfit import fit_table
 from data.kinds import listed
 from data.onehot import encode_table
 from data.schema import Schema
@@ -68,7 +69,7 @@ class Score(NamedTuple):
 
 def prepare(table: pa.Table, bounds: Mapping[str, float] | None = None) -> Prepared:
     """Grids of all columns, the columns that follow from others, and the rest: those that the model codes."""
-    grid = TableGrid.fit(table, bounds)
+    grid = fit_table(table, bounds)
     found = structure.analyse(grid, encode_table(grid, table.column))
     follow = {d.name for d in found.derived}
     return Prepared(*found, [name for name in found.coded if name not in follow])

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from data.atomic import atomic_path
-from data.grid import is_numeric, stored_numbers
+from data.stored import is_numeric, stored_numbers
 from vae.metrics import alike, column_quality, plain
 
 pc = cast(Any, _pc)

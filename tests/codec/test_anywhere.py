@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data.grid import TableGrid
+from data.gridfit import fit_table
 from vae.codec import archive, structure, writer
 from vae.codec.integer import IntegerModel
 from vae.planning import make_plan
@@ -57,7 +57,7 @@ def several_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "note": [f"note {k}" for k in random.permutation(rows)],
         "flag": random.random(rows) < 0.3,
     })  # fmt: skip
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     coded = {g.name: g.encode(table[g.name]) for g in grid.columns if g.kind != "opaque"}
     derived = structure.find(grid, coded)
     names = [name for name in coded if name not in {d.name for d in derived}]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from data.errors import ArchiveError, BoundError, DataError, ModelError, SchemaError
 from data.grid import TableGrid
+from data.gridfit import fit_table
 from vae.codec import archive, structure, writer
 from vae.codec.compare import largest_error, same
 from vae.codec.integer import IntegerModel
@@ -47,7 +48,7 @@ def sample_table(rows: int = 3_000) -> pa.Table:
 
 def small_model(table: pa.Table, latents: int = 2, bounds: dict[str, float] | None = None) -> dict[str, Any]:
     """Arguments of `write` for an untrained model of all columns that can be coded."""
-    grid = TableGrid.fit(table, bounds)
+    grid = fit_table(table, bounds)
     coded = {g.name: g.encode(table[g.name]) for g in grid.columns if g.kind != "opaque"}
     derived = structure.find(grid, coded)
     names = [name for name in coded if name not in {d.name for d in derived}]

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from data.errors import ArchiveError, DamagedError, SvaeError
-from data.grid import ColumnGrid, State, TableGrid
+from data.grid import ColumnGrid, State
+from data.gridfit import fit_table
 from vae.codec import archive, blocks, container, structure, writer
 from vae.codec.container import Container, Header
 from vae.codec.framing import checksum, put_varint, squeeze
@@ -31,7 +32,7 @@ def small_table() -> pa.Table:
 
 
 def small_model(table: pa.Table) -> dict[str, Any]:
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     coded = {g.name: g.encode(table[g.name]) for g in grid.columns if g.kind != "opaque"}
     derived = structure.find(grid, coded, keep=list(coded))
     plan = make_plan(grid, coded, latents=1, width=4)

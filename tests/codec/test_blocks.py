@@ -17,7 +17,7 @@ import pytest
 
 import vae
 from data.errors import ArchiveError, DamagedError, ExtraError, SchemaError
-from data.grid import TableGrid
+from data.gridfit import fit_table
 from vae.codec import archive, structure, writer
 from vae.codec.container import Container
 from vae.codec.integer import IntegerModel
@@ -61,7 +61,7 @@ def given() -> pa.Table:
 @pytest.fixture(scope="module")
 def path(given: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     known = table()
-    grid = TableGrid.fit(known)
+    grid = fit_table(known)
     coded = {g.name: g.encode(known[g.name]) for g in grid.columns if g.kind != "opaque"}
     derived = structure.find(grid, coded)
     names = [name for name in coded if name not in {d.name for d in derived}]

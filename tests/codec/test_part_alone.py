@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from data.errors import DamagedError
-from data.grid import TableGrid
+from data.gridfit import fit_table
 from vae.codec import archive, writer
 from vae.codec.archive import Archive
 from vae.codec.container import Container
@@ -43,7 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         "note": [f"note {k}" for k in random.permutation(ROWS)],
     })  # fmt: skip
     rare = table.slice(0, 900)  # the rest brings values that the grids do not know: escapes in most blocks
-    grid = TableGrid.fit(rare)
+    grid = fit_table(rare)
     coded = {g.name: g.encode(rare[g.name]) for g in grid.columns if g.kind != "opaque"}
     plan = make_plan(grid, coded, latents=2, width=4)
     model = IntegerModel(plan, {

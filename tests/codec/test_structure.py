@@ -10,6 +10,7 @@ import pytest
 
 from data.errors import DamagedError
 from data.grid import Coded, TableGrid
+from data.gridfit import fit_table
 from vae.codec import blocks, structure
 from vae.codec.structure import Cells, Derived, Term
 
@@ -18,7 +19,7 @@ RNG = np.random.default_rng(5)
 
 
 def code(table: pa.Table) -> tuple[TableGrid, dict[str, Coded]]:
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     return grid, {g.name: g.encode(table[g.name]) for g in grid.columns if g.kind != "opaque"}
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import SchemaError
-from data.grid import TableGrid
+from data.gridfit import fit_table
 from vae.codec import archive, structure, writer
 from vae.codec.compare import same
 from vae.codec.integer import IntegerModel
@@ -46,7 +46,7 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dic
     """Arguments of `write`: a model of all columns of SEEN, of random weights, kept whether it pays or not."""
     monkeypatch.setattr(writer, "CLOSE_CALL", 1e9)
     random = np.random.default_rng(0)
-    grid = TableGrid.fit(SEEN, request.param)
+    grid = fit_table(SEEN, request.param)
     coded = {g.name: g.encode(SEEN[g.name]) for g in grid.columns if g.kind != "opaque"}
     derived = structure.find(grid, coded)
     names = [name for name in coded if name not in {d.name for d in derived}]

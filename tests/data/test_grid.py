@@ -17,17 +17,9 @@ from pydantic import ValidationError
 
 from data.bounds import effective_bound
 from data.errors import BoundError, DamagedError
-from data.grid import (
-    MAX_PARTS,
-    MAX_SPAN,
-    MAX_SYMBOL,
-    ColumnGrid,
-    State,
-    TableGrid,
-    fit_column,
-    fractions,
-    numerators,
-)
+from data.fractions import MAX_PARTS, fractions, numerators
+from data.grid import MAX_SPAN, MAX_SYMBOL, ColumnGrid, State, TableGrid
+from data.gridfit import fit_column, fit_table
 from data.stored import is_numeric, offenders, stored_numbers
 
 COMMON = settings(max_examples=60)
@@ -417,7 +409,7 @@ def test_spans_stay_within_what_the_coder_can_give_a_share() -> None:
 @COMMON
 @given(array=COLUMNS, bound=st.sampled_from([0.0, 0.25, 3.0]))
 def test_a_grid_survives_json(array: pa.Array, bound: float) -> None:
-    grid = TableGrid.fit(pa.table({"x": array, "y": array}), {"y": bound})
+    grid = fit_table(pa.table({"x": array, "y": array}), {"y": bound})
     again = TableGrid.from_json(json.loads(json.dumps(grid.to_json())))
     assert again == grid
     for column in again.columns:
@@ -427,7 +419,7 @@ def test_a_grid_survives_json(array: pa.Array, bound: float) -> None:
 
 def test_a_table_is_fitted_column_by_column_in_its_order() -> None:
     table = pa.table({"b": [1, 2], "a": ["x", "y"], "c": [[1], [2]]})
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     assert [(c.name, c.kind) for c in grid.columns] == [("b", "number"), ("a", "category"), ("c", "opaque")]
     assert grid["a"] is grid.columns[1]
     with pytest.raises(KeyError):
@@ -436,7 +428,7 @@ def test_a_table_is_fitted_column_by_column_in_its_order() -> None:
 
 def test_a_bound_for_a_column_that_is_not_there_is_refused() -> None:
     with pytest.raises(BoundError) as refusal:
-        TableGrid.fit(pa.table({"a": [1], "b": [2]}), {"z": 1.0, "x": 1.0, "a": 2.0})
+        fit_table(pa.table({"a": [1], "b": [2]}), {"z": 1.0, "x": 1.0, "a": 2.0})
     assert str(refusal.value) == "bound for unknown column 'x'; columns: ['a', 'b']"
 
 

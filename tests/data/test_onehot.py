@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.grid import State, TableGrid
+from data.gridfit import fit_table
 from data.onehot import encode_table, find_groups, with_groups
 
 
@@ -18,7 +19,7 @@ def indicators(places: np.ndarray, count: int, kind: pa.DataType = pa.int64()) -
 
 def groups_of(columns: dict[str, pa.Array]) -> list[tuple[str, tuple[str, ...]]]:
     table = pa.table(columns)
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     return [(g.name, g.values) for g in find_groups(grid, encode_table(grid, table.column))]
 
 
@@ -74,7 +75,7 @@ def test_what_is_no_group_is_left_alone(columns):
 def test_a_groups_cell_is_the_one_member_that_is_set(rows):
     names = ["a", "b", "c"]
     learned = pa.table({name: (PLACES[:100] % 3 == k).astype(int) for k, name in enumerate(names)})
-    own = TableGrid.fit(learned)
+    own = fit_table(learned)
     (group,) = find_groups(own, encode_table(own, learned.column))
     grid = TableGrid(columns=(*own.columns, group))
     table = pa.table({name: pa.array([row[k] for row in rows], pa.int64()) for k, name in enumerate(names)})

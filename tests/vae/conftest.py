@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from data.grid import TableGrid
+from data.gridfit import fit_table
 from data.schema import Schema
 from vae.codec.structure import Derived
 from vae.features import Layout, blank_model, block, make_layout, training_arrays
@@ -43,7 +43,7 @@ def mixed_table(rows: int = ROWS, seed: int = 0) -> pa.Table:
 
 def train_on(table: pa.Table, settings: ModelSettings, steps: int = 240) -> TrainedModel:
     """A model of the table; its last sixth validates."""
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     names = [c.name for c in grid.columns if c.kind != "opaque" and c.name != "always"]
     coded = {name: grid[name].encode(table[name]) for name in names}
     plan = make_plan(grid, coded, latents=latents_of(settings), width=settings.width)
@@ -134,7 +134,7 @@ def prepare() -> Prepare:
     def prepared(
         table: pa.Table, latents: int = 4, width: int = 8, block_rows: int = 32_768, **plan: Any
     ) -> Prepared:
-        grid = TableGrid.fit(table)
+        grid = fit_table(table)
         coded = {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
         shape = make_plan(grid, coded, latents=latents, width=width)
         if "history" in plan:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.grid import ColumnGrid, TableGrid
+from data.gridfit import fit_table
 from vae import planning
 from vae.codec.plan import MAX_ITEMS, MAX_TABLES, Head, Item, Plan
 from vae.features import blank_model, block
@@ -23,7 +24,7 @@ NUMBERS = np.random.default_rng(5)
 
 def plan_of(columns: Mapping[str, Any], latents: int = 2) -> Plan:
     table = pa.table(dict(columns))
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     coded = {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
     plan = make_plan(grid, coded, latents=latents, width=4)
     assert sorted(plan.names) == sorted(coded)
@@ -101,7 +102,7 @@ def test_tables_of_one_kind_have_a_plan(kind: str, rows: int) -> None:
 
 def test_columns_that_are_all_null_in_the_rows_seen_have_a_plan() -> None:
     table = pa.table({"n": [1, 900, None, None], "s": ["a", "b", None, None], "t": [5.5, 7.25, None, None]})
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     coded = {c.name: c.encode(table[c.name].slice(2)) for c in grid.columns}
     plan = make_plan(grid, coded, latents=0, width=4)
     assert [item.states for item in plan.columns] == [(1,)] * 3
@@ -110,7 +111,7 @@ def test_columns_that_are_all_null_in_the_rows_seen_have_a_plan() -> None:
 def test_a_wide_table_is_planned_in_seconds() -> None:
     columns = {f"c{k}": column(KINDS[k % len(KINDS)], 50, NUMBERS) for k in range(200)}
     table = pa.table(columns)
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     coded = {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
     began = time.process_time()
     plan = make_plan(grid, coded, latents=2, width=4)
@@ -150,7 +151,7 @@ def tables_of(cells: Any) -> Plan:
     cells[:, 3] = (cells[:, 1] * 3 + 5) % 80
     cells[:, 4] = (cells[:, 3] * 3 + 5) % 80
     table = pa.table({f"c{k}": cells[:, k].astype(str) for k in range(5)})
-    grid = TableGrid.fit(table)
+    grid = fit_table(table)
     return make_plan(grid, {c.name: c.encode(table[c.name]) for c in grid.columns}, latents=0, width=4)
 
 

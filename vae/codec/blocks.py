@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 
 from data.errors import DamagedError
-from data.grid import MAX_SPAN, Coded, ColumnGrid, State, fractions, numerators
+from data.fractions import fractions, numerators
+from data.grid import MAX_SPAN, Coded, ColumnGrid, State
 from vae.codec.columns import pack, unpack
 from vae.codec.container import ColumnCoding
 from vae.codec.framing import Cursor, put_varint

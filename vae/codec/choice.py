@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from data.bounds import effective_bound
 from data.errors import BoundError, SchemaError
-from data.grid import Coded, ColumnGrid, TableGrid, fit_column
+from data.grid import Coded, ColumnGrid, TableGrid
+from data.gridfit import fit_column
 from data.onehot import group_cells
 from data.stored import one_array
 from vae.codec import blocks, structure

@@ -1,0 +1,182 @@
+"""Which grid a column gets: found from its values and its bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as _pc
+
+from data.bounds import effective_bound
+from data.errors import BoundError
+from data.fractions import denominator
+from data.grid import MAX_DECIMALS, MAX_RANGE, MAX_SPAN, MAX_STORED, MAX_SYMBOL, ColumnGrid, State, TableGrid
+from data.phases import PHASES, description_bits, first_offset, sampled
+from data.stored import Numbers, is_numeric, one_array, plain_array, stored_numbers
+
+pc = cast(Any, _pc)
+
+MAX_CATEGORIES = 20_000
+"""Largest number of distinct strings kept as categories."""
+MAX_RANKS = 65_536
+"""Largest number of distinct floats kept as ranks of a table."""
+SPARSE_DECIMALS = 4
+"""Decimals of which fewer than one in this many occurs are a lattice of something else, better kept by rank."""
+MANY_RANKS = 64
+"""Ranks from which on it is worth saying that they are rounded fractions: the table then takes about a third."""
+
+
+def fit_table(table: pa.Table, bounds: Mapping[str, float] | None = None) -> TableGrid:
+    """A grid for each column; `bounds` are absolute widths, 0 or absent is exact."""
+    bounds = dict(bounds or {})
+    unknown = set(bounds) - set(table.column_names)
+    if unknown:
+        raise BoundError(f"bound for unknown column {min(unknown)!r}; columns: {table.column_names}")
+    pairs = zip(table.column_names, table.columns, strict=True)
+    return TableGrid(columns=tuple(fit_column(name, column, bounds.get(name, 0.0)) for name, column in pairs))
+
+
+def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
+    """The grid of one column: of `bound` if it is above 0, else an exact one; opaque where none fits."""
+    array = plain_array(one_array(column))
+    kind = array.type
+    opaque = ColumnGrid(name=name, kind="opaque")
+    if pa.types.is_boolean(kind):
+        return ColumnGrid(name=name, kind="category", scale="names", high=1, values=(False, True))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _fit_names(name, array) or opaque
+    if isinstance(column.type, pa.DictionaryType) or not is_numeric(kind):
+        return opaque
+    numbers, missing = stored_numbers(array)
+    present = numbers[~missing]
+    if numbers.dtype.kind == "f":
+        return _fit_floats(name, present[np.isfinite(present)], bound) or opaque
+    width = effective_bound(bound, kind)
+    return _fit_integers(name, present, width, clock=pa.types.is_integer(kind)) or opaque
+
+
+def _fit_names(name: str, array: pa.Array) -> ColumnGrid | None:
+    distinct = pc.drop_null(pc.unique(array))
+    if len(distinct) == 0 or len(distinct) > min(MAX_CATEGORIES, max(64, len(array) // 4)):
+        return None
+    values = tuple(sorted(distinct.to_pylist()))
+    return ColumnGrid(name=name, kind="category", scale="names", high=len(values) - 1, values=values)
+
+
+def _fit_integers(name: str, values: Numbers, bound: float, *, clock: bool) -> ColumnGrid | None:
+    if len(values) == 0:
+        return None
+    low, high = int(values.min()), int(values.max())
+    if high >= MAX_STORED or low <= -MAX_STORED or high - low >= MAX_RANGE:
+        return None
+    if bound == 0 and clock and _is_clock(values, low, high):
+        return ColumnGrid(name=name, kind="number", scale="clock", low=0, high=1440)
+    whole = int(min(bound, high - low))  # more than the range changes nothing
+    step = 2 * whole + 1 if bound > 0 else int(np.gcd.reduce(values.astype(np.int64) - low)) or 1
+    top = (high - low + step // 2) // step
+    if top >= MAX_SPAN:
+        return None
+    if bound == 0 and step == 1 and abs(low) < MAX_SPAN and abs(high) < MAX_SPAN:
+        return ColumnGrid(name=name, kind="number", scale="step", low=low, high=high)
+    if bound == 0:
+        return ColumnGrid(name=name, kind="number", scale="step", high=top, offset=low, step=step)
+    # the bin that begins lowest has its middle half a step above, those of later phases below it
+    offsets = {low + whole - phase * step // PHASES: None for phase in range(PHASES)}
+    bins = (
+        ColumnGrid(
+            name=name,
+            kind="number",
+            scale="step",
+            high=(high - offset + whole) // step,
+            offset=offset,
+            step=step,
+            bound=bound,
+        )
+        for offset in offsets
+    )
+    return _cheapest(bins, values)
+
+
+def _cheapest(grids: Iterable[ColumnGrid], values: Numbers) -> ColumnGrid:
+    """Of the grids of one column the one whose symbols take fewest bits."""
+    sample = pa.array(sampled(values))
+
+    def bits(grid: ColumnGrid) -> float:
+        symbols, state, escapes = grid.encode(sample)
+        return description_bits(symbols[state == State.VALUE], len(escapes))
+
+    return min(grids, key=bits)
+
+
+def _is_clock(values: Numbers, low: int, high: int) -> bool:
+    """HHMM times: none with 60 minutes or more, and enough of them for that to be no accident."""
+    whole_hours = low >= 0 and 1200 <= high <= 2400
+    return bool(whole_hours and (values % 100 < 60).all() and len(np.unique(values)) > 100)
+
+
+def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
+    """`values` are finite, in the column's own type."""
+    if len(values) == 0:
+        return None
+    wide = values.astype(np.float64)
+    low, high = float(wide.min()), float(wide.max())
+    if bound > 0:
+        step = 2.0 * bound
+        if not np.isfinite(step) or (high - low) / step >= MAX_SPAN - 1:
+            return None
+        first = first_offset(low, bound, values.dtype)
+        offsets = (first - phase / PHASES * step for phase in range(PHASES))
+        bins = (
+            ColumnGrid(
+                name=name,
+                kind="number",
+                scale="uniform",
+                high=max(0, math.ceil((high - offset) / step - 0.5)),
+                offset=offset,
+                step=step,
+                bound=bound,
+            )
+            for offset in offsets
+        )
+        return _cheapest(bins, values)
+    table = np.unique(wide)
+    ranked = len(table) <= min(MAX_RANKS, max(16, len(values) // 8))
+    digits = _decimals(values)
+    if digits is not None:
+        first, last = float(np.rint(low * 10**digits)), float(np.rint(high * 10**digits))
+        sparse = ranked and last - first > SPARSE_DECIMALS * len(table)
+        if not sparse and last - first < MAX_SPAN and max(abs(first), abs(last)) <= MAX_SYMBOL:
+            return ColumnGrid(
+                name=name, kind="number", scale="decimal", low=int(first), high=int(last), digits=digits
+            )
+    if ranked:
+        ranks = tuple(float(v) + 0.0 for v in table)  # + 0.0: the table's zero is never negative
+        parts = denominator(table, digits, widest=MAX_SPAN) if digits and len(table) >= MANY_RANKS else 0
+        return ColumnGrid(
+            name=name,
+            kind="number",
+            scale="ranks",
+            high=len(ranks) - 1,
+            values=ranks,
+            digits=digits if digits and parts else 0,
+            parts=parts,
+        )
+    return None
+
+
+def _decimals(values: Numbers) -> int | None:
+    """The fewest decimals that give nearly all values back exactly (the rest become escapes), or None."""
+    sample = values if len(values) <= 10_000 else values[:: len(values) // 10_000]
+    for digits in range(MAX_DECIMALS + 1):
+        unit = float(10**digits)
+        for part in (sample, values):
+            with np.errstate(over="ignore"):
+                restored = (np.rint(part.astype(np.float64) * unit) / unit).astype(values.dtype)
+            if np.mean(restored == part) < 0.999:
+                break
+        else:
+            return digits
+    return None
