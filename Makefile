@@ -16,6 +16,9 @@ ARM64 := $(VENV)/arm64
 SOURCES = $(shell find data vae flows -name '*.py' -o -name py.typed)
 RUN_ARGS ?=
 TEST_ARGS ?=
+# Processes that tests are shared out to, each file to one of them; TEST_WORKERS=0 is none beside pytest itself.
+TEST_WORKERS ?= logical
+PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --maxprocesses 4 --dist loadfile
 BENCH_ARGS ?=
 
 # No telemetry, from whichever tool a target starts.
@@ -118,15 +121,15 @@ run: $(STAMPS)/run
 # Coverage cannot see into compiled functions: the second run, uncompiled, tests them again and counts their lines.
 test: $(STAMPS)/test
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report= $(TEST_ARGS)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m 'jit and not slow' --cov --cov-append --cov-report= $(TEST_ARGS)
+	$(PYTEST) -m 'not slow' --cov --cov-report= $(TEST_ARGS)
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -m 'jit and not slow' --cov --cov-append --cov-report= $(TEST_ARGS)
 	$(BIN)/coverage report --include='data/*' --fail-under=90
 	$(BIN)/coverage report --include='vae/*' --fail-under=90
 
 test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline $(STAMPS)/arm64
 	SVAE_TEST_CORE_VENV='$(abspath $(CORE_VENV))' SVAE_TEST_WHEEL_VENV='$(abspath $(WHEEL_VENV))' \
 	SVAE_TEST_ARM64='$(abspath $(ARM64))' \
-	    $(BIN)/python -m pytest -m slow $(TEST_ARGS)
+	    $(PYTEST) -m slow $(TEST_ARGS)
 
 # ---------------------------------------------------------------------------------------------------- benchmarks
 

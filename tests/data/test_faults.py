@@ -65,17 +65,15 @@ def assert_tidy(source: Path, target: Path) -> None:
 
 def test_killed_at_any_moment_there_is_the_old_dataset_or_the_new_one(tmp_path, sources):
     digests = {ingest(source, tmp_path / f"whole-{source.stem}").manifest.digest for source in sources}
-    began = time.monotonic()
-    with start(sources[0], tmp_path / "timed"):
-        pass
-    duration = time.monotonic() - began
-    target, dice, killed = tmp_path / "out", random.Random(0), 0
+    target, dice, killed, longest = tmp_path / "out", random.Random(0), 0, 1.0
 
-    for attempt in range(30):
+    for attempt in range(40):
         with start(sources[attempt % 2], target) as process:
-            time.sleep(dice.uniform(0, duration))
+            time.sleep(dice.uniform(0, longest))
             process.kill()
+        # how long it takes depends on what else the machine does: moments soon lie within it
         killed += process.returncode != 0
+        longest *= 1.1 if process.returncode else 0.8
         assert_whole(target, digests)
 
     assert killed > 5
