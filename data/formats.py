@@ -38,7 +38,7 @@ pc: Any = pyarrow.compute
 NAN_SPELLINGS = ("nan", "NaN", "NAN")
 INF_SPELLINGS = ("inf", "Inf", "INF", "infinity", "Infinity", "INFINITY")
 BOOLEAN_WORDS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))
-_INTEGERS_PRINT_ALIKE = 10**15
+_INTEGERS_PRINT_ALIKE = 10**10
 """Below this magnitude the styles `ALIKE` print an integer as `int` does, unless it is `ODD`."""
 
 

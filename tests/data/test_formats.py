@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data.errors import SchemaError
@@ -230,6 +230,9 @@ def test_an_unknown_format_is_refused_by_name(spec, type_):
         min_size=1,
     )
 )
+@example(texts=["0", "9999999999"])
+@example(texts=["0", "10000000001"])
+@example(texts=["-10000000001", "0.5"])
 def test_the_shortcut_keeps_only_formats_in_which_all_comes_back(texts):
     array = pa.array(texts)
     forms = guess_formats(texts[0])
