@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -168,13 +169,15 @@ def test_start_takes_under_two_seconds(core: Path, archive: Path, tmp_path: Path
     arguments = [archive] if call == "inspect" else []
 
     def seconds() -> float:
-        start = time.perf_counter()
+        """Of processor time: other processes take none of it."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         svae(core, call, *arguments, cwd=tmp_path)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     seconds()  # the first start writes byte code
-    # the least: what else the machine does only adds to it
-    assert min(seconds() for _ in range(10)) < 2
+    # the least: on a busy machine the same work takes more of it
+    assert min(seconds() for _ in range(5)) < 2
 
 
 def test_works_from_a_folder_with_packages_of_the_same_names(
