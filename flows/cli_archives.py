@@ -94,6 +94,8 @@ def compress(
                 facts=facts,
                 on_progress=training_progress(advance),
             )
+        for line in files.model_notes(trained, bounds, report) if trained else ():
+            note(line)
         content = report.model_dump(mode="json")
         output.show({"path": str(out), **content}, lambda console: _show_report(console, content))
 
@@ -183,9 +185,7 @@ def verify(
             count = opened.rows
         what = "every checksum holds" if against is None else f"every value of {against} is within its bound"
         result = {"path": archive, "rows": count, "against": against, "max_error": errors}
-        output.show(
-            result, lambda console: console.print(f"{archive}: {what} ({count:,} rows)", markup=False)
-        )
+        output.show(result, lambda console: console.print(f"{archive}: {what} ({count:,} rows)"))
 
 
 def _wishes(schema: Schema, against: str) -> Schema | None:

@@ -55,7 +55,7 @@ def list_(
         def readable(console: Console) -> None:
             if not versions:
                 where = shown(tracking.registry_uri)
-                console.print(f"no models in {where}; make one with: svae run", markup=False, soft_wrap=True)
+                console.print(f"no models in {where}; make one with: svae run", soft_wrap=True)
                 return
             columns = ["model", "version", "aliases", "created", "ratio", "verdict"]
             table(console, columns, [_row(version) for version in versions])

@@ -64,7 +64,7 @@ def need_pipeline() -> None:
     for name in ("torch", "prefect", "mlflow"):
         if importlib.util.find_spec(name) is None:
             raise UsageError(
-                f"{name} is not installed; this command needs: pip install 'sparse-vae[pipeline]'"
+                f"{name} is not installed; this command needs: pip install '.[pipeline]' in the project's folder"
             )
 
 

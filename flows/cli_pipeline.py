@@ -147,13 +147,13 @@ def serve(
         lasting = bool(os.environ.get(server.URL_VARIABLE))
         with server.lasting_server(tracking, port=port, start=start) as url:
             place = url.removesuffix("/api")
-            errors.print(f"Prefect: {place}   state: {tracking.state}", markup=False)
+            errors.print(f"Prefect: {place}   state: {tracking.state}")
 
             def begun(names: list[str]) -> None:
                 words = f"being served until Ctrl-C: {', '.join(names)}"
                 output.show(
                     {"url": place, "api_url": url, "state": tracking.state, "deployments": names},
-                    lambda console: console.print(words, markup=False),
+                    lambda console: console.print(words),
                 )
 
             d.serve(entries, tracking.config, tracking.state, url, lasting=lasting, on_begin=begun)

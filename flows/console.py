@@ -19,7 +19,8 @@ Advance = Callable[[float, str], None]
 
 PLAIN_SECONDS = 10.0
 
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+# Names of columns and files are text: neither `[m]` nor `:key:` means anything.
+errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 class Output:
@@ -56,7 +57,7 @@ class Output:
             _print_json(result, self._original)
             Output.shown = True
             return
-        console = Console(soft_wrap=True, highlight=False)
+        console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
         if readable:
             readable(console)
         else:
@@ -94,7 +95,7 @@ def key_values(console: Console, values: Mapping[str, Any]) -> None:
     """Names and values in two columns."""
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
-        console.print(f"{name:<{width}}  {number(value)}", markup=False)
+        console.print(f"{name:<{width}}  {number(value)}")
 
 
 def table(console: Console, columns: list[str], rows: list[list[Any]]) -> None:
@@ -127,7 +128,7 @@ def number(value: Any) -> str:
 
 def note(text: str) -> None:
     """What the user should know although all is well: a line on standard error."""
-    errors.print(f"note: {text}", markup=False)
+    errors.print(f"note: {text}")
 
 
 def progress(title: str) -> contextlib.AbstractContextManager[Advance]:
@@ -147,7 +148,7 @@ def _bar(title: str) -> Iterator[Advance]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -173,8 +174,8 @@ def _lines(title: str) -> Iterator[Advance]:
         part = next((word for word in words.split() if word.isalpha()), "")
         if told is None or part != told[0] or now - last >= PLAIN_SECONDS:
             last, told = now, (part, share)
-            errors.print(f"{title}: {share:4.0%} {words}", markup=False)
+            errors.print(f"{title}: {share:4.0%} {words}")
 
     yield advance
     if told is not None and told[1] < 1:
-        errors.print(f"{title}: 100% done", markup=False)
+        errors.print(f"{title}: 100% done")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from data.sources import Source
     from flows.compress import FileDone, FileJob
     from flows.settings import Tracking
+    from vae.codec.summary import ArchiveReport
     from vae.store import TrainedModel
 
 
@@ -87,6 +88,22 @@ def absolute_bounds(
     return widths
 
 
+def model_notes(
+    trained: TrainedModel, bounds: Mapping[str, float] | None, report: ArchiveReport
+) -> Iterator[str]:
+    """What whoever gave a model and bounds should know of an archive."""
+    from vae.pipeline import kept_tighter
+
+    for name, width in kept_tighter(trained, bounds or {}).items():
+        kept = f"within {width:g}, the model's own bound" if width else "exact, as the model was trained"
+        yield f"column {name!r} is kept {kept}; a wider one needs a model trained with it, or no --model"
+    if not report.bytes.model:
+        yield (
+            "the model is left out, and with it the sparse codes: the archive is smaller without them "
+            f"({report.rows:,} rows)"
+        )
+
+
 def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
     """One archive of a folder job; `say` is told what its user should know."""
     from data.sources import open_source
@@ -96,18 +113,25 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
     deadline = Deadline(job.source, job.settings.file_timeout_seconds, "svae compress")
     table, schema, facts = read_source(open_source(job.source))
     settings = job.settings
-    bounds = absolute_bounds(settings.bounds, table, schema, lambda line: say(f"{job.source.name}: {line}"))
+
+    def say_of_file(line: str) -> None:
+        say(f"{job.source.name}: {line}")
+
+    bounds = absolute_bounds(settings.bounds, table, schema, say_of_file)
+    model = store.load(job.model) if job.model else None
     report = pipeline.compress(
         table,
         job.target,
         bounds=bounds,
-        model=store.load(job.model) if job.model else None,
+        model=model,
         settings=settings.settings,
         training=settings.train,
         rivals=settings.rivals,
         facts=facts,
         on_progress=deadline,
     )
+    for line in model_notes(model, bounds, report) if model else ():
+        say_of_file(line)
     return FileDone(
         source=job.source,
         target=job.target,

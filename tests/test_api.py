@@ -71,7 +71,7 @@ def test_an_archive_is_opened_without_torch() -> None:
 def test_compress_names_the_extra_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(vars(vae), "compress", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    message = "torch is not installed; this call needs: pip install 'sparse-vae[pipeline]'"
+    message = "torch is not installed; this call needs: pip install '.[pipeline]' in the project's folder"
     with pytest.raises(ExtraError, match=f"^{re.escape(message)}$") as caught:
         _ = vae.compress
     assert isinstance(caught.value, ImportError)

@@ -24,6 +24,6 @@ def needed(module: str, extra: str) -> Any:
         if error.name != package:
             raise
         raise ExtraError(
-            f"{package} is not installed; this call needs: pip install 'sparse-vae[{extra}]'"
+            f"{package} is not installed; this call needs: pip install '.[{extra}]' in the project's folder"
         ) from error
     return importlib.import_module(module)

@@ -188,6 +188,12 @@ def check_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> None:
             )
 
 
+def kept_tighter(trained: TrainedModel, bounds: Mapping[str, float]) -> dict[str, float]:
+    """Columns that the model keeps within less than is asked, and within how much."""
+    own, asked = own_bounds(trained), _on_grid(trained, bounds)
+    return {name: own.get(name, 0.0) for name, width in asked.items() if own.get(name, 0.0) < width}
+
+
 def check_same_bounds(trained: TrainedModel, bounds: Mapping[str, float]) -> None:
     """Raises BoundError where the model is for other bounds, tighter or wider: bits a row do not compare then."""
     own, asked = own_bounds(trained), _on_grid(trained, bounds)

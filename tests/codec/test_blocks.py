@@ -319,7 +319,9 @@ def test_a_missing_package_is_named_with_its_extra(
     path: Path, monkeypatch: pytest.MonkeyPatch, package: str, call: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    message = f"{package} is not installed; this call needs: pip install 'sparse-vae[analysis]'"
+    message = (
+        f"{package} is not installed; this call needs: pip install '.[analysis]' in the project's folder"
+    )
     with vae.open(path) as opened:
         with pytest.raises(ExtraError, match=f"^{re.escape(message)}$"):
             getattr(opened, call)()

