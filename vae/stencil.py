@@ -155,14 +155,15 @@ class Stencil(nn.Module):
 
     def column_nats(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         """-log p of each cell, (batch, columns), given the code, the columns before it and the rows above."""
-        out = self.outputs(w, batch, code)
+        # apart at once: the gradient of each column taken by itself is as large as all columns together
+        outs = self.outputs(w, batch, code).unbind()
         states, symbols, members = (batch[name].T.contiguous() for name in ("state", "symbol", "member"))
         bases, classes = (batch[name].permute(1, 2, 0).contiguous() for name in ("bases", "classes"))
         nats: list[Tensor] = []
         for j, item in enumerate(self.layout.plan.columns):
             state, symbol, split = states[j], symbols[j], len(item.states)
-            cost = state_nats(out[j, :split], state, item.states)
-            head = out[j, split : item.outputs]
+            logits, head = outs[j][: item.outputs].split([split, item.outputs - split])
+            cost = state_nats(logits, state, item.states)
             if item.head == Head.softmax:
                 value = categorical_nats(head, (symbol - item.low).clamp(0, item.span - 1))
             elif item.head == Head.mixture:
