@@ -126,10 +126,12 @@ test: $(STAMPS)/test
 	$(BIN)/coverage report --include='data/*' --fail-under=90
 	$(BIN)/coverage report --include='vae/*' --fail-under=90
 
+test-slow: export SVAE_TEST_CORE_VENV = $(abspath $(CORE_VENV))
+test-slow: export SVAE_TEST_WHEEL_VENV = $(abspath $(WHEEL_VENV))
+test-slow: export SVAE_TEST_ARM64 = $(abspath $(ARM64))
 test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline $(STAMPS)/arm64
-	SVAE_TEST_CORE_VENV='$(abspath $(CORE_VENV))' SVAE_TEST_WHEEL_VENV='$(abspath $(WHEEL_VENV))' \
-	SVAE_TEST_ARM64='$(abspath $(ARM64))' \
-	    $(PYTEST) -m slow $(TEST_ARGS)
+	$(PYTEST) -m 'slow and not alone' $(TEST_ARGS)
+	$(PYTEST) --numprocesses 0 -m 'slow and alone' $(TEST_ARGS)
 
 # ---------------------------------------------------------------------------------------------------- benchmarks
 

@@ -99,8 +99,7 @@ def model_notes(
         yield f"column {name!r} is kept {kept}; a wider one needs a model trained with it, or no --model"
     if not report.bytes.model:
         yield (
-            "the model is left out, and with it the sparse codes: the archive is smaller without them "
-            f"({report.rows:,} rows)"
+            f"the model is left out, and there are no sparse codes: the archive of {report.rows:,} rows is smaller so"
         )
 
 

@@ -31,7 +31,7 @@ TIGHTER = (
     "for --bound model to take its own, or compress without --model"
 )
 
-UNUSED = "the model is left out, and with it the sparse codes: the archive is smaller without them (800 rows)"
+UNUSED = "the model is left out, and there are no sparse codes: the archive of 800 rows is smaller so"
 AMOUNT = (
     "column 'amount' is kept within 0.25, the model's own bound; "
     "a wider one needs a model trained with it, or no --model"
