@@ -1,8 +1,8 @@
 """What a decoder says of one column, and what its symbols then cost, in nats.
 
 The same likelihoods as the codec's integer loop (`vae.codec.kernel`), in floats and differentiable. Classes and
-components come first and the batch last, so that every sum over classes runs along contiguous rows: many times
-quicker on a CPU for the few classes that columns have.
+components come before the batch, which is last, so that every sum over classes runs along contiguous rows: many times
+quicker on a CPU for the few classes that columns have. Columns that are alike may be stacked before both.
 """
 
 from __future__ import annotations
@@ -19,28 +19,31 @@ LOG2_SCALE_LOW, LOG2_SCALE_HIGH = -5.0, 20.0
 
 
 def categorical_nats(logits: Tensor, target: Tensor) -> Tensor:
-    """-log softmax(logits)[target]; logits (classes, batch), target (batch,) int -> (batch,)."""
-    return -F.log_softmax(logits, 0).gather(0, target.long().unsqueeze(0)).squeeze(0)
+    """-log softmax(logits)[target]; logits (..., classes, batch), target (..., batch) int -> (..., batch)."""
+    return -F.log_softmax(logits, -2).gather(-2, target.long().unsqueeze(-2)).squeeze(-2)
 
 
 def state_nats(logits: Tensor, state: Tensor, states: tuple[int, ...]) -> Tensor:
-    """Cost of a cell's state: VALUE has logit 0, the others `logits` (states, batch); a state of none costs nothing."""
+    """Cost of a cell's state: VALUE has logit 0, the others `logits` (..., states, batch); of no states, nothing."""
     if not states:
         return torch.zeros_like(state, dtype=logits.dtype)
-    full = torch.cat([torch.zeros_like(logits[:1]), logits])
+    full = F.pad(logits, (0, 0, 1, 0))
     target = torch.zeros_like(state, dtype=torch.long)
     for k, code in enumerate(states):
         target = torch.where(state == code, k + 1, target)
     return categorical_nats(full, target)
 
 
-def mixture_nats(outputs: Tensor, symbol: Tensor, bases: Tensor, unit: int, low: int, high: int) -> Tensor:
+def mixture_nats(
+    outputs: Tensor, symbol: Tensor, bases: Tensor, unit: int | Tensor, low: int | Tensor, high: int | Tensor
+) -> Tensor:
     """A mixture of discretised logistics (Salimans et al. 2017, eq. 2), each centred on a base plus an offset.
 
-    outputs (3 * components, batch): logits, offsets in units of 2**unit symbols, log2 scales; symbol (batch,) int;
-    bases (components, batch) int -> (batch,) nats. The first and the last symbol take the tails.
+    outputs (..., 3 * components, batch): logits, offsets in units of 2**unit symbols, log2 scales; symbol
+    (..., 1, batch) int; bases (..., components, batch) int; of stacked columns, unit, low and high (..., 1, 1)
+    -> (..., batch) nats. The first and the last symbol take the tails.
     """
-    logits, offsets, scales = outputs.chunk(3)
+    logits, offsets, scales = outputs.chunk(3, -2)
     from_base = (symbol - bases).to(outputs.dtype) - offsets * 2.0**unit
     log_scale = scales.clamp(LOG2_SCALE_LOW, LOG2_SCALE_HIGH) * math.log(2)
     inverse = (-log_scale).exp()
@@ -50,7 +53,7 @@ def mixture_nats(outputs: Tensor, symbol: Tensor, bases: Tensor, unit: int, low:
     left = F.logsigmoid(above).masked_fill(is_high, 0.0)
     right = F.logsigmoid(-below).masked_fill(is_low, 0.0)
     width = log1mexp(inverse).masked_fill(is_low | is_high, 0.0)
-    mass = torch.logsumexp(F.log_softmax(logits, 0) + left + right + width, 0)
+    mass = torch.logsumexp(F.log_softmax(logits, -2) + left + right + width, -2)
     return -torch.logaddexp(mass, torch.full_like(mass, FLOOR))
 
 
@@ -63,11 +66,11 @@ def log1mexp(x: Tensor) -> Tensor:
 def memory_nats(logits: Tensor, classes: Tensor, member_bits: Tensor) -> Tensor:
     """Which context codes an identifier, among those that know anything, then its member by counts.
 
-    logits (contexts + 1, batch); classes (contexts + 2, batch): target, then 1 for each open
-    class; member_bits (batch,).
+    logits (..., contexts + 1, batch); classes (..., contexts + 2, batch): target, then 1 for each open
+    class; member_bits (..., batch).
     """
-    masked = logits.masked_fill(classes[1:] <= 0, -1e4)
-    return categorical_nats(masked, classes[0]) + member_bits * math.log(2)
+    masked = logits.masked_fill(classes[..., 1:, :] <= 0, -1e4)
+    return categorical_nats(masked, classes[..., 0, :]) + member_bits * math.log(2)
 
 
 def logistic_nats(mean: Tensor, log_scale: Tensor, value: Tensor) -> Tensor:

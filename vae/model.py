@@ -106,9 +106,10 @@ class SparseVAE(nn.Module):
         warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
-        alone = self.codes_only.asked(batch, draw.code).mean()
+        heads = self.codes_only.heads(draw.code)
+        alone = self.codes_only.asked(batch, heads).mean()
         if phase == "joint":
-            self._slacken(self.codes_only.score(batch, draw.code))
+            self._slacken(self.codes_only.score(batch, heads))
         presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
         terms = {
             "code": rate.mean(0).sum(), "columns": columns, "codes_only": alone, "presence": presence,
@@ -137,7 +138,7 @@ class SparseVAE(nn.Module):
         if not self.layout.plan.latents:
             return {"column_bits": columns}
         rate = self._hard_rate(weights, batch, code).sum(1) * NATS_TO_BITS
-        alone = self.codes_only.asked(batch, code) * NATS_TO_BITS
+        alone = self.codes_only.asked(batch, self.codes_only.heads(code)) * NATS_TO_BITS
         return {"code_bits": rate, "column_bits": columns, "codes_only_bits": alone}
 
     def objective(self, bits: Mapping[str, float]) -> float:

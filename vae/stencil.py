@@ -7,6 +7,7 @@ running sum, as in NADE (Larochelle & Murray 2011), first what is known of it fr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vae.codec.frontend import FEATURE_MAX, FEATURE_ONE
-from vae.codec.plan import Head
+from vae.codec.plan import Head, Item
 from vae.features import Layout
 from vae.heads import categorical_nats, memory_nats, mixture_nats, state_nats
 
@@ -39,6 +40,7 @@ class Stencil(nn.Module):
             max((i.after for i in plan.columns), default=1),
         )
         outputs = max((i.outputs for i in plan.columns), default=1)
+        self.alike = _alike(plan.columns)
         embedded = sum(i.embedded_before + i.embedded_after for i in plan.columns)
         classes = 2 * plan.reach + 1
 
@@ -126,10 +128,10 @@ class Stencil(nn.Module):
         total = _running(before, after)
         if self.layout.plan.above:
             total = total + _code_features(above).flatten(1) @ w["prior_above"].flatten(0, 1)
-        hidden = (total + w["prior_bias"].unsqueeze(1)).clamp(0, ACTIVATION_TOP)
+        hidden = _activation(total + w["prior_bias"].unsqueeze(1))
         if self.layout.plan.deep:
             hidden = torch.baddbmm(w["prior_hidden_bias"].unsqueeze(1), hidden, w["prior_hidden"].mT)
-            hidden = hidden.clamp(0, ACTIVATION_TOP)
+            hidden = _activation(hidden)
         logits = torch.baddbmm(w["prior_head_bias"].unsqueeze(-1), w["prior_head"], hidden.mT)
         if self.layout.plan.above:
             classes = torch.arange(logits.shape[1], device=code.device) - self.layout.plan.reach
@@ -137,43 +139,55 @@ class Stencil(nn.Module):
             logits = logits + stays.to(code.dtype) * w["prior_stay"].view(-1, 1, 1)
         return -F.log_softmax(logits, 1)
 
-    def outputs(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
-        """The network's outputs for all columns: (columns, outputs, batch)."""
+    def activations(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
+        """What the heads of all columns read: (columns, batch, width)."""
         before = torch.bmm(_by_column(batch["before"]), w["before"])
         after = torch.bmm(_by_column(batch["after"]), w["after"])
         places = batch["places"].permute(2, 1, 0)
         places = torch.where(places < 0, len(w["embedding"]) - 1, places)
         table = torch.cat([w["embedding"][:-1], torch.zeros_like(w["embedding"][-1:])])
         # index_select and not embedding: its gradient is several times quicker
-        embedded = table.index_select(0, places.reshape(-1)).view(*places.shape, -1)
-        total = _running(before + embedded[0], after + embedded[1])
+        known, shown = table.index_select(0, places.reshape(-1)).view(*places.shape, -1).unbind()
+        total = _running(before + known, after + shown)
         if self.layout.plan.latents:
             total = total + _code_features(code).flatten(1) @ w["code_after"].flatten(0, 1)
-        hidden = (total + w["bias"].unsqueeze(1)).clamp(0, ACTIVATION_TOP)
-        second = torch.baddbmm(w["hidden_bias"].unsqueeze(1), hidden, w["hidden"].mT).clamp(0, ACTIVATION_TOP)
-        return torch.baddbmm(w["head_bias"].unsqueeze(-1), w["head"], second.mT)
+        hidden = _activation(total + w["bias"].unsqueeze(1))
+        return _activation(torch.baddbmm(w["hidden_bias"].unsqueeze(1), hidden, w["hidden"].mT))
 
     def column_nats(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         """-log p of each cell, (batch, columns), given the code, the columns before it and the rows above."""
-        # apart at once: the gradient of each column taken by itself is as large as all columns together
-        outs = self.outputs(w, batch, code).unbind()
+        if not self.alike:
+            return code.new_zeros(len(code), 0)
+        # unbind, here and above: the gradient of each part taken by its index is as large as all parts together
+        seen = self.activations(w, batch, code).unbind()
         states, symbols, members = (batch[name].T.contiguous() for name in ("state", "symbol", "member"))
         bases, classes = (batch[name].permute(1, 2, 0).contiguous() for name in ("bases", "classes"))
         nats: list[Tensor] = []
-        for j, item in enumerate(self.layout.plan.columns):
-            state, symbol, split = states[j], symbols[j], len(item.states)
-            logits, head = outs[j][: item.outputs].split([split, item.outputs - split])
+        for which in self.alike:
+            items = [self.layout.plan.columns[j] for j in which]
+            item, at = items[0], torch.tensor(which, device=code.device)
+            heads = w["head"].index_select(0, at)[:, : item.outputs]
+            biases = w["head_bias"].index_select(0, at)[:, : item.outputs].unsqueeze(-1)
+            outputs = torch.baddbmm(biases, heads, torch.stack([seen[j] for j in which]).mT)
+            logits, head = outputs.split([len(item.states), item.outputs - len(item.states)], 1)
+            state, symbol = states[at], symbols[at]
             cost = state_nats(logits, state, item.states)
             if item.head == Head.softmax:
-                value = categorical_nats(head, (symbol - item.low).clamp(0, item.span - 1))
+                low = torch.tensor([[i.low] for i in items], device=code.device)
+                value = categorical_nats(head, (symbol - low).clamp(0, item.span - 1))
             elif item.head == Head.mixture:
+                ends = torch.tensor([[i.unit, i.low, i.high] for i in items], device=code.device)
                 value = mixture_nats(
-                    head, symbol, bases[j, list(item.components)], item.unit, item.low, item.high
+                    head,
+                    symbol.unsqueeze(1),
+                    torch.stack([bases[j, list(i.components)] for j, i in zip(which, items, strict=True)]),
+                    *ends.view(-1, 3, 1, 1).unbind(1),
                 )
             else:
-                value = memory_nats(head, classes[j, : len(item.contexts) + 2], members[j])
+                value = memory_nats(head, classes[at, : len(item.contexts) + 2], members[at])
             nats.append(cost + value.masked_fill(state != 0, 0.0 if item.states else UNSEEN_NATS))
-        return torch.stack(nats).T if nats else code.new_zeros(len(code), 0)
+        order = [j for which in self.alike for j in which]
+        return torch.cat(nats)[torch.tensor(order, device=code.device).argsort()].T
 
     def integers(self) -> dict[str, npt.NDArray[np.int16]]:
         """The weights on the codec's grid, by the names of `Plan.shapes`."""
@@ -209,6 +223,20 @@ class Stencil(nn.Module):
             tensors[f"{name}.head"] = whole["head"][j, : item.outputs]
             tensors[f"{name}.head_bias"] = whole["head_bias"][j, : item.outputs]
         return {name: np.ascontiguousarray(tensors[name]) for name in plan.shapes()}
+
+
+def _alike(items: Sequence[Item]) -> list[list[int]]:
+    """Columns whose likelihoods have one shape, so that one product and one formula serve them all."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for j, item in enumerate(items):
+        shape = (item.head, item.states, item.outputs, len(item.components))
+        found.setdefault(shape, []).append(j)
+    return list(found.values())
+
+
+def _activation(x: Tensor) -> Tensor:
+    """x held within 0 .. `ACTIVATION_TOP`; not `clamp`, whose gradient takes three passes."""
+    return F.hardtanh(x, 0.0, ACTIVATION_TOP)
 
 
 def _by_column(features: Tensor) -> Tensor:

@@ -81,7 +81,9 @@ def test_a_mixture_sums_to_one_over_its_symbols(
     outputs = torch.cat([logits, offsets, log_scale + random(seed + 2, components, 1, scale=0.5)])
     symbols = torch.arange(low, low + span, dtype=torch.int32)
     bases = (low + random(seed + 3, components, 1, scale=span)).int()
-    nats = mixture_nats(outputs.expand(-1, span), symbols, bases.expand(-1, span), unit, low, low + span - 1)
+    nats = mixture_nats(
+        outputs.expand(-1, span), symbols.unsqueeze(0), bases.expand(-1, span), unit, low, low + span - 1
+    )
     # no symbol is less probable than the floor, which is added to all
     assert total(nats) == pytest.approx(1 + span * math.exp(FLOOR), abs=2e-3)
     assert nats.max() <= -FLOOR + 1e-4
@@ -92,7 +94,7 @@ def test_a_mixture_sums_to_one_over_its_symbols(
 def test_a_symbol_has_the_mass_of_its_interval(seed: int, log_scale: float, symbol: int) -> None:
     offset = random(seed, 1).item()
     outputs = torch.tensor([[0.3], [offset], [log_scale]])
-    nats = mixture_nats(outputs, torch.tensor([symbol]), torch.tensor([[2]]), 1, -1000, 1000)
+    nats = mixture_nats(outputs, torch.tensor([[symbol]]), torch.tensor([[2]]), 1, -1000, 1000)
     scale = 2.0**log_scale
     below, above = ((symbol + edge - 2 - 2 * offset) / scale for edge in (-0.5, 0.5))
     mass = 1 / (1 + math.exp(-above)) - 1 / (1 + math.exp(-below))
@@ -104,7 +106,7 @@ def test_a_symbol_has_the_mass_of_its_interval(seed: int, log_scale: float, symb
 def test_gradients_are_finite_at_every_extreme(log_scale: float, symbol: int) -> None:
     outputs = torch.tensor([[9.0], [-9.0], [0.0], [1e4], [log_scale], [log_scale]], requires_grad=True)
     bases = torch.tensor([[0], [-(2**19)]])
-    nats = mixture_nats(outputs, torch.tensor([symbol]), bases, 10, -(2**19), 2**19 - 1)
+    nats = mixture_nats(outputs, torch.tensor([[symbol]]), bases, 10, -(2**19), 2**19 - 1)
     nats.sum().backward()
     assert torch.isfinite(nats).all()
     assert outputs.grad is not None

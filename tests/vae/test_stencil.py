@@ -215,13 +215,13 @@ def test_codes_that_stay_cost_less_where_the_row_above_is_in_view(prepare: Prepa
 def test_columns_see_the_code_and_what_is_decoded_before_them(made: Any, stencil: Stencil) -> None:
     weights, code = stencil.weights(quantised=False), codes_of(50, 3, 9)
     batch = {name: array[:50] for name, array in made.batch.items()}
-    out = stencil.outputs(weights, batch, code)
-    assert ((stencil.outputs(weights, batch, code + 1) - out).abs().amax((1, 2)) > 0).all()
+    out = stencil.activations(weights, batch, code)
+    assert ((stencil.activations(weights, batch, code + 1) - out).abs().amax((1, 2)) > 0).all()
     for j in range(len(made.layout.plan.columns)):
         for name, first in (("before", j), ("after", j + 1)):
             other = {**batch, name: batch[name].clone()}
             other[name][:, j] = -other[name][:, j] + 16
-            moved = (stencil.outputs(weights, other, code) - out).abs().amax((1, 2))
+            moved = (stencil.activations(weights, other, code) - out).abs().amax((1, 2))
             assert (moved[:first] < 1e-5).all(), (name, j)
             if first < len(moved):
                 assert moved[first] > 1e-5, (name, j)
