@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -49,6 +49,24 @@ cli_pipeline.add_to(app)
 cli_files.add_to(app)
 cli_archives.add_to(app)
 app.add_typer(cli_models.app, name="models")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"svae {version('sparse-vae')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and no more."),
+    ] = False,
+) -> None:
+    """Sparse codes, small verified archives and tracked models from any table."""
 
 
 def main() -> None:

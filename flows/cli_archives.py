@@ -11,7 +11,7 @@ import typer
 from data.errors import UsageError
 from flows.cli_options import (
     AsJson,
-    Bounds,
+    BoundsOrOwn,
     CodesKind,
     Config,
     Efforts,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def compress(
     source: Annotated[str, typer.Argument(help="A file, folder, glob, URI or sample:NAME.")],
     out: OutFile,
-    bound: Bounds = None,
+    bound: BoundsOrOwn = None,
     model: Annotated[
         str | None, typer.Option(help="A model to use; without it one is trained and embedded.")
     ] = None,
@@ -45,7 +45,10 @@ def compress(
         bool, typer.Option("--rivals", help="Also measure, and store, what other coders need.")
     ] = False,
     each: Annotated[
-        bool, typer.Option("--each", help="SOURCE is a folder: one archive a file, as a flow.")
+        bool,
+        typer.Option(
+            "--each", help="SOURCE and -o are folders: one archive a file, as a flow; without --schema."
+        ),
     ] = False,
     schema: Annotated[
         Path | None, typer.Option(help="What is known of the columns (YAML); the rest is inferred.")
@@ -106,7 +109,11 @@ def decompress(
     columns: Annotated[str | None, typer.Option(help="Columns to read, separated by commas.")] = None,
     rows: Annotated[str | None, typer.Option(help="Rows A:B, counted from 0, B not included.")] = None,
     each: Annotated[
-        bool, typer.Option("--each", help="ARCHIVE is a folder: one file an archive, as a flow.")
+        bool,
+        typer.Option(
+            "--each",
+            help="ARCHIVE and -o are folders: one file an archive, as a flow; without --columns and --rows.",
+        ),
     ] = False,
     config: Config = None,
     as_json: AsJson = False,
@@ -249,7 +256,7 @@ def _show_report(console: Console, report: Mapping[str, Any]) -> None:
             "archive": f"{report['archive_bytes']:,} bytes, {report['ratio']:.2f} to 1",
             "of these": ", ".join(f"{name} {size:,}" for name, size in parts.items()),
             "codes": _codes_line(report["codes_summary"]),
-            "seconds": ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items()),
+            "seconds": ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items() if value),
         },
     )
     if report["rivals"]:

@@ -67,9 +67,10 @@ def summary(numbers: Mapping[str, Any]) -> dict[str, str]:
     """Bits a row, the likelihood's bounds where there are any, and what the codes are worth, in words."""
     rows, bits = numbers["rows"], numbers["bits"]
     kind = "held-out" if rows["held_out"] else "not held out"
+    columns = bits["total"] - bits["code"]
     lines = {
         "evaluated on": f"{rows['evaluated']:,} rows, {kind}",
-        "bits a row": f"{bits['total']:.2f} ({bits['code']:.2f} the code, {bits['total'] - bits['code']:.2f} columns)",
+        "bits by model": f"{bits['total']:.2f} ({bits['code']:.2f} the code, {columns:.2f} columns) a row",
     }
     bounds = {name: numbers["likelihood"].get(name) for name in ("elbo", "iwae")}
     if any(value is not None for value in bounds.values()):
@@ -78,6 +79,8 @@ def summary(numbers: Mapping[str, Any]) -> dict[str, str]:
     if "written" in numbers:
         written = numbers["written"]
         lines["bits written"] = f"{written['total']:.2f} a row ({written['code']:.2f} the code), all rows"
+        if not numbers.get("size", {}).get("model", 1):
+            lines["bits written"] += "; without the model, which does not pay here"
     if "sparsity" in numbers:
         found = numbers["sparsity"]
         lines["codes"] = (

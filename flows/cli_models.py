@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli_options import AsJson, Config
-from flows.console import Output, key_values, number, table
+from flows.console import Output, key_values, note, number, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+SCORE_NOTE = """
+The score is the gate's: on held-out rows that both versions were judged on, with the tables of names and functions
+among the model's bytes. `svae run` prints what the archive of all rows takes, so its figures differ a little."""
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the version's tags.")]
 
@@ -84,13 +88,22 @@ def show(
         registry = connect(config)
         version = registry.find(model or registry.only_name())
         content = {**version.as_json(), "uri": version.uri}
-        output.show(content, lambda console: key_values(console, {k: _plain(v) for k, v in content.items()}))
+
+        def readable(console: Console) -> None:
+            key_values(console, {name: _plain(name, value) for name, value in content.items()})
+            if "score" in content:
+                console.print(SCORE_NOTE)
+
+        output.show(content, readable)
 
 
-def _plain(value: Any) -> str:
+def _plain(name: str, value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {number(entry)}" for name, entry in value.items())
-    return (", ".join(map(str, value)) or "-") if isinstance(value, list) else str(value)
+        return ", ".join(f"{key} {number(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    # versions are names, not quantities
+    return str(value) if name == "version" else number(value)
 
 
 @app.command("promote", epilog="Example: svae models promote flights 3 --reason 'schema change agreed'")
@@ -137,7 +150,12 @@ def rollback(
 
         registry = connect(config)
         chosen = name or registry.only_name()
+        before = registry.previous(chosen)
         back, away = registry.rollback(chosen, reason, verify=lambda v: verify_reload(registry, v))
+        if before and before.version == back.version and before.rolled_back:
+            note(
+                f"version {back.version} had been rolled back before; now version {away.version} is marked so instead"
+            )
         result = {"name": chosen, "champion": back.version, "previous": away.version, "reason": reason}
         words = f"{chosen} champion: version {back.version}; version {away.version} is rolled back ({reason})"
         output.show(result, lambda console: console.print(words))

@@ -39,15 +39,17 @@ def _readable(specs: list[str] | None) -> list[str] | None:
     return specs
 
 
-Bounds = Annotated[
-    list[str] | None,
-    typer.Option(
+def _bounds(more: str = "") -> Any:
+    return typer.Option(
         "--bound",
         metavar="SPEC",
         callback=_readable,
-        help="Largest error: 'dep_delay=5', 'air_time=1%' or '*=0.5%'; beside --model also: model, for its own.",
-    ),
-]
+        help=f"Largest error: 'dep_delay=5', 'air_time=1%' or '*=0.5%'{more}.",
+    )
+
+
+Bounds = Annotated[list[str] | None, _bounds()]
+BoundsOrOwn = Annotated[list[str] | None, _bounds("; beside --model also: model, for its own")]
 Steps = Annotated[
     int | None, typer.Option(min=1, max=100_000_000, help="Optimiser steps, in place of --effort.")
 ]

@@ -107,6 +107,10 @@ class Registry:
         """The version in use."""
         return self._by_alias(name, self.aliases.champion) if self._exists(name) else None
 
+    def previous(self, name: str) -> Version | None:
+        """The version that was in use before, if one is kept."""
+        return self._by_alias(name, self.aliases.previous) if self._exists(name) else None
+
     def _by_alias(self, name: str, alias: str) -> Version | None:
         return next((v for v in self.versions(name) if alias in v.aliases), None)
 

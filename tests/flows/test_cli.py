@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ REPORT_KEYS = {
     "codes_summary",
     "seconds",
 }
+
+
+def test_the_version_is_the_installed_one(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capfd.readouterr().out == f"svae {metadata.version('sparse-vae')}\n"
 
 
 @pytest.mark.parametrize("command", [[], *([c] for c in COMMANDS), ["models"], *GROUPED], ids=" ".join)

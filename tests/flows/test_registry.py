@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import ModelError, TrackingError, UsageError
+from flows import cli_models, reload
+from flows.cli import run
 from flows.registry import MOVE, Registry
 from flows.settings import load_tracking
 from flows.tracking import Store
@@ -80,6 +82,23 @@ def test_rollback_swaps_and_marks(registry: Registry, three: list[Version]) -> N
     assert aliases(registry) == {"champion": 2, "previous": 1}
     assert not registry.find("m/2").rolled_back
     assert registry.find("m/1").rolled_back
+
+
+def test_a_second_rollback_says_what_it_undoes(
+    registry: Registry,
+    three: list[Version],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for version in three[:2]:
+        registry.promote(version, "smaller", verify=no_check)
+    monkeypatch.setattr(cli_models, "connect", lambda config: registry)
+    monkeypatch.setattr(reload, "verify_reload", lambda registry, version: None)
+    assert run(["models", "rollback", "m"]) == 0
+    assert capfd.readouterr().err == ""
+    assert run(["models", "rollback", "m"]) == 0
+    told = "note: version 2 had been rolled back before; now version 1 is marked so instead\n"
+    assert capfd.readouterr().err == told
 
 
 def test_a_version_that_does_not_reload_moves_nothing(registry: Registry, three: list[Version]) -> None:

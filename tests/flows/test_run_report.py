@@ -107,9 +107,14 @@ def test_parts_that_were_not_measured_are_left_out() -> None:
     }
     assert summary(numbers) == {
         "evaluated on": "9 rows, not held out",
-        "bits a row": "6.50 (1.00 the code, 5.50 columns)",
+        "bits by model": "6.50 (1.00 the code, 5.50 columns) a row",
         "likelihood": "ELBO 6.25, IWAE 6.00 bits a row",
     }
+    numbers |= {"size": {"model": 0}, "written": {"total": 5.0, "code": 0.0}}
+    assert summary(numbers)["bits written"] == (
+        "5.00 a row (0.00 the code), all rows; without the model, which does not pay here"
+    )
+    del numbers["written"]
     assert column_rows(numbers) == [["b", 3.5, None, None], ["a", 2.0, None, None]]
 
 
