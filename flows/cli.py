@@ -53,9 +53,13 @@ app.add_typer(cli_models.app, name="models")
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        sys.stdout.write(f"svae {version('sparse-vae')}\n")
+        try:
+            told = version("sparse-vae")
+        except PackageNotFoundError:
+            told = "(not installed)"
+        sys.stdout.write(f"svae {told}\n")
         raise typer.Exit
 
 
@@ -66,7 +70,7 @@ def options(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and no more."),
     ] = False,
 ) -> None:
-    """Sparse codes, small verified archives and tracked models from any table."""
+    """Options of the command itself."""
 
 
 def main() -> None:

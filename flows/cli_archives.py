@@ -256,7 +256,9 @@ def _show_report(console: Console, report: Mapping[str, Any]) -> None:
             "archive": f"{report['archive_bytes']:,} bytes, {report['ratio']:.2f} to 1",
             "of these": ", ".join(f"{name} {size:,}" for name, size in parts.items()),
             "codes": _codes_line(report["codes_summary"]),
-            "seconds": ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items() if value),
+            "seconds": ", ".join(
+                f"{name} {value:.1f}" for name, value in report["seconds"].items() if value > 0
+            ),
         },
     )
     if report["rivals"]:

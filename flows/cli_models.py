@@ -22,9 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-SCORE_NOTE = """
-The score is the gate's: on held-out rows that both versions were judged on, with the tables of names and functions
-among the model's bytes. `svae run` prints what the archive of all rows takes, so its figures differ a little."""
+SCORE_NOTE = """of score: bits_per_row and code_score are means over held-out rows; model_bytes counts the tables of
+names and functions too, which `svae run` counts apart; ratio is that of the archive of all rows"""
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the version's tags.")]
 
@@ -92,7 +91,7 @@ def show(
         def readable(console: Console) -> None:
             key_values(console, {name: _plain(name, value) for name, value in content.items()})
             if "score" in content:
-                console.print(SCORE_NOTE)
+                console.print(f"\n{SCORE_NOTE}")
 
         output.show(content, readable)
 

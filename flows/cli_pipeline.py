@@ -145,8 +145,6 @@ def serve(
         preflight(tracking)
         server.use_local_state(tracking)
         lasting = bool(os.environ.get(server.URL_VARIABLE))
-        if not lasting and start:
-            errors.print("starting a Prefect server; this takes some seconds")
         with server.lasting_server(tracking, port=port, start=start) as url:
             place = url.removesuffix("/api")
             errors.print(f"Prefect: {place}   state: {tracking.state}")

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import SvaeError, UsageError
+from flows.console import errors
 from flows.locks import BusyError, file_lock
 from flows.settings import Tracking
 
@@ -101,6 +102,7 @@ def lasting_server(tracking: Tracking, *, port: int, start: bool) -> Iterator[st
             f" then {URL_VARIABLE}=http://{HOST}:4200/api svae serve (or let svae start one: leave --no-server out)"
         )
     check_scheduler()
+    errors.print("starting a Prefect server, which takes some seconds")
     with _started(tracking, port) as url:
         yield url
 

@@ -78,10 +78,14 @@ class CodesOnly(nn.Module):
                 spread.append((there * (value - mean).square()).sum())
             else:
                 entry = batch["entry"][:, j]
-                # not argmax, which is several times slower
-                told_right = out.gather(0, entry.long().unsqueeze(0)).squeeze(0) >= out.amax(0)
-                missed.append((~told_right).sum().to(out.dtype))
-                spread.append((len(entry) - torch.bincount(entry).max()).to(out.dtype))
+                # "all others" is no answer, see `guess`, and never right; not argmax, which is several times slower
+                others = len(view.names)
+                best = torch.maximum(out[:others].amax(0), out[-1])
+                given = out.gather(0, entry.long().unsqueeze(0)).squeeze(0)
+                missed.append(((given < best) | (entry == others)).sum().to(out.dtype))
+                counts = torch.bincount(entry, minlength=view.entries)
+                counts[others] = 0
+                spread.append((len(entry) - counts.max()).to(out.dtype))
         left, whole = torch.stack(missed), torch.stack(spread)
         told = whole > TINY
         return ((1 - left / whole.clamp(min=TINY)).clamp(min=0) * told).sum() / told.sum().clamp(min=1)

@@ -23,7 +23,10 @@ MAX_NAMES = 128
 """Categories beyond this many share one entry of the encoder's table, the rarest first."""
 NUMBER_BINS = 32
 GIST = 1.5
-"""Nats that the code may win by rebuilding one column, about what it can by a number: else names of thousands rule."""
+"""Nats that the code may win by rebuilding one column, about what it can by a number: else names of thousands rule.
+
+They are shared by all of its names, also by those that the code cannot tell apart: a column of identifiers is hardly
+asked for at all."""
 
 
 class View(BaseModel):

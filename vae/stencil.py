@@ -7,7 +7,8 @@ running sum, as in NADE (Larochelle & Murray 2011), first what is known of it fr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ ACTIVATION_TOP = 8.0
 """Activations are held within 0 .. 8, in floats as in integers."""
 UNSEEN_NATS = 8.0
 """Cost of a null or an escape in a column that had none in training: the codec's fixed logit."""
+GRID = ("unit", "low", "high")
+"""What columns of one shape may differ in."""
 Tensors = dict[str, Tensor]
 
 
@@ -41,6 +44,8 @@ class Stencil(nn.Module):
         )
         outputs = max((i.outputs for i in plan.columns), default=1)
         self.alike = _alike(plan.columns)
+        order = torch.tensor([j for group in self.alike for j in cast(Alike, group).which], dtype=torch.long)
+        self.register_buffer("places_of", order.argsort(), persistent=False)
         embedded = sum(i.embedded_before + i.embedded_after for i in plan.columns)
         classes = 2 * plan.reach + 1
 
@@ -156,38 +161,33 @@ class Stencil(nn.Module):
 
     def column_nats(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         """-log p of each cell, (batch, columns), given the code, the columns before it and the rows above."""
-        if not self.alike:
+        if not len(self.alike):
             return code.new_zeros(len(code), 0)
         # unbind, here and above: the gradient of each part taken by its index is as large as all parts together
         seen = self.activations(w, batch, code).unbind()
         states, symbols, members = (batch[name].T.contiguous() for name in ("state", "symbol", "member"))
         bases, classes = (batch[name].permute(1, 2, 0).contiguous() for name in ("bases", "classes"))
+        heads, biases = w["head"].unbind(), w["head_bias"].unbind()
         nats: list[Tensor] = []
-        for which in self.alike:
-            items = [self.layout.plan.columns[j] for j in which]
-            item, at = items[0], torch.tensor(which, device=code.device)
-            heads = w["head"].index_select(0, at)[:, : item.outputs]
-            biases = w["head_bias"].index_select(0, at)[:, : item.outputs].unsqueeze(-1)
-            outputs = torch.baddbmm(biases, heads, torch.stack([seen[j] for j in which]).mT)
-            logits, head = outputs.split([len(item.states), item.outputs - len(item.states)], 1)
-            state, symbol = states[at], symbols[at]
-            cost = state_nats(logits, state, item.states)
+        for group in cast(Iterable[Alike], self.alike):
+            item, which, at = group.item, group.which, group.get_buffer("at")
+            head, bias, shown = (torch.stack([of[j] for j in which]) for of in (heads, biases, seen))
+            outputs = torch.baddbmm(bias[:, : item.outputs, None], head[:, : item.outputs], shown.mT)
+            logits, values = outputs.split([len(item.states), item.outputs - len(item.states)], 1)
+            state, symbol = states[at], symbols[at].unsqueeze(1)
+            unit, low, high = (group.get_buffer(name) for name in GRID)
             if item.head == Head.softmax:
-                low = torch.tensor([[i.low] for i in items], device=code.device)
-                value = categorical_nats(head, (symbol - low).clamp(0, item.span - 1))
+                cost = categorical_nats(values, (symbol - low).clamp(0, item.span - 1).squeeze(1))
             elif item.head == Head.mixture:
-                ends = torch.tensor([[i.unit, i.low, i.high] for i in items], device=code.device)
-                value = mixture_nats(
-                    head,
-                    symbol.unsqueeze(1),
-                    torch.stack([bases[j, list(i.components)] for j, i in zip(which, items, strict=True)]),
-                    *ends.view(-1, 3, 1, 1).unbind(1),
+                centres = torch.stack(
+                    [bases[j, chosen] for j, chosen in zip(which, group.bases, strict=True)]
                 )
+                cost = mixture_nats(values, symbol, centres, unit, low, high)
             else:
-                value = memory_nats(head, classes[at, : len(item.contexts) + 2], members[at])
-            nats.append(cost + value.masked_fill(state != 0, 0.0 if item.states else UNSEEN_NATS))
-        order = [j for which in self.alike for j in which]
-        return torch.cat(nats)[torch.tensor(order, device=code.device).argsort()].T
+                cost = memory_nats(values, classes[at, : len(item.contexts) + 2], members[at])
+            cost = cost.masked_fill(state != 0, 0.0 if item.states else UNSEEN_NATS)
+            nats.append(state_nats(logits, state, item.states) + cost)
+        return torch.cat(nats).index_select(0, self.get_buffer("places_of")).T
 
     def integers(self) -> dict[str, npt.NDArray[np.int16]]:
         """The weights on the codec's grid, by the names of `Plan.shapes`."""
@@ -225,13 +225,24 @@ class Stencil(nn.Module):
         return {name: np.ascontiguousarray(tensors[name]) for name in plan.shapes()}
 
 
-def _alike(items: Sequence[Item]) -> list[list[int]]:
+class Alike(nn.Module):
     """Columns whose likelihoods have one shape, so that one product and one formula serve them all."""
+
+    def __init__(self, which: list[int], items: Sequence[Item]) -> None:
+        super().__init__()
+        self.which, self.item = which, items[0]
+        self.bases = [list(item.components) for item in items]
+        self.register_buffer("at", torch.tensor(which), persistent=False)
+        for name in GRID:
+            each = torch.tensor([getattr(item, name) for item in items]).view(-1, 1, 1)
+            self.register_buffer(name, each, persistent=False)
+
+
+def _alike(items: Sequence[Item]) -> nn.ModuleList:
     found: dict[tuple[object, ...], list[int]] = {}
     for j, item in enumerate(items):
-        shape = (item.head, item.states, item.outputs, len(item.components))
-        found.setdefault(shape, []).append(j)
-    return list(found.values())
+        found.setdefault((item.head, item.states, item.outputs), []).append(j)
+    return nn.ModuleList(Alike(which, [items[j] for j in which]) for which in found.values())
 
 
 def _activation(x: Tensor) -> Tensor:

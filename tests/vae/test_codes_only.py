@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data.onehot import encode_table
-from vae import judging
+from vae import features, judging
 from vae.codes_only import LOG_SCALE_HIGH, LOG_SCALE_LOW, CodesOnly
 from vae.features import block, row_view
 from vae.store import TrainedModel
@@ -142,6 +142,29 @@ def test_a_code_that_tells_all_scores_one_and_one_that_tells_nothing_zero(
     ]
     expected = 0.5 * sum(kinds) / len(kinds) + (len(kinds) - sum(kinds)) / len(kinds)
     assert decoder.score(batch, heads(0.5)).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_all_other_names_are_no_answer(
+    prepare: Prepare, varied: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "MAX_NAMES", 4)
+    made = prepare(varied(600))
+    j = made.layout.plan.names.index("key")
+    view, entry = made.layout.views[j], made.batch["entry"][:, j].long()
+    others, usual = len(view.names), (entry == 0).sum().item()
+    told = (entry != others).sum().item()
+    assert usual < told < 200
+    # nothing is told of the columns beside it, which are numbers at their mean or names of which one is usual
+    batch = made.batch | {"value": torch.zeros_like(made.batch["value"])}
+    batch["entry"] = torch.zeros_like(batch["entry"]).index_copy(
+        1, torch.tensor([j]), entry.int().unsqueeze(1)
+    )
+    heads = [torch.zeros(max(3, v.entries), 600) for v in made.layout.views]
+    decoder = CodesOnly(made.layout, 16, 1, "relu")
+    heads[j][others], heads[j][0] = 9.0, 1.0
+    assert decoder.score(batch, heads).item() == pytest.approx(0, abs=1e-6)
+    heads[j] = torch.nn.functional.one_hot(entry, view.entries).T.float()
+    assert decoder.score(batch, heads).item() == pytest.approx((told - usual) / (600 - usual), abs=1e-6)
 
 
 def test_the_score_of_a_batch_is_that_of_the_rows_rebuilt(trained: TrainedModel, table: pa.Table) -> None:

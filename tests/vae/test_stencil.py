@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Head
-from vae.stencil import Stencil
+from vae.stencil import Alike, Stencil
 
 Prepare = Callable[..., Any]
 LN2 = math.log(2)
@@ -225,6 +226,44 @@ def test_columns_see_the_code_and_what_is_decoded_before_them(made: Any, stencil
             assert (moved[:first] < 1e-5).all(), (name, j)
             if first < len(moved):
                 assert moved[first] > 1e-5, (name, j)
+
+
+def pairs_table(rows: int) -> pa.Table:
+    """Two columns of each head that have one shape and differ in all else."""
+    random = np.random.default_rng(3)
+    key = random.integers(0, 70, rows)
+    one, two = np.cumsum(random.integers(-4, 6, rows)), np.cumsum(random.integers(-300, 500, rows))
+    return pa.table({
+        "few": random.integers(3, 12, rows),
+        "other few": 20 + (key + random.integers(0, 4, rows)) % 9,
+        "walk": pa.array(one, mask=random.random(rows) < 0.05),
+        "long walk": pa.array(two, mask=random.random(rows) < 0.05),
+        "shop": np.array([f"k{k:02d}" for k in range(70)])[key],
+        "tail": (5 * key + random.integers(0, 5, rows)).astype(str),
+        "crew": (7 * key + random.integers(0, 7, rows)).astype(str),
+    })  # fmt: skip
+
+
+def test_columns_of_one_shape_pay_together_what_each_pays_alone(prepare: Prepare) -> None:
+    made = prepare(pairs_table(2_000), latents=2)
+    torch.manual_seed(0)
+    stencil = Stencil(made.layout)
+    items = made.layout.plan.columns
+    together = [group for group in cast("list[Alike]", list(stencil.alike)) if len(group.which) > 1]
+    assert {group.item.head for group in together} == set(Head)
+    assert any(group.item.states for group in together)
+    for name in ("low", "unit"):
+        assert any(len({getattr(items[j], name) for j in group.which}) > 1 for group in together)
+    code, weights = codes_of(2_000, 2, 5), stencil.weights(quantised=False)
+    nats = stencil.column_nats(weights, made.batch, code)
+    heads = [stencil.head, stencil.head_bias, stencil.before]
+    gradients = torch.autograd.grad(nats.square().sum(), heads)
+    stencil.alike = torch.nn.ModuleList(Alike([j], [item]) for j, item in enumerate(items))
+    stencil.places_of = torch.arange(len(items))
+    alone = stencil.column_nats(weights, made.batch, code)
+    assert torch.allclose(nats, alone, atol=1e-4, rtol=1e-4)
+    for found, expected in zip(gradients, torch.autograd.grad(alone.square().sum(), heads), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
 def test_the_cost_of_a_cell_does_not_depend_on_its_company(made: Any, stencil: Stencil) -> None:
