@@ -19,7 +19,7 @@ from vae.codec.structure import Derived
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-MAX_NAMES = 128
+MAX_NAMES = 512
 """Categories beyond this many share one entry of the encoder's table, the rarest first."""
 NUMBER_BINS = 32
 GIST = 1.5
