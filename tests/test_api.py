@@ -114,8 +114,6 @@ def test_the_document_names_what_there_is() -> None:
     assert documented().keys() - named == {
         "Archive",
         "Archive.close",
-        "Archive.model",
-        "Archive.names",
         "compress",
         "open",
     }
