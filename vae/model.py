@@ -252,6 +252,6 @@ def _encoder(
     )
 
 
-def latents_of(settings: ModelSettings) -> int:
-    """Number of latents that these settings ask for."""
+def latents_of(settings: ModelSettings) -> int | None:
+    """Number of latents that these settings ask for; None leaves it to the table."""
     return 0 if settings.codes is Codes.none else settings.latents

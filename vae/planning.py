@@ -83,8 +83,19 @@ def usual_width(rows: int) -> int:
     return next((width for most, width in ((50_000, 16), (500_000, 24)) if rows < most), 32)
 
 
-def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, width: int) -> Plan:
+def usual_latents(columns: int, stepping: int) -> int:
+    """Number of latents for a table of which so many columns step from row to row.
+
+    >>> usual_latents(13, 0), usual_latents(12, 4), usual_latents(17, 15)
+    (16, 16, 8)
+    """
+    return 8 if 2 * stepping > columns else 16
+
+
+def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int | None, width: int) -> Plan:
     """The plan for the columns in `coded`: all of them on their grids, in row order.
+
+    No number of latents leaves it to the table (`usual_latents`); 0 is no code.
 
     Columns beyond what a plan may hold (`MAX_ITEMS`; `MAX_TABLES` that remember) are left out, for other coders.
     """
@@ -93,13 +104,16 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, widt
     facts.sort(key=lambda f: (not f.stepping, f.distinct))
     items, chosen, tables = list[Item](), list[Facts](), MAX_TABLES
     for fact in facts[:MAX_ITEMS]:
-        item = _within(_item(fact, chosen, told=latents > 0), tables)
+        item = _within(_item(fact, chosen, told=latents != 0), tables)
         if item is not None:
             items.append(item)
             chosen.append(fact)
             tables -= item.tables
+    stepping = sum(fact.stepping for fact in chosen)
+    if latents is None:
+        latents = usual_latents(len(chosen), stepping)
     # where rows do not follow on from each other, the row above is no news, and weights for it are bytes in vain
-    above = latents > 0 and any(fact.stepping for fact in chosen)
+    above = latents > 0 and stepping > 0
     return Plan(
         latents=latents, width=width, fraction=FRACTION, above=above, deep=above, columns=tuple(items)
     )
