@@ -16,6 +16,7 @@ from flows.cli_options import (
     Config,
     Efforts,
     OutFile,
+    SchemaFile,
     Seed,
     Steps,
     need_pipeline,
@@ -50,9 +51,7 @@ def compress(
             "--each", help="SOURCE and -o are folders: one archive a file, as a flow; without --schema."
         ),
     ] = False,
-    schema: Annotated[
-        Path | None, typer.Option(help="What is known of the columns (YAML); the rest is inferred.")
-    ] = None,
+    schema: SchemaFile = None,
     seed: Seed = 0,
     steps: Steps = None,
     config: Config = None,

@@ -18,6 +18,7 @@ from flows.cli_options import (
     Model,
     OutFile,
     OutFolder,
+    SchemaFile,
     Seed,
     Steps,
     need_pipeline,
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 def ingest(
     source: Annotated[str, typer.Argument(help="A file, folder, glob, URI or sample:NAME.")],
     out: OutFolder,
-    schema: Annotated[
-        Path | None, typer.Option(help="What is known of the columns (YAML); the rest is inferred.")
-    ] = None,
+    schema: SchemaFile = None,
     as_json: AsJson = False,
 ) -> None:
     """A source as typed Parquet parts and a manifest."""

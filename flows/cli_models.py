@@ -149,12 +149,17 @@ def rollback(
 
         registry = connect(config)
         chosen = name or registry.only_name()
-        before = registry.previous(chosen)
-        back, away = registry.rollback(chosen, reason, verify=lambda v: verify_reload(registry, v))
-        if before and before.version == back.version and before.rolled_back:
+        back, away, undone = registry.rollback(chosen, reason, verify=lambda v: verify_reload(registry, v))
+        if undone:
             note(
                 f"version {back.version} had been rolled back before; now version {away.version} is marked so instead"
             )
-        result = {"name": chosen, "champion": back.version, "previous": away.version, "reason": reason}
+        result = {
+            "name": chosen,
+            "champion": back.version,
+            "previous": away.version,
+            "reason": reason,
+            "undone": undone,
+        }
         words = f"{chosen} champion: version {back.version}; version {away.version} is rolled back ({reason})"
         output.show(result, lambda console: console.print(words))

@@ -23,6 +23,9 @@ Model = Annotated[
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced if there.")]
 Efforts = Annotated[Effort, typer.Option(help="Optimiser steps: fast, standard or max.")]
+SchemaFile = Annotated[
+    Path | None, typer.Option(help="What is known of the columns (YAML); the rest is inferred.")
+]
 CodesKind = Annotated[Codes, typer.Option(help="How much the sparse code carries.")]
 
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli_evaluation import read_evaluation, show_evaluation
-from flows.cli_options import AsJson, Bounds, Config, SeedOfSettings, Steps, need_pipeline, quiet_failures
+from flows.cli_options import (
+    AsJson,
+    Bounds,
+    Config,
+    SchemaFile,
+    SeedOfSettings,
+    Steps,
+    need_pipeline,
+    quiet_failures,
+)
 from flows.console import Output, errors, key_values
 from vae.settings import Codes, Effort
 
@@ -31,6 +40,7 @@ def run(
     effort: Annotated[Effort | None, typer.Option(help="Optimiser steps: fast, standard or max.")] = None,
     codes: Annotated[Codes | None, typer.Option(help="How much the code carries.")] = None,
     bound: Bounds = None,
+    schema: SchemaFile = None,
     seed: SeedOfSettings = None,
     steps: Steps = None,
     out: Annotated[
@@ -53,6 +63,7 @@ def run(
             "train.steps": CLEAR if effort and steps is None else steps,
             "model.codes": codes and codes.value,
             "bounds": bound or None,
+            **_known_columns(schema),
         }
         settings = load_retrain_settings(pipeline, tracking.home, changes)
         job = open_job(dataset, settings, out=out, config=config)
@@ -67,13 +78,24 @@ def run(
         output.show({**_as_result(job, outcome), "evaluation": evaluation}, readable)
 
 
+def _known_columns(schema: Path | None) -> dict[str, Any]:
+    """The settings that a schema file stands for; it takes the place of what pipeline.yml says of columns."""
+    from data.schema import Schema
+    from flows.jobs import CLEAR
+
+    if schema is None:
+        return {}
+    content = Schema.from_yaml(schema).model_dump(mode="json", exclude_unset=True)
+    return {"columns": content["columns"], "csv": content.get("csv", CLEAR)}
+
+
 def run_flow(job: Job, tracking: Tracking) -> Outcome:
     """The flow in this process, on the server that is named or on the ephemeral one."""
     from data.sources import open_source
     from flows import server
     from flows.locks import file_lock
 
-    open_source(job.source)  # a source that is not there fails here, before anything is started or made
+    open_source(job.source, job.settings.known)  # a source that is not there fails here, before anything is started or made
     server.use_local_state(tracking)
     waiting = f"another run works on {job.out}; waiting for it to end"
     with file_lock(job.lock, on_wait=lambda: errors.print(waiting), remove=True):

@@ -10,9 +10,10 @@ from typing import Any, Final
 from pydantic import Field, field_validator
 
 from data.bounds import parse_spec
-from data.errors import BoundError, UsageError
+from data.errors import BoundError, SchemaError, UsageError
 from data.files import FORMATS
 from data.gate import DataGate
+from data.schema import Column, CsvDialect, Schema
 from flows.deadline import FILE_SECONDS, WEEK
 from flows.settings import PIPELINE_NAME, Tracking, load_tracking, read_yaml, validated
 from vae.settings import ModelSettings, Settings, TrainSettings
@@ -33,6 +34,10 @@ class RetrainSettings(Settings):
     """Error bounds, `COLUMN=WIDTH` each (`dep_delay=5`, `air_time=1%`, `*=0.5%`); later ones win, none is exact."""
     data_gate: DataGate = DataGate()
     """What the data must satisfy before training."""
+    columns: tuple[Column, ...] = Field(default=(), max_length=100_000)
+    """What is known of columns, as in a schema file (`svae run --schema`); the others are inferred."""
+    csv: CsvDialect | None = None
+    """How the source is written, if it is CSV; null finds out."""
     allow_schema_change: bool = False
     """Whether a schema other than the champion's may be trained on; such a version waits for `svae models promote`."""
 
@@ -45,6 +50,20 @@ class RetrainSettings(Settings):
             except BoundError as error:
                 raise ValueError(str(error)) from error
         return bounds
+
+    @field_validator("columns")
+    @classmethod
+    def _are_different(cls, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+        try:
+            Schema(columns=columns)
+        except SchemaError as error:
+            raise ValueError(str(error)) from error
+        return columns
+
+    @property
+    def known(self) -> Schema | None:
+        """What is known of the source's columns before it is read."""
+        return Schema(columns=self.columns, csv=self.csv) if self.columns or self.csv else None
 
 
 class FolderSettings(Settings):

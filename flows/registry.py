@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.errors import ModelError, TrackingError, UsageError
 from flows.locks import file_lock, lock_for_uri
@@ -34,6 +34,17 @@ LOCK_SECONDS = 600.0
 MOVE = "svae.move"
 
 Verify = Callable[[Version], None]
+
+
+class Swap(NamedTuple):
+    """What a rollback did."""
+
+    back: Version
+    """The champion now."""
+    away: Version
+    """The version that was it before."""
+    undone: bool
+    """Whether the champion now had itself been rolled back, which counts no more."""
 
 
 class Registry:
@@ -106,10 +117,6 @@ class Registry:
     def champion(self, name: str) -> Version | None:
         """The version in use."""
         return self._by_alias(name, self.aliases.champion) if self._exists(name) else None
-
-    def previous(self, name: str) -> Version | None:
-        """The version that was in use before, if one is kept."""
-        return self._by_alias(name, self.aliases.previous) if self._exists(name) else None
 
     def _by_alias(self, name: str, alias: str) -> Version | None:
         return next((v for v in self.versions(name) if alias in v.aliases), None)
@@ -196,11 +203,8 @@ class Registry:
             self._move(version.name, champion=version.version, previous=_number(champion), tags=tags)
             return True
 
-    def rollback(self, name: str, reason: str, *, verify: Verify) -> tuple[Version, Version]:
+    def rollback(self, name: str, reason: str, *, verify: Verify) -> Swap:
         """Swap champion and previous; the version that was rolled back is marked, and never promoted by itself.
-
-        Returns:
-            The champion now, and the version that was it before.
 
         Raises:
             TrackingError: there is no previous version.
@@ -219,7 +223,8 @@ class Registry:
                 str(back.version): {ROLLED_BACK: None, VERDICT: f"brought back: {reason}"},
             }
             self._move(name, champion=back.version, previous=away.version, tags=tags)
-        return self.find(f"{name}/{back.version}"), self.find(f"{name}/{away.version}")
+        now = self.find(f"{name}/{back.version}"), self.find(f"{name}/{away.version}")
+        return Swap(*now, undone=bool(back.rolled_back))
 
     def _previous_or_fail(self, name: str) -> Version:
         previous = self._by_alias(name, self.aliases.previous)

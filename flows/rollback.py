@@ -30,8 +30,8 @@ def rollback(name: str | None = None, reason: str = "by hand", config: str | Non
 
     registry = Registry(Store(load_tracking(config, required=deployment.id is not None)))
     chosen = name or registry.only_name()
-    back, away = registry.rollback(chosen, reason, verify=lambda version: verify_reload(registry, version))
+    swap = registry.rollback(chosen, reason, verify=lambda version: verify_reload(registry, version))
     get_run_logger().info(
-        "%s champion: version %s; version %s is rolled back", chosen, back.version, away.version
+        "%s champion: version %s; version %s is rolled back", chosen, swap.back.version, swap.away.version
     )
-    return back.version
+    return swap.back.version

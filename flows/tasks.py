@@ -109,7 +109,7 @@ class ProgressArtifact:
 @shell(hours=6, **outside)
 def ingest(job: Job) -> Ingested:
     """The source as typed, digested Parquet."""
-    inputs = {"source": work.source_digest(job)}
+    inputs = {"source": work.source_digest(job), "known": job.settings.known}
 
     def make() -> Ingested:
         bar = ProgressArtifact("ingest", f"Rows read from {job.source}")

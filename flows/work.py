@@ -32,7 +32,7 @@ def source_digest(job: Job) -> str:
     """Digest of the source's stored bytes."""
     from data.sources import open_source
 
-    return open_source(job.source).digest()
+    return open_source(job.source, job.settings.known).digest()
 
 
 def ingest(job: Job, advance: Advance) -> Ingested:
@@ -44,7 +44,9 @@ def ingest(job: Job, advance: Advance) -> Ingested:
             advance(rows / total)
 
     # its receipt was of no use: the source has changed, or the code that types it
-    dataset = ingest_source(job.source, job.dataset, fresh=True, progress=rows_done)
+    dataset = ingest_source(
+        job.source, job.dataset, schema=job.settings.known, fresh=True, progress=rows_done
+    )
     advance(1.0)
     return Ingested(path=dataset.path, digest=dataset.manifest.digest, rows=dataset.rows)
 

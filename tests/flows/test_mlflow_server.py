@@ -76,7 +76,7 @@ def test_versions_and_aliases_through_a_server(
     )
     registry.promote(first, "first", verify=lambda version: None)
     registry.promote(second, "second", verify=lambda version: None)
-    back, away = registry.rollback("m", "why not", verify=lambda version: None)
+    back, away, _ = registry.rollback("m", "why not", verify=lambda version: None)
     assert (back.version, away.version) == (1, 2)
     assert (registry.download("models:/m@champion") / "weights").read_text() == "w"
     assert (registry.download(f"runs:/{run}/model") / "weights").read_text() == "w"

@@ -73,12 +73,12 @@ def test_rollback_swaps_and_marks(registry: Registry, three: list[Version]) -> N
     ):
         registry.rollback("m", "bad", verify=no_check)
     registry.promote(three[1], "smaller", verify=no_check)
-    back, away = registry.rollback("m", "bad codes", verify=no_check)
-    assert (back.version, away.version) == (1, 2)
+    back, away, undone = registry.rollback("m", "bad codes", verify=no_check)
+    assert (back.version, away.version, undone) == (1, 2, False)
     assert aliases(registry) == {"champion": 1, "previous": 2}
     assert away.rolled_back
     assert not back.rolled_back
-    registry.rollback("m", "after all", verify=no_check)
+    assert registry.rollback("m", "after all", verify=no_check).undone
     assert aliases(registry) == {"champion": 2, "previous": 1}
     assert not registry.find("m/2").rolled_back
     assert registry.find("m/1").rolled_back

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.jobs import RetrainSettings, load_retrain_settings
+from data.dataset import open_dataset
+from data.errors import UsageError
+from data.kinds import Kind
+from flows import cli_pipeline, work
+from flows.cli import run
+from flows.jobs import Job, RetrainSettings, load_retrain_settings
 from flows.settings import GateSettings, SettingsError, load_tracking
 
 SHIPPED = Path(__file__).parents[2] / "mlflow.yml"
@@ -120,3 +125,54 @@ def test_a_server_keeps_its_own_artifacts(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_tracking(SHIPPED).artifact_location is None
     (tmp_path / "mlflow.yml").write_text("artifact_location: s3://bucket/runs\n")
     assert load_tracking().artifact_location == "s3://bucket/runs"
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """The jobs that `svae run` was to run, in a folder with `prices.csv` and `known.yml`."""
+    jobs: list[Job] = []
+
+    def stopped(job: Job, tracking: object) -> None:  # noqa: ARG001  (named as it is called)
+        jobs.append(job)
+        raise UsageError("as far as this test goes")
+
+    (tmp_path / "prices.csv").write_text("article|price\nA1|NA\nB2|1.5\nA1|2.5\n")
+    (tmp_path / "known.yml").write_text(
+        "columns:\n  - {name: article, kind: text}\n  - {name: price, kind: numeric, null_text: NA, bound: 1%}\n"
+        'csv: {delimiter: "|"}\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_pipeline, "run_flow", stopped)
+    return jobs
+
+
+def test_a_run_knows_the_columns_of_its_schema_file(asked: list[Job], tmp_path: Path) -> None:
+    assert run(["run", "--dataset", "prices.csv", "--schema", "known.yml"]) == 2
+    (job,) = asked
+    assert job.settings == load_retrain_settings("known.yml", tmp_path)  # the same keys in a file of settings
+    assert Job.model_validate(job.model_dump()).settings.known == job.settings.known
+    data = open_dataset(work.ingest(job, lambda share: None).path)
+    assert [column.kind for column in data.schema.columns] == [Kind.text, Kind.numeric]
+    assert data.stats["price"].nulls == 1
+    _, checked = work.check(job, work.ingest(job, lambda share: None), lambda *words: None)
+    assert checked.bounds == {"price": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("columns: [{name: a, kind: text}, {name: a, kind: text}]", "column name 'a' occurs twice"),
+        ("columns: [{name: a, kind: words}]", "words"),
+        ("columns: {a: text}", "columns"),
+    ],
+)
+def test_a_schema_at_fault(
+    content: str, message: str, asked: list[Job], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "known.yml").write_text(content)
+    for option in ("--schema", "--pipeline"):
+        assert run(["run", "--dataset", "prices.csv", option, "known.yml"]) in {1, 2}
+        told = capfd.readouterr().err
+        assert message in told
+        assert "known.yml" in told
+    assert asked == []
