@@ -95,7 +95,8 @@ def run_flow(job: Job, tracking: Tracking) -> Outcome:
     from flows import server
     from flows.locks import file_lock
 
-    open_source(job.source, job.settings.known)  # a source that is not there fails here, before anything is started or made
+    # a source that is not there fails here, before anything is started or made
+    open_source(job.source, job.settings.known)
     server.use_local_state(tracking)
     waiting = f"another run works on {job.out}; waiting for it to end"
     with file_lock(job.lock, on_wait=lambda: errors.print(waiting), remove=True):

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Archive", "ArchiveReport", "compress", "open"]
 
-# Read by the OpenMP runtime when torch loads it. Threads that spin while they wait made training fifteen times slower
-# beside one other busy process (two cores, measured); threads that sleep cost nothing on a quiet machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by the OpenMP runtime (libgomp) when torch loads it. Threads that spin for milliseconds while they wait made
+# training fifteen times slower beside another busy process; threads that sleep at once make it half as fast on a quiet
+# machine, for a step has a thousand short waits. So they spin for some 50 microseconds, then sleep (see NOTES.md).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Without it CUDA's matrix products refuse to be deterministic, which training asks of them.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

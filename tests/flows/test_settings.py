@@ -132,7 +132,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that `svae run` was to run, in a folder with `prices.csv` and `known.yml`."""
     jobs: list[Job] = []
 
-    def stopped(job: Job, tracking: object) -> None:  # noqa: ARG001  (named as it is called)
+    def stopped(job: Job, tracking: object) -> None:
         jobs.append(job)
         raise UsageError("as far as this test goes")
 

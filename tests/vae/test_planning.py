@@ -22,7 +22,7 @@ from vae.planning import make_plan
 NUMBERS = np.random.default_rng(5)
 
 
-def plan_of(columns: Mapping[str, Any], latents: int = 2) -> Plan:
+def plan_of(columns: Mapping[str, Any], latents: int | None = 2) -> Plan:
     table = pa.table(dict(columns))
     grid = fit_table(table)
     coded = {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
@@ -31,7 +31,7 @@ def plan_of(columns: Mapping[str, Any], latents: int = 2) -> Plan:
     assert_looks_back(plan)
     if plan.columns:
         symbols, states = block(coded, plan.names)
-        codes = np.zeros((len(symbols), latents), np.int8)
+        codes = np.zeros((len(symbols), plan.latents), np.int8)
         model = blank_model(plan)
         rows = min(len(symbols), 200)
         streams = model.encode_block(symbols[:rows], states[:rows], codes[:rows])
@@ -321,3 +321,13 @@ def test_what_was_last_seen_with_a_key_is_recalled() -> None:
     assert recalled.tolist() == [5, 5, 5, 6, 5]
     flat = planning._ppm_bits(np.zeros(4, np.int64), np.arange(4), 1, 4, 4)
     assert flat == pytest.approx(8 + sum(np.log2(2 * k / k) for k in (1, 2, 3)))
+
+
+def test_a_code_has_fewer_latents_where_rows_follow_on() -> None:
+    walks = {f"w{k}": np.cumsum(NUMBERS.integers(-1, 2, 5_000)) for k in range(3)}
+    loose = {f"l{k}": NUMBERS.integers(0, 1_000, 5_000) for k in range(3)}
+    assert plan_of(walks, latents=None).latents == 8
+    assert plan_of(loose, latents=None).latents == 16
+    assert plan_of({**walks, **loose}, latents=None).latents == 16
+    assert plan_of({**walks, "l0": loose["l0"]}, latents=None).latents == 8
+    assert plan_of(walks, latents=3).latents == 3
