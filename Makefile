@@ -18,7 +18,8 @@ RUN_ARGS ?=
 TEST_ARGS ?=
 # Processes that tests are shared out to, each file to one of them; TEST_WORKERS=0 is none beside pytest itself.
 TEST_WORKERS ?= logical
-PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --maxprocesses 4 --dist loadfile
+# Their threads sleep while they wait, or the processes would take the cores from each other.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --maxprocesses 4 --dist loadfile
 BENCH_ARGS ?=
 
 # No telemetry, from whichever tool a target starts.

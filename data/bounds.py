@@ -71,6 +71,12 @@ def parse_spec(spec: str) -> tuple[str, Bound]:
         raise BoundError(f"{error} (in {spec!r})") from error
 
 
+def as_written(specs: Sequence[str], schema: Schema) -> tuple[str, ...]:
+    """Everything that decides the bounds of a schema's columns: its own, then `specs`."""
+    own = [f"{column.name}={column.bound}" for column in schema.columns if column.bound is not None]
+    return (*own, *specs)
+
+
 def resolve_bounds(
     specs: Sequence[str], schema: Schema, stats: Mapping[str, ColumnStats]
 ) -> dict[str, float]:

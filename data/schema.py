@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from data.arrowtypes import decode_field, decode_metadata, encode_field, encode_metadata, parse_type
 from data.bounds import Bound, parse_bound, resolve_bounds
 from data.errors import BoundError, SchemaError
+from data.faults import first_fault
 from data.kinds import CATEGORY_CAP, DEFAULT_TYPES, Frozen, Kind, is_text, kind_of, listed
 
 __all__ = [
@@ -234,7 +235,7 @@ class Schema(Frozen):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise SchemaError(f"not a schema: {_first_error(error)}") from error
+            raise SchemaError(f"not a schema: {first_fault(error, cls)}") from error
 
     def to_yaml(self, path: str | Path) -> None:
         """Write the file that `from_yaml` reads."""
@@ -258,7 +259,7 @@ class Schema(Frozen):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise SchemaError(f"{path}: {_first_error(error)}") from error
+            raise SchemaError(f"{path}: {first_fault(error, cls)}") from error
         except (SchemaError, BoundError) as error:
             raise type(error)(f"{path}: {error}") from error
 
@@ -291,10 +292,3 @@ class ColumnStats(Frozen):
     """Their standard deviation (divided by n)."""
     categories: tuple[str, ...] | None = None
     """The distinct values of a categorical column, sorted."""
-
-
-def _first_error(error: ValidationError) -> str:
-    """The first finding of pydantic, in one line that names place and value."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "top level"
-    return f"{place}: {first['msg']} (got {first['input']!r:.100})"

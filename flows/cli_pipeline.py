@@ -86,7 +86,7 @@ def _known_columns(schema: Path | None) -> dict[str, Any]:
     if schema is None:
         return {}
     content = Schema.from_yaml(schema).model_dump(mode="json", exclude_unset=True)
-    return {"columns": content["columns"], "csv": content.get("csv", CLEAR)}
+    return {"columns": content["columns"], "csv": content.get("csv") or CLEAR}
 
 
 def run_flow(job: Job, tracking: Tracking) -> Outcome:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from data.bounds import parse_spec
 from data.errors import BoundError, SchemaError, UsageError
@@ -59,6 +59,11 @@ class RetrainSettings(Settings):
         except SchemaError as error:
             raise ValueError(str(error)) from error
         return columns
+
+    @field_serializer("csv")
+    def _as_told(self, csv: CsvDialect | None) -> dict[str, Any] | None:
+        """Without what was not told, which is found out: a default in its place would be binding."""
+        return None if csv is None else csv.model_dump(exclude_unset=True)
 
     @property
     def known(self) -> Schema | None:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from data.bounds import as_written
 from data.errors import BoundError, ModelError
 from data.ingest import open_dataset
 from flows import cache
@@ -112,7 +113,7 @@ def _version(
         "svae.ratio": f"{archive.ratio:.3f}",
         "svae.archive_bytes": str(archive.bytes),
     }
-    card = Card(specs=job.settings.bounds, bounds=checked.bounds)
+    card = Card(specs=as_written(job.settings.bounds, data.schema), bounds=checked.bounds)
     with tempfile.TemporaryDirectory() as scratch:
         packed = pack(
             Path(scratch) / "packed", model=model.path, dataset=data, digest=model.digest, card=card

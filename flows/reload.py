@@ -50,7 +50,7 @@ class Card(Settings):
     """What a version says of its error bounds."""
 
     specs: tuple[str, ...]
-    """As written."""
+    """As written, those of the schema first (`data.bounds.as_written`)."""
     bounds: dict[str, float]
     """Absolute widths, by column."""
 

@@ -36,7 +36,7 @@ def retrain(
 
     Args:
         source: What to ingest: a file, a folder or glob of files, a URI, or `sample:NAME`.
-        settings: Model, training, error bounds and data gate.
+        settings: Model, training, error bounds, data gate, and what is known of the columns.
         out: Folder for everything that is made; by default `svae-runs/NAME`.
         config: Full path of `mlflow.yml`; by default the variable SVAE_CONFIG, or the working directory's.
     """

@@ -31,7 +31,12 @@ def rollback(name: str | None = None, reason: str = "by hand", config: str | Non
     registry = Registry(Store(load_tracking(config, required=deployment.id is not None)))
     chosen = name or registry.only_name()
     swap = registry.rollback(chosen, reason, verify=lambda version: verify_reload(registry, version))
+    undone = " (it had been rolled back itself)" if swap.undone else ""
     get_run_logger().info(
-        "%s champion: version %s; version %s is rolled back", chosen, swap.back.version, swap.away.version
+        "%s champion: version %s%s; version %s is rolled back",
+        chosen,
+        swap.back.version,
+        undone,
+        swap.away.version,
     )
     return swap.back.version

@@ -10,7 +10,6 @@ worker runs in a temporary folder finds the same database as a command typed in 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from data.errors import SvaeError
+from data.faults import first_fault
 from vae.settings import Settings
 
 CONFIG_NAME = "mlflow.yml"
@@ -220,25 +220,9 @@ def validated(model: type[M], content: Mapping[str, Any], path: Path) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            known = _keys_at(model, fault["loc"][:-1])
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise SettingsError(f"{path}: unknown key {key!r}; {hint}") from error
-        message = fault["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{path}: {key}: {message} (got {fault['input']!r})") from error
-
-
-def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that are known where an unknown one was found."""
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+        raise SettingsError(f"{path}: {first_fault(error, model)}") from error
+    except SvaeError as error:  # pydantic lets through what is no ValueError
+        raise SettingsError(f"{path}: {error}") from error
 
 
 def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

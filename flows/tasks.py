@@ -109,7 +109,8 @@ class ProgressArtifact:
 @shell(hours=6, **outside)
 def ingest(job: Job) -> Ingested:
     """The source as typed, digested Parquet."""
-    inputs = {"source": work.source_digest(job), "known": job.settings.known}
+    told = job.settings.model_dump(mode="json", include={"columns", "csv"})
+    inputs = {"source": work.source_digest(job), "known": told}
 
     def make() -> Ingested:
         bar = ProgressArtifact("ingest", f"Rows read from {job.source}")

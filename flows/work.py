@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data import gate as data_gate
-from data.bounds import kept_exact, resolve_bounds
+from data.bounds import as_written, kept_exact, resolve_bounds
 from data.dataset import Dataset
 from data.ingest import open_dataset
 from data.manifest import Manifest
@@ -43,7 +43,7 @@ def ingest(job: Job, advance: Advance) -> Ingested:
         if total:
             advance(rows / total)
 
-    # its receipt was of no use: the source has changed, or the code that types it
+    # its receipt was of no use: the source has changed, what is known of it, or the code that types it
     dataset = ingest_source(
         job.source, job.dataset, schema=job.settings.known, fresh=True, progress=rows_done
     )
@@ -71,7 +71,7 @@ def check(job: Job, dataset: Ingested, say: Say) -> tuple[list[data_gate.Finding
     widths = resolve_bounds(settings.bounds, data.schema, data.stats)
     if folder:
         specs, known = bounds_of(folder)
-        if specs == settings.bounds and known.keys() == widths.keys():
+        if specs == as_written(settings.bounds, data.schema) and known.keys() == widths.keys():
             widths = known
     for line in kept_exact(widths, data.schema):
         say("%s", line)

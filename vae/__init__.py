@@ -26,7 +26,7 @@ __all__ = ["Archive", "ArchiveReport", "compress", "open"]
 
 # Read by the OpenMP runtime (libgomp) when torch loads it. Threads that spin for milliseconds while they wait made
 # training fifteen times slower beside another busy process; threads that sleep at once make it half as fast on a quiet
-# machine, for a step has a thousand short waits. So they spin for some 50 microseconds, then sleep (see NOTES.md).
+# machine, for a step has a thousand short waits. So they spin for 10,000 turns, then sleep (see NOTES.md).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Without it CUDA's matrix products refuse to be deterministic, which training asks of them.

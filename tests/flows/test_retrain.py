@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import GateError, ModelError
+from data.kinds import Kind
+from data.schema import Column
 from flows import cache
 from flows.jobs import RetrainSettings
 from flows.registry import Registry
@@ -346,9 +348,11 @@ def test_a_percentage_keeps_the_champions_width(story: Path, flights: Path, tmp_
     grown.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
     version = retrain(story, grown, bounds=("air_time=5%",)).version
     assert "against the champion's" in version.reasons[0]
-    other = retrain(story, grown, bounds=("air_time=6%",)).version
-    assert not other.promoted
-    assert "serves other bounds" in other.reasons[0]
+    column = Column(name="air_time", kind=Kind.integer, bound="6%")
+    for asked in ({"bounds": ("air_time=6%",)}, {"columns": (column,)}):
+        other = retrain(story, grown, **asked).version
+        assert not other.promoted
+        assert "serves other bounds" in other.reasons[0]
 
 
 def test_a_version_that_was_tampered_with_is_not_promoted(home: Path, first: Outcome) -> None:

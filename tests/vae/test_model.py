@@ -229,7 +229,7 @@ def test_free_bits_are_a_floor_of_the_loss_and_not_of_the_report(made: Any) -> N
     a, b = losses(plain, made.batch), losses(free, made.batch)
     assert a["code"] == b["code"]
     assert b["loss"].item() == pytest.approx(
-        (a["loss"] - a["code"]).item() + 8 * (SMALL.latents or 0), rel=1e-4
+        (a["loss"] - a["code"]).item() + 8 * plain.layout.plan.latents, rel=1e-4
     )
 
 
