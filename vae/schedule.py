@@ -17,9 +17,9 @@ from vae.settings import Effort
 PhaseName = Literal["joint", "refit", "quantise"]
 
 FULL_COLUMNS = 12
-"""Columns of `flights` that a model codes, on which the efforts were timed with batches of 2,048 rows."""
-FULL_STEPS = {Effort.fast: 800, Effort.standard: 4_000, Effort.max: 24_000}
-"""Steps for a large table as wide as `flights`: meant for 1, 5 and 30 minutes on 2 cores, at worst twice that."""
+"""Columns of `flights` that a model codes, on which the efforts were timed with batches of 512 rows."""
+FULL_STEPS = {Effort.fast: 1_000, Effort.standard: 5_000, Effort.max: 30_000}
+"""Steps for a large table as wide as `flights`: 1, 5 and 30 minutes at 60 ms a step."""
 FULL_ROWS = 100_000
 """Rows from which on a table gets the full number of steps."""
 FEWEST_STEPS = 200

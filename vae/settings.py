@@ -70,7 +70,8 @@ class ModelSettings(Settings):
     family: Family = Family.quantized
     """Latent family: `quantized` integer codes with a spike at zero, or the plain `gaussian` VAE."""
     latents: int | None = Field(default=None, ge=1, le=256)
-    """Number of latent variables; None: 16, or 8 where most columns follow from the row above. Ignored when `codes` is `none`."""
+    """Number of latent variables; None: 16, or 8 where most columns follow from the row above. Ignored when `codes`
+    is `none`."""
     codes: Codes = Codes.balanced
     """What the code is asked to score by itself (`vae.metrics.code_score`): `lean` about 0.5, `balanced` 0.75, `rich`
     0.9, as far as that is to be had cheaply; `none` is no code."""
@@ -101,8 +102,8 @@ class TrainSettings(Settings):
     """Number of optimiser steps, in place of the one that `effort` stands for."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of weights, batch order and noise."""
-    batch_rows: int = Field(default=2048, ge=1, le=1_000_000)
-    """Rows a step."""
+    batch_rows: int = Field(default=512, ge=1, le=1_000_000)
+    """Rows a step. Many steps on few rows make a better model than few on many, in the same time."""
     encoder_lr: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of the encoder."""
     decoder_lr: float = Field(default=8e-3, gt=0, le=1)
@@ -114,4 +115,4 @@ class TrainSettings(Settings):
     patience: int = Field(default=8, ge=1)
     """Validations without improvement after which a phase ends early."""
     threads: int = Field(default=0, ge=0, le=256)
-    """Threads of the tensor library; 0 takes what the machine has."""
+    """Threads of the tensor library; 0: one for each 1,024 rows of a batch, at least one, at most the machine's."""

@@ -198,11 +198,20 @@ def _trainer(settings: TrainSettings, referee: Referee) -> pl.Trainer:
     )
 
 
+THREAD_ROWS = 1_024
+"""Rows of a batch that a thread is worth: on fewer the threads wait for one another more than they work."""
+
+
 def threads(settings: TrainSettings) -> int:
-    """Threads of the tensor library under these settings."""
+    """Threads of the tensor library under these settings.
+
+    >>> threads(TrainSettings(batch_rows=512)), threads(TrainSettings(threads=3))
+    (1, 3)
+    """
     if settings.threads:
         return settings.threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, max(1, settings.batch_rows // THREAD_ROWS))
 
 
 _flags = cast(Any, torch.utils.deterministic)

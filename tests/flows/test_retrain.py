@@ -351,6 +351,7 @@ def test_a_percentage_keeps_the_champions_width(story: Path, flights: Path, tmp_
     column = Column(name="air_time", kind=Kind.integer, bound="6%")
     for asked in ({"bounds": ("air_time=6%",)}, {"columns": (column,)}):
         other = retrain(story, grown, **asked).version
+        assert states()["ingest"] == ("Completed" if "columns" in asked else "Cached")
         assert not other.promoted
         assert "serves other bounds" in other.reasons[0]
 
