@@ -1,9 +1,9 @@
 """Archives of real tables, and what their rivals make of the same tables within the same bounds: `make bench-archive`.
 
-Each cell is a JSON file under `benchmarks/results/archive/`, keyed by what was measured, the sources (comments and
-docstrings apart), the settings and the seed, so that an interrupted run goes on where it was. Cells of the rivals know
-only the rivals' own sources and the grid: other changes to `data/` and `vae/` leave them as they are, as long as they
-change neither tables nor bounds::
+Each cell is a JSON file under `benchmarks/results/archive/`, keyed by what was measured, the sources, the settings and
+the seed, so that an interrupted run goes on where it was. Comments and docstrings of `data/` and `vae/` do not count.
+Cells of the rivals know only the rivals' own sources and the grid: other changes to `data/` and `vae/` leave them as
+they are, as long as they change neither tables nor bounds::
 
     python -m benchmarks.archive --sets flights covertype --codes balanced none --seeds 0 1 2
     python -m benchmarks.archive --codes        # the rivals alone
@@ -142,7 +142,7 @@ def what_runs(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list):  # that of a lambda is an expression
+        if isinstance(body, list):  # that of an expression is one
             body[:] = [line for line in body if not _is_text(line)]
     return ast.unparse(tree)
 

@@ -31,6 +31,10 @@ class Bound(Frozen):
     relative: bool = False
     """Whether `width` is a fraction of (max - min) over the column's finite values."""
 
+    def __str__(self) -> str:
+        """As users write it, in one spelling."""
+        return f"{100 * self.width:.12g}%" if self.relative else f"{self.width:.12g}"
+
 
 def parse_bound(text: str) -> Bound:
     """An error bound as users write it.
@@ -71,12 +75,6 @@ def parse_spec(spec: str) -> tuple[str, Bound]:
         raise BoundError(f"{error} (in {spec!r})") from error
 
 
-def as_written(specs: Sequence[str], schema: Schema) -> tuple[str, ...]:
-    """Everything that decides the bounds of a schema's columns: its own, then `specs`."""
-    own = [f"{column.name}={column.bound}" for column in schema.columns if column.bound is not None]
-    return (*own, *specs)
-
-
 def resolve_bounds(
     specs: Sequence[str], schema: Schema, stats: Mapping[str, ColumnStats]
 ) -> dict[str, float]:
@@ -90,6 +88,18 @@ def resolve_bounds(
     Raises:
         BoundError: A bound that cannot be meant, an unknown column, or one that is not numeric.
     """
+    wanted = _wanted(specs, schema, stats)
+    widths = {name: _absolute(schema.column(name), bound, stats[name]) for name, bound in wanted.items()}
+    return {name: width for name, width in widths.items() if width > 0}
+
+
+def written_bounds(specs: Sequence[str], schema: Schema, stats: Mapping[str, ColumnStats]) -> tuple[str, ...]:
+    """The bounds that hold, as `NAME=BOUND` by name, however they were asked for; errors as in `resolve_bounds`."""
+    return tuple(f"{name}={bound}" for name, bound in sorted(_wanted(specs, schema, stats).items()))
+
+
+def _wanted(specs: Sequence[str], schema: Schema, stats: Mapping[str, ColumnStats]) -> dict[str, Bound]:
+    """The bounds that hold, by column; shares of a range are still shares."""
     wanted = {column.name: parse_bound(column.bound) for column in schema.columns if column.bound is not None}
     for spec in specs:
         name, bound = parse_spec(spec)
@@ -101,8 +111,7 @@ def resolve_bounds(
             wanted[name] = bound
         else:
             raise BoundError(f"bound {spec!r}: there is no column {name!r}; {listed(schema.names)}")
-    widths = {name: _absolute(schema.column(name), bound, stats[name]) for name, bound in wanted.items()}
-    return {name: width for name, width in widths.items() if width > 0}
+    return {name: bound for name, bound in wanted.items() if bound.width > 0}
 
 
 def effective_bound(width: float, kind: pa.DataType) -> float:

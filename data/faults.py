@@ -12,7 +12,7 @@ LONGEST_VALUE = 100
 
 
 def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first fault of what was to be `model`; a key that is not known counts before one that is missing.
+    """The first fault of what was to be `model`; where a key is missing, one that is not known counts before it.
 
     >>> from data.schema import Schema
     >>> try:
@@ -22,15 +22,19 @@ def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     "unknown key 'columns.0.knd'; did you mean 'kind'?"
     """
     faults = error.errors(include_url=False, include_context=False)
-    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+    fault = faults[0]
+    if fault["type"] == "missing":
+        fault = next((other for other in faults if other["type"] == "extra_forbidden"), fault)
     key = ".".join(str(part) for part in fault["loc"]) or "top level"
     if fault["type"] == "extra_forbidden":
         known = _keys_at(model, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        return f"unknown key {key!r}; {hint}"
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}" if known else ""
+        return f"unknown key {key!r}{hint}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (got {fault['input']!r:.{LONGEST_VALUE}})"
+    value = repr(fault["input"])
+    shown = value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
+    return f"{key}: {message} (got {shown})"
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from data.arrowtypes import decode_field, decode_metadata, encode_field, encode_metadata, parse_type
 from data.bounds import Bound, parse_bound, resolve_bounds
@@ -83,9 +83,12 @@ class Column(Frozen):
 
     @field_validator("bound")
     @classmethod
-    def _bound_is_meant(cls, bound: str | None) -> str | None:
+    def _bound_is_meant(cls, bound: str | None, info: ValidationInfo) -> str | None:
         if bound is not None:
-            parse_bound(bound)
+            try:
+                parse_bound(bound)
+            except BoundError as error:
+                raise BoundError(f"column {info.data.get('name')!r}: {error}") from error
         return bound
 
     @property

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from data.bounds import as_written
+from data.bounds import written_bounds
 from data.errors import BoundError, ModelError
 from data.ingest import open_dataset
 from flows import cache
@@ -113,7 +113,8 @@ def _version(
         "svae.ratio": f"{archive.ratio:.3f}",
         "svae.archive_bytes": str(archive.bytes),
     }
-    card = Card(specs=as_written(job.settings.bounds, data.schema), bounds=checked.bounds)
+    specs = written_bounds(job.settings.bounds, data.schema, data.stats)
+    card = Card(specs=specs, bounds=checked.bounds)
     with tempfile.TemporaryDirectory() as scratch:
         packed = pack(
             Path(scratch) / "packed", model=model.path, dataset=data, digest=model.digest, card=card

@@ -50,7 +50,7 @@ class Card(Settings):
     """What a version says of its error bounds."""
 
     specs: tuple[str, ...]
-    """As written, those of the schema first (`data.bounds.as_written`)."""
+    """As written (`data.bounds.written_bounds`)."""
     bounds: dict[str, float]
     """Absolute widths, by column."""
 

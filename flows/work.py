@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data import gate as data_gate
-from data.bounds import as_written, kept_exact, resolve_bounds
+from data.bounds import kept_exact, resolve_bounds, written_bounds
 from data.dataset import Dataset
 from data.ingest import open_dataset
 from data.manifest import Manifest
@@ -71,7 +71,7 @@ def check(job: Job, dataset: Ingested, say: Say) -> tuple[list[data_gate.Finding
     widths = resolve_bounds(settings.bounds, data.schema, data.stats)
     if folder:
         specs, known = bounds_of(folder)
-        if specs == as_written(settings.bounds, data.schema) and known.keys() == widths.keys():
+        if specs == written_bounds(settings.bounds, data.schema, data.stats):
             widths = known
     for line in kept_exact(widths, data.schema):
         say("%s", line)

@@ -97,13 +97,13 @@ class TrainSettings(Settings):
     """How a model is trained."""
 
     effort: Effort = Effort.standard
-    """Number of optimiser steps: `fast` about 1 minute for `flights` on 2 cores, `standard` 5, `max` 30."""
+    """Number of optimiser steps: `fast` about 1 minute for `flights`, `standard` 5, `max` 30."""
     steps: int | None = Field(default=None, ge=1, le=100_000_000)
     """Number of optimiser steps, in place of the one that `effort` stands for."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of weights, batch order and noise."""
     batch_rows: int = Field(default=512, ge=1, le=1_000_000)
-    """Rows a step. Many steps on few rows make a better model than few on many, in the same time."""
+    """Rows a step. Many steps on few rows make a better model than few steps on many."""
     encoder_lr: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of the encoder."""
     decoder_lr: float = Field(default=8e-3, gt=0, le=1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.bounds import kept_exact
+from data.bounds import kept_exact, written_bounds
 from data.errors import BoundError, SchemaError
 from data.schema import Bound, Column, ColumnStats, CsvDialect, Kind, Schema, parse_bound, resolve_bounds
 
@@ -102,7 +102,7 @@ def test_yaml_as_a_person_writes_it(tmp_path):
         (
             "columns: [{name: a, kind: numeric, bound: -1}]",
             BoundError,
-            "bound '-1': must be a finite number >= 0, ",
+            "column 'a': bound '-1': must be a finite number >= 0, ",
         ),
         ("columns: {", SchemaError, "not readable as YAML: "),
         ("5", SchemaError, "top level: "),
@@ -208,6 +208,19 @@ STATS = {
 )
 def test_bounds_become_absolute_and_later_ones_win(specs, widths):
     assert resolve_bounds(specs, SCHEMA, STATS) == pytest.approx(widths)
+
+
+@pytest.mark.parametrize(
+    ("specs", "written"),
+    [
+        ([], ("a=b=0.25",)),
+        (["temp=1.0%", "delay=0", "a=b=.5"], ("a=b=0.5", "temp=1%")),
+        (["delay=1%", "*=2%"], ("a=b=2%", "delay=2%", "temp=2%", "void=2%")),
+    ],
+)
+def test_bounds_that_mean_the_same_are_written_the_same(specs, written):
+    assert written_bounds(specs, SCHEMA, STATS) == written
+    assert resolve_bounds(written, SCHEMA, STATS) == resolve_bounds(specs, SCHEMA, STATS)
 
 
 @pytest.mark.parametrize(

@@ -339,17 +339,18 @@ def test_a_changed_schema_waits_for_a_hand(story: Path, flights: Path, tmp_path:
 @pytest.mark.slow
 def test_a_percentage_keeps_the_champions_width(story: Path, flights: Path, tmp_path: Path) -> None:
     """Else a range that grew by a minute would forbid every comparison."""
-    assert retrain(story, flights, bounds=("air_time=5%",)).version.promoted
+    column = Column(name="air_time", kind=Kind.integer, bound="5%")
+    assert retrain(story, flights, columns=(column,)).version.promoted
     lines = flights.read_text().splitlines()
     cells = lines[1].split(",")
     cells[lines[0].replace('"', "").split(",").index("air_time")] = "700"
     grown = tmp_path / "grown" / "flights.csv"
     grown.parent.mkdir()
     grown.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
-    version = retrain(story, grown, bounds=("air_time=5%",)).version
+    version = retrain(story, grown, bounds=("air_time=5.0%",)).version
     assert "against the champion's" in version.reasons[0]
-    column = Column(name="air_time", kind=Kind.integer, bound="6%")
-    for asked in ({"bounds": ("air_time=6%",)}, {"columns": (column,)}):
+    wider = column.model_copy(update={"bound": "6%"})
+    for asked in ({"bounds": ("air_time=6%",)}, {"columns": (wider,)}):
         other = retrain(story, grown, **asked).version
         assert states()["ingest"] == ("Completed" if "columns" in asked else "Cached")
         assert not other.promoted
