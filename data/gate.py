@@ -52,7 +52,13 @@ def check(new: Manifest, reference: Manifest | Schema | None, settings: DataGate
         settings: The limits.
     """
     findings = [
-        Finding("", "rows", f"{new.rows:,}", f"at least {settings.min_rows:,}", new.rows >= settings.min_rows)
+        Finding(
+            "",
+            "rows",
+            f"{new.rows:,}",
+            f"at least {settings.min_rows:,} (min_rows)",
+            new.rows >= settings.min_rows,
+        )
     ]
     if reference is None:
         return findings
@@ -93,17 +99,23 @@ def _check_schema(new: Schema, known: Schema, settings: DataGate) -> list[Findin
         findings.append(Finding(column.name, "type", f"{found.kind.value} ({found.arrow})", expected, same))
     for name in new.names:
         if name not in known.names:
-            limit = "any" if settings.allow_added_columns else "no new column"
+            limit = "any" if settings.allow_added_columns else "no new column (allow_added_columns)"
             findings.append(Finding(name, "type", "added", limit, settings.allow_added_columns))
     return findings
 
 
 def _check_values(column: Column, new: Manifest, known: Manifest, settings: DataGate) -> list[Finding]:
     now, then = new.columns[column.name], known.columns[column.name]
-    limit = then.nulls / known.rows + settings.max_null_rise
-    share = now.nulls / new.rows
+    before, share = then.nulls / known.rows, now.nulls / new.rows
+    limit = before + settings.max_null_rise
     findings = [
-        Finding(column.name, "null share", f"{share:.2%}", f"at most {min(limit, 1.0):.2%}", share <= limit)
+        Finding(
+            column.name,
+            "null share",
+            f"{share:.2%}",
+            f"at most {min(limit, 1.0):.2%} ({before:.2%} before, max_null_rise {settings.max_null_rise:g})",
+            share <= limit,
+        )
     ]
     if column.kind in (Kind.numeric, Kind.integer):
         findings += _check_range(column.name, now, then, settings.range_slack)
@@ -123,7 +135,15 @@ def _check_range(name: str, now: ColumnStats, then: ColumnStats, slack: float) -
     width = known_high - known_low or max(abs(known_low), 1.0)
     allowed_low, allowed_high = known_low - slack * width, known_high + slack * width
     inside = allowed_low <= low and high <= allowed_high
-    return [Finding(name, "range", f"{low:g} ... {high:g}", f"{allowed_low:g} ... {allowed_high:g}", inside)]
+    return [
+        Finding(
+            name,
+            "range",
+            f"{low:g} ... {high:g}",
+            f"{allowed_low:g} ... {allowed_high:g} (range_slack {slack:g})",
+            inside,
+        )
+    ]
 
 
 def _check_categories(name: str, now: tuple[str, ...], then: tuple[str, ...], limit: float) -> Finding:
@@ -134,4 +154,10 @@ def _check_categories(name: str, now: tuple[str, ...], then: tuple[str, ...], li
         if fresh
         else ""
     )
-    return Finding(name, "new categories", f"{share:.1%}{named}", f"at most {limit:.1%}", share <= limit)
+    return Finding(
+        name,
+        "new categories",
+        f"{share:.1%}{named}",
+        f"at most {limit:.1%} (max_new_categories)",
+        share <= limit,
+    )

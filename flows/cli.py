@@ -135,6 +135,8 @@ def _wrong_call(error: Any) -> int | Failure:
         return 2
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "svae"
+    if command == "svae run" and "unexpected extra argument" in message:
+        message += " What to run on goes after --dataset"
     return Failure(f"{message} (see: {command} --help)", 2)
 
 

@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from data.schema import Schema
 
 
+CODERS = {
+    "neural": "by the model",
+    "derived": "from other columns",
+    "rival": "by the general coder that is smallest",
+}
+"""What a column's coder is called, and what that means."""
+
+
 def compress(
     source: Annotated[str, typer.Argument(help="A file, folder, glob, URI or sample:NAME.")],
     out: OutFile,
@@ -96,7 +104,7 @@ def compress(
                 facts=facts,
                 on_progress=training_progress(advance),
             )
-        for line in files.model_notes(trained, bounds, report) if trained else ():
+        for line in files.model_notes(trained, bounds, report):
             note(line)
         content = report.model_dump(mode="json")
         output.show({"path": str(out), **content}, lambda console: _show_report(console, content))
@@ -277,6 +285,9 @@ def _show_report(console: Console, report: Mapping[str, Any]) -> None:
         for c in report["per_column"]
     ]
     show_table(console, columns, rows)
+    used = {c["coder"] for c in report["per_column"]}
+    told = "; ".join(f"{name}: {what}" for name, what in CODERS.items() if name in used)
+    console.print(f"\ncoder {told}")
 
 
 def _codes_line(codes: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ NUMBERS_NAME = "evaluation.json"
 """As `vae.evaluate` names it, which this module does without: it would bring PyTorch and matplotlib."""
 SIZES = {
     "source": "source",
-    "csv": "CSV text",
+    "csv": "CSV, words quoted",
     "parquet_snappy": "Parquet, snappy",
     "parquet_zstd19": "Parquet, zstd 19",
 }
@@ -45,7 +45,8 @@ def show_evaluation(console: Console, numbers: Mapping[str, Any]) -> None:
     console.print()
     key_values(console, summary(numbers))
     console.print()
-    table(console, ["column", "bits/row", "score by codes", "max error"], column_rows(numbers))
+    bits = "bits/row, all rows" if "written" in numbers else "bits/row, by model"
+    table(console, ["column", bits, "score by codes", "max error"], column_rows(numbers))
 
 
 def size_rows(size: Mapping[str, Any]) -> list[list[Any]]:
@@ -85,7 +86,8 @@ def summary(numbers: Mapping[str, Any]) -> dict[str, str]:
         found = numbers["sparsity"]
         lines["codes"] = (
             f"score {numbers['codes_only']['score']:.3f}, {found['mean_nonzero']:.1f} latents on a row;"
-            f" {found['active_units']:.0f} active, {found['dead_latents']:.0f} dead"
+            f" {found['active_units']:.0f} of {found['latents']} active (variance above 0.01),"
+            f" {found['dead_latents']:.0f} constant"
         )
     return lines
 

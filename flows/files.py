@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.errors import SourceError
+from data.errors import ModelError, SourceError
 from data.manifest import MANIFEST_NAME, Manifest
 from data.schema import Schema
 from flows.deadline import Deadline
@@ -34,6 +34,10 @@ def load_model(uri: str, tracking: Tracking | None, config: str | None = None) -
 def model_path(uri: str, tracking: Tracking | None, config: str | None = None) -> Path:
     """The folder of a model, fetched from the registry if it is there."""
     if not uri.startswith(("models:/", "runs:/")):
+        if "/" not in uri and not Path(uri).exists():
+            raise ModelError(
+                f"{uri}: there is no such folder; a registered model is called models:/{uri}@champion"
+            )
         return Path(uri)
     from flows.registry import Registry
     from flows.reload import model_folder
@@ -89,12 +93,12 @@ def absolute_bounds(
 
 
 def model_notes(
-    trained: TrainedModel, bounds: Mapping[str, float] | None, report: ArchiveReport
+    trained: TrainedModel | None, bounds: Mapping[str, float] | None, report: ArchiveReport
 ) -> Iterator[str]:
-    """What whoever gave a model and bounds should know of an archive."""
+    """What whoever made an archive, with a given model or one of its own, should know of it."""
     from vae.pipeline import kept_tighter
 
-    for name, width in kept_tighter(trained, bounds or {}).items():
+    for name, width in kept_tighter(trained, bounds or {}).items() if trained else ():
         kept = f"within {width:g}, the model's own bound" if width else "exact, as the model was trained"
         yield f"column {name!r} is kept {kept}; a wider one needs a model trained with it, or no --model"
     if not report.bytes.model:
@@ -129,7 +133,7 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
         facts=facts,
         on_progress=deadline,
     )
-    for line in model_notes(model, bounds, report) if model else ():
+    for line in model_notes(model, bounds, report):
         say_of_file(line)
     return FileDone(
         source=job.source,

@@ -93,7 +93,7 @@ def evaluate(
         rebuilt = codes.rows_from_codes(trained, sparse).select(codes.known_columns(trained))
         quality = metrics.table_quality(held, rebuilt)
         modelled = code_quality(judged_columns(trained), held, rebuilt)
-        numbers["sparsity"] = metrics.sparsity(sparse)
+        numbers["sparsity"] = {"latents": sparse.shape[1], **metrics.sparsity(sparse)}
         numbers["codes_only"] = {"score": metrics.code_score(modelled), "columns": {**quality, **modelled}}
     if archive_path is not None:
         begins("archive")

@@ -157,6 +157,19 @@ def test_an_unknown_column_is_named_at_once(path: Path) -> None:
             opened.to_polars(slice(0, 10, 2))
 
 
+def test_a_name_is_no_list_and_a_number_no_span(path: Path) -> None:
+    with vae.open(path) as opened:
+        with pytest.raises(
+            TypeError, match=re.escape("columns='noise': give a list of names, such as ['noise']")
+        ):
+            opened.read("noise")
+        for rows in (0, 5):
+            with pytest.raises(
+                TypeError, match=rf"rows={rows}: give a slice, a range or a pair \(start, stop\)"
+            ):
+                opened.read(rows=rows)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_closed_archive_says_so(path: Path) -> None:
     with vae.open(path) as opened:
         reader = opened.reader(["noise"])

@@ -56,11 +56,17 @@ def test_the_same_data_passes_every_check(tmp_path, known):
     [
         ({"x": None}, ("x", "type", "missing", "numeric (double)")),
         ({"x": ["1", "2", "3", "3"]}, ("x", "type", "categorical (string)", "numeric (double)")),
-        ({"new": [1, 2, 3, 4]}, ("new", "type", "added", "no new column")),
-        ({"n": [1, None, 3, None]}, ("n", "null share", "50.00%", "at most 30.00%")),
-        ({"n": [1, 2, 5, None]}, ("n", "range", "1 ... 5", "0 ... 4")),
-        ({"x": [-0.6, 1.0, 0.5, 0.0]}, ("x", "range", "-0.6 ... 1", "-0.5 ... 1.5")),
-        ({"w": ["a", "b", "c", "a"]}, ("w", "new categories", "33.3% ('c')", "at most 20.0%")),
+        ({"new": [1, 2, 3, 4]}, ("new", "type", "added", "no new column (allow_added_columns)")),
+        (
+            {"n": [1, None, 3, None]},
+            ("n", "null share", "50.00%", "at most 30.00% (25.00% before, max_null_rise 0.05)"),
+        ),
+        ({"n": [1, 2, 5, None]}, ("n", "range", "1 ... 5", "0 ... 4 (range_slack 0.5)")),
+        ({"x": [-0.6, 1.0, 0.5, 0.0]}, ("x", "range", "-0.6 ... 1", "-0.5 ... 1.5 (range_slack 0.5)")),
+        (
+            {"w": ["a", "b", "c", "a"]},
+            ("w", "new categories", "33.3% ('c')", "at most 20.0% (max_new_categories)"),
+        ),
     ],
 )
 def test_a_difference_is_told(tmp_path, known, changes, finding):
@@ -84,7 +90,7 @@ def test_the_limits_are_settings(tmp_path, known):
     wide = DataGate(max_null_rise=0.5, range_slack=4, max_new_categories=0.5, allow_added_columns=True)
 
     assert failed(check(new, known, wide)) == []
-    assert failed(check(new, known, DataGate(min_rows=13)))[0] == ("", "rows", "12", "at least 13")
+    assert failed(check(new, known, DataGate(min_rows=13)))[0] == ("", "rows", "12", "at least 13 (min_rows)")
 
 
 def test_time_goes_on(tmp_path, known):

@@ -51,6 +51,11 @@ def test_what_is_no_model(good: Path, failed: Failed, tmp_path: Path) -> None:
     assert "holds no model" in line
 
 
+def test_a_name_is_no_folder_of_a_model(good: Path, failed: Failed, tmp_path: Path) -> None:
+    line = failed("codes", good / "t.csv", "--model", "flights", "--out", tmp_path / "made.parquet")
+    assert "flights: there is no such folder; a registered model is called models:/flights@champion" in line
+
+
 def flipped(content: bytes) -> bytes:
     place = len(content) // 2
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]

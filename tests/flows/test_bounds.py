@@ -97,7 +97,7 @@ def test_a_bound_that_allows_no_error_is_told(
 ) -> None:
     asked = [part for spec in specs for part in ("--bound", spec)]
     report, told = call("compress", folder / "first.csv", "-o", "t.svae", "--steps", 2, *asked)
-    assert told == notes
+    assert told == [*notes, f"note: {UNUSED}"]
     assert bounds_in(report) == bounds_in(call("inspect", "t.svae")[0]) == effective
     assert call("train", folder / "first.csv", "--out", "model", "--steps", 2, *asked)[1] == notes
 
@@ -178,7 +178,10 @@ def test_a_folder_job_does_the_same(folder: Path, tmp_path: Path) -> None:
     assert said == [f"wider.csv: {line}" for line in (UNUSED, AMOUNT, UNUSED)]
     said.clear()
     files.compress(job("count=0.5", model=False), said.append)
-    assert said == ["wider.csv: bound 0.5 for column 'count': whole numbers are kept exact below 1"]
+    assert said == [
+        "wider.csv: bound 0.5 for column 'count': whole numbers are kept exact below 1",
+        f"wider.csv: {UNUSED}",
+    ]
 
 
 def test_the_models_own_bounds_without_a_model(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -77,14 +77,15 @@ def test_the_evaluation_is_printed(
     for words, name in (("Parquet, snappy", "parquet_snappy"), ("Parquet, zstd 19", "parquet_zstd19")):
         ratios = [f"{size[f'ratio_to_{name}']:.3f}", f"{size[f'ratio_to_{name}_without_model']:.3f}"]
         assert [*words.split(), f"{size[name]:,}", *ratios] in cells
-    for words, name in (("source", "source"), ("CSV text", "csv")):
+    for words, name in (("source", "source"), ("CSV, words quoted", "csv")):
         assert [*words.split(), f"{size[name]:,}"] in [row[: len(words.split()) + 1] for row in cells]
     assert ["archive", f"{outcome.archive_bytes:,}", "-", "-"] in cells
     assert ["its", "model", f"{size['model']:,}", "-", "-"] in cells
     sparsity = numbers["sparsity"]
     assert (
         f"score {numbers['codes_only']['score']:.3f}, {sparsity['mean_nonzero']:.1f} latents on a row;"
-        f" {sparsity['active_units']:.0f} active, {sparsity['dead_latents']:.0f} dead\n"
+        f" {sparsity['active_units']:.0f} of {sparsity['latents']} active (variance above 0.01),"
+        f" {sparsity['dead_latents']:.0f} constant\n"
     ) in out
     columns = numbers["written"]["columns"]
     told = [row for row in cells if len(row) == 4 and row[0] in columns]

@@ -126,7 +126,7 @@ def test_codes_only_quality_covers_what_codes_tell_of(
     back = codes.rows_from_codes(trained, sparse).select(list(alone["columns"]))
     assert alone["columns"] == metrics.table_quality(held, back)
     assert alone["score"] == pytest.approx(metrics.code_score(alone["columns"]), rel=1e-12)
-    assert found.numbers["sparsity"] == metrics.sparsity(sparse)
+    assert found.numbers["sparsity"] == {"latents": 6, **metrics.sparsity(sparse)}
     assert 0 < found.numbers["sparsity"]["mean_nonzero"] < 6
 
 

@@ -48,7 +48,7 @@ def split():
 @pytest.fixture(scope="module")
 def trained(split):
     given = table()
-    longer = QUICK.model_copy(update={"steps": 120})
+    longer = QUICK.model_copy(update={"steps": 400})
     return fit(given, Schema.from_arrow(given.schema), model=SMALL, training=longer, split=split)
 
 
@@ -210,9 +210,8 @@ def test_the_score_counts_what_an_archive_pays(trained, split, tmp_path, always_
         tables = opened._parts.container.tables.length
     assert found.rows == report.rows == 2_000
     assert found.model_bytes == report.bytes.model + tables
-    assert found.bits_per_row == pytest.approx(
-        8 * (report.bytes.codes + report.bytes.columns) / found.rows, rel=0.02
-    )
+    written = 8 * (report.bytes.codes + report.bytes.columns) / found.rows
+    assert 0 < written - found.bits_per_row < 0.9  # beginnings and ends of streams, of few rows
     names = trained.layout.plan.names
     alone = sparse.rows_from_codes(trained, sparse.encode_rows(trained, given))
     quality = metrics.table_quality(given.select(names), alone.select(names))

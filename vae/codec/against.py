@@ -59,7 +59,7 @@ def _check_table(path: Path, schema: pa.Schema, rows: int, table: pa.Table) -> N
                 f"{path}: column {mine.name!r} is {mine.type}, in the other table {other.type}"
             )
     if table.num_rows != rows:
-        raise ArchiveError(f"{path}: holds {rows} rows, the other table {table.num_rows}")
+        raise ArchiveError(f"{path}: holds {rows:,} rows, the other table {table.num_rows:,}")
 
 
 def _brief(value: pa.Scalar) -> str:

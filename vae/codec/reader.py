@@ -127,7 +127,7 @@ class Archive:
         ...     flights.read(["carrier", "dep_delay"], rows=slice(100, 200)).num_rows
         100
         """
-        names = self.names if columns is None else list(columns)
+        names = self._names(columns)
         return pa.Table.from_batches(list(self.batches(names, rows)), self._projection(names)[1])
 
     def to_pandas(self, columns: Sequence[str] | None = None, rows: Rows = None) -> pd.DataFrame:
@@ -151,7 +151,7 @@ class Archive:
         ...     sum(batch.num_rows for batch in flights.batches(["carrier"]))
         2000
         """
-        names = self.names if columns is None else list(columns)
+        names = self._names(columns)
         places, schema = self._projection(names)
         start, stop = self._span(rows)
         self._check_size((stop - start) * len(places))
@@ -171,7 +171,7 @@ class Archive:
         >>> first.num_rows == min(flights.header.block_rows, flights.rows)
         True
         """
-        places, schema = self._projection(self.names if columns is None else list(columns))
+        places, schema = self._projection(self._names(columns))
         return self._stream(places, schema, *self._span(rows))
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -189,7 +189,7 @@ class Archive:
         ...     duckdb.sql("select carrier from late where dep_delay > 900").fetchall()
         [('DL',)]
         """
-        places, schema = self._projection(self.names if columns is None else list(columns))
+        places, schema = self._projection(self._names(columns))
         return pa.RecordBatchReader.from_batches(schema, self._stream(places, schema, *self._span(rows)))
 
     def to_polars(self, rows: Rows = None) -> pl.LazyFrame:
@@ -310,6 +310,12 @@ class Archive:
         places = [self._find(name) for name in names]
         return places, pa.schema([self.schema.field(place) for place in places], self.schema.metadata)
 
+    def _names(self, columns: Sequence[str] | None) -> list[str]:
+        """The columns asked for; a single name would be taken for its letters."""
+        if isinstance(columns, str):
+            raise TypeError(f"columns={columns!r}: give a list of names, such as [{columns!r}]")
+        return self.names if columns is None else list(columns)
+
     def _find(self, name: str) -> int:
         place = self._parts.place.get(name)
         if place is None or place >= len(self.names):
@@ -319,7 +325,9 @@ class Archive:
     def _span(self, rows: Rows) -> tuple[int, int]:
         if isinstance(rows, range):
             rows = slice(rows.start, rows.stop, rows.step)
-        asked = slice(*rows) if isinstance(rows, tuple) else rows or slice(None)
+        asked = slice(*rows) if isinstance(rows, tuple) else slice(None) if rows is None else rows
+        if not isinstance(asked, slice):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"rows={rows!r}: give a slice, a range or a pair (start, stop)")
         start, stop, step = asked.indices(self.rows)
         if step != 1:
             raise ValueError(f"rows in steps of {step}: only whole runs of rows are read")
