@@ -118,6 +118,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 """
 
 
+@pytest.mark.slow
 def test_no_space_left(
     good: Path, tmp_path: Path, start_python: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -275,6 +275,7 @@ def story(migrated: Path, tmp_path: Path) -> Path:
     return new_home(migrated, tmp_path, "gate: {margin: 0.001, code_score_drop: 1.0}\n")
 
 
+@pytest.mark.slow
 def test_the_story_of_a_champion(story: Path, flights: Path, tmp_path: Path) -> None:
     """Trained, beaten by none that is worse, by one that is better, rolled back, and never back by itself."""
     # A first model becomes the champion.
@@ -305,6 +306,7 @@ def test_the_story_of_a_champion(story: Path, flights: Path, tmp_path: Path) -> 
     assert not registry.find("flights/3").rolled_back
 
 
+@pytest.mark.slow
 def test_one_that_is_broken_on_purpose_loses(migrated: Path, flights: Path, tmp_path: Path) -> None:
     """By the gate's default settings, on bytes and on codes."""
     home = new_home(migrated, tmp_path)

@@ -61,6 +61,7 @@ def undisturbed(table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Tr
     return trained
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_has_the_same_digest(
     table: pa.Table, undisturbed: TrainedModel, tmp_path: Path
 ) -> None:
