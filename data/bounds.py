@@ -32,8 +32,13 @@ class Bound(Frozen):
     """Whether `width` is a fraction of (max - min) over the column's finite values."""
 
     def __str__(self) -> str:
-        """As users write it, in one spelling."""
-        return f"{100 * self.width:.12g}%" if self.relative else f"{self.width:.12g}"
+        """As users write it: the shortest spelling that is read back as this very bound."""
+        scale, unit = (100, "%") if self.relative else (1, "")
+        spellings = (f"{scale * self.width:.{digits}g}" for digits in range(12, 18))
+        return (
+            next((text for text in spellings if float(text) / scale == self.width), repr(scale * self.width))
+            + unit
+        )
 
 
 def parse_bound(text: str) -> Bound:

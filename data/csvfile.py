@@ -107,9 +107,9 @@ class CsvFiles:
     def _read_names(self) -> list[str]:
         """Column names, the same in all files."""
         if not self.dialect.header:
-            if self.wanted is None:
+            if self.wanted is None or not self.wanted.names:
                 raise SourceError(
-                    f"{self.files[0].path}: has no header; give a schema that names the columns"
+                    f"{self.files[0].path}: has no header; give a schema that names all columns"
                 )
             return self.wanted.names
         names = read_header(self.files[0], self.dialect).fields

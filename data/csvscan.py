@@ -94,8 +94,14 @@ def find_fault(file: DataFile, dialect: CsvDialect, width: int) -> SourceError |
     try:
         for line, _, fields in read_records(file, dialect):
             if fields and len(fields) != width:
-                told = f"has {len(fields)} field{'s' * (len(fields) != 1)}, the header has {width}"
-                return SourceError(f"{file.path}, line {line}: {told}; mend the line")
+                found = f"has {len(fields)} field{'s' * (len(fields) != 1)}"
+                if dialect.header:
+                    return SourceError(
+                        f"{file.path}, line {line}: {found}, the header has {width}; mend the line"
+                    )
+                return SourceError(
+                    f"{file.path}, line {line}: {found}, the schema names {width}; name all columns, or mend the line"
+                )
     except SourceError as error:
         return error
     return None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator, model_validator
 
 from data.arrowtypes import decode_field, decode_metadata, encode_field, encode_metadata, parse_type
 from data.bounds import Bound, parse_bound, resolve_bounds
@@ -44,6 +44,9 @@ __all__ = [
     "resolve_bounds",
 ]
 
+BOUND_FORMS: list[JsonValue] = [{"type": "string"}, {"type": "number", "minimum": 0}, {"type": "null"}]
+"""What a form takes for a bound; a number is read as its text."""
+
 
 class Column(Frozen):
     """One column of a table."""
@@ -60,7 +63,7 @@ class Column(Frozen):
     """How the source text spells null; None where the source is not text or has no nulls."""
     text_format: str | None = None
     """How values print to CSV, e.g. `int`, `fixed:2`, `shortest`, a timestamp pattern (see `data.csvtext`)."""
-    bound: str | None = None
+    bound: str | None = Field(default=None, json_schema_extra={"anyOf": BOUND_FORMS})
     """Error bound as written, e.g. `0.5` or `1%`; None is exact."""
     ipc: str | None = None
     """The Arrow field, serialised, base64; only for types whose printed name does not say all."""

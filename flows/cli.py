@@ -136,7 +136,7 @@ def _wrong_call(error: Any) -> int | Failure:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "svae"
     if command == "svae run" and "unexpected extra argument" in message:
-        message += " What to run on goes after --dataset"
+        message = f"{message.removesuffix('.')}; what to run on goes after --dataset"
     return Failure(f"{message} (see: {command} --help)", 2)
 
 

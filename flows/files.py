@@ -103,7 +103,8 @@ def model_notes(
         yield f"column {name!r} is kept {kept}; a wider one needs a model trained with it, or no --model"
     if not report.bytes.model:
         yield (
-            f"the model is left out, and there are no sparse codes: the archive of {report.rows:,} rows is smaller so"
+            f"there is no model in the archive of {report.rows:,} rows, and no sparse code: it is smaller without, "
+            "or no column is for a model"
         )
 
 

@@ -18,7 +18,7 @@ class Score(Settings):
     code_score: float = Field(allow_inf_nan=False)
     """What the code alone says of the columns, 0 to 1 (mean of clipped R² and of accuracy above the majority)."""
     dead_latents: float = Field(default=0.0, ge=0, le=1)
-    """Share of latents that no held-out row uses."""
+    """Share of latents that never vary on the held-out rows."""
     ratio: float = Field(default=0.0, ge=0)
     """Source bytes over archive bytes."""
 
@@ -94,6 +94,6 @@ def _broken_floors(score: Score, settings: GateSettings) -> list[str]:
         broken.append(f"code score {score.code_score:.3f} is below the floor of {settings.min_code_score}")
     if score.dead_latents > settings.max_dead_latents:
         broken.append(
-            f"{score.dead_latents:.0%} of latents are dead, above the ceiling of {settings.max_dead_latents:.0%}"
+            f"{score.dead_latents:.0%} of latents never vary, above the ceiling of {settings.max_dead_latents:.0%}"
         )
     return broken

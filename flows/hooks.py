@@ -19,7 +19,14 @@ ADVICE: tuple[tuple[type[BaseException], str], ...] = (
     ),
     (SettingsError, "Mend the settings file or the variable that it names, and run again."),
     (e.UsageError, "Mend the parameter that it names, and run again."),
-    (e.BoundError, "Mend `settings.bounds`, and run again."),
+    (
+        e.BoundError,
+        "Mend `settings.bounds`, or `bound` of the column under `settings.columns`, and run again.",
+    ),
+    (
+        e.SchemaError,
+        "Mend the source, or what `settings.columns` and `settings.csv` say of it, and run again.",
+    ),
     (e.DataError, "Mend the source, and run again; the former dataset is as it was."),
     (
         e.TrackingError,

@@ -209,20 +209,24 @@ class Registry:
         Raises:
             TrackingError: there is no previous version.
         """
-        back = self._previous_or_fail(name)
-        verify(back)
-        with self.locked():
-            self._finish_move(name)
-            back, away = self._previous_or_fail(name), self.champion(name)
-            if away is None:
-                raise TrackingError(
-                    f"model {name!r} has no champion to roll back; promote one: svae models promote {name}/N"
-                )
-            tags: dict[str, dict[str, str | None]] = {
-                str(away.version): {ROLLED_BACK: f"{_now()} {reason}", VERDICT: f"rolled back: {reason}"},
-                str(back.version): {ROLLED_BACK: None, VERDICT: f"brought back: {reason}"},
-            }
-            self._move(name, champion=back.version, previous=away.version, tags=tags)
+        while True:
+            verified = self._previous_or_fail(name)
+            verify(verified)
+            with self.locked():
+                self._finish_move(name)
+                back, away = self._previous_or_fail(name), self.champion(name)
+                if back.version != verified.version:
+                    continue  # another process moved the aliases meanwhile: what is brought back has to be verified
+                if away is None:
+                    raise TrackingError(
+                        f"model {name!r} has no champion to roll back; promote one: svae models promote {name}/N"
+                    )
+                tags: dict[str, dict[str, str | None]] = {
+                    str(away.version): {ROLLED_BACK: f"{_now()} {reason}", VERDICT: f"rolled back: {reason}"},
+                    str(back.version): {ROLLED_BACK: None, VERDICT: f"brought back: {reason}"},
+                }
+                self._move(name, champion=back.version, previous=away.version, tags=tags)
+                break
         now = self.find(f"{name}/{back.version}"), self.find(f"{name}/{away.version}")
         return Swap(*now, undone=bool(back.rolled_back))
 

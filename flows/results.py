@@ -15,8 +15,17 @@ class Ingested(Settings):
     """Its folder."""
     digest: str
     """SHA-256 of its content."""
+    described: str
+    """SHA-256 of its schema, which says more than the content: kinds, spellings of null, text formats, CSV dialect."""
     rows: int
     """Its rows."""
+    source_bytes: int
+    """Bytes of the source, as text where it is text: what ratios are of."""
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What a step that reads this dataset depends on."""
+        return {"data": self.digest, "schema": self.described}
 
 
 class Checked(Settings):

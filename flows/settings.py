@@ -61,7 +61,7 @@ class GateSettings(Settings):
     min_code_score: float = Field(default=0.0, ge=0, le=1)
     """Floor: code score on held-out rows (0 for a model without codes)."""
     max_dead_latents: float = Field(default=1.0, ge=0, le=1)
-    """Ceiling: share of latents that no held-out row uses."""
+    """Ceiling: share of latents that never vary on the held-out rows."""
 
 
 class TrackingSettings(Settings):

@@ -145,7 +145,7 @@ def train(job: Job, dataset: Ingested, checked: Checked) -> Trained:
     """A model of the training split; a training that was killed goes on where it was."""
     settings = job.settings
     inputs = {
-        "data": dataset.digest,
+        **dataset.inputs,
         "model": settings.model,
         "train": settings.train,
         "bounds": checked.bounds,
@@ -161,7 +161,7 @@ def train(job: Job, dataset: Ingested, checked: Checked) -> Trained:
 @shell(hours=12)
 def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
     """The sparse code of every row."""
-    inputs = {"data": dataset.digest, "model": model.digest}
+    inputs = {**dataset.inputs, "model": model.digest}
 
     def make() -> Coded:
         bar = ProgressArtifact("extraction", f"Sparse codes of {job.name}")
@@ -176,7 +176,12 @@ def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
 @shell(hours=24)
 def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained) -> Archived:
     """The verified archive of the dataset."""
-    inputs = {"data": dataset.digest, "model": model.digest, "bounds": checked.bounds}
+    inputs = {
+        **dataset.inputs,
+        "source_bytes": dataset.source_bytes,
+        "model": model.digest,
+        "bounds": checked.bounds,
+    }
 
     def make() -> Archived:
         bar = ProgressArtifact("compression", f"Archive of {job.name}")
@@ -193,7 +198,13 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained) -> A
 @shell(hours=12, **outside)
 def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive: Archived) -> Evaluated:
     """Numbers and figures on held-out rows, logged to the model's run."""
-    inputs = {"data": dataset.digest, "model": model.digest, "codes": codes.digest, "archive": archive.digest}
+    inputs = {
+        **dataset.inputs,
+        "source_bytes": dataset.source_bytes,
+        "model": model.digest,
+        "codes": codes.digest,
+        "archive": archive.digest,
+    }
 
     def make() -> Evaluated:
         bar = ProgressArtifact("measuring", f"Evaluation of {job.name}")

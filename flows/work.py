@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data import gate as data_gate
-from data.bounds import kept_exact, resolve_bounds, written_bounds
+from data.bounds import kept_exact, parse_spec, resolve_bounds, written_bounds
 from data.dataset import Dataset
 from data.ingest import open_dataset
 from data.manifest import Manifest
+from data.schema import Schema
 from flows import cache
 from flows.jobs import Job
 from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Trained
@@ -48,15 +49,17 @@ def ingest(job: Job, advance: Advance) -> Ingested:
         job.source, job.dataset, schema=job.settings.known, fresh=True, progress=rows_done
     )
     advance(1.0)
-    return Ingested(path=dataset.path, digest=dataset.manifest.digest, rows=dataset.rows)
+    return Ingested(
+        path=dataset.path,
+        digest=dataset.manifest.digest,
+        described=dataset.schema.digest(),
+        rows=dataset.rows,
+        source_bytes=dataset.manifest.source.source_bytes,
+    )
 
 
 def check(job: Job, dataset: Ingested, say: Say) -> tuple[list[data_gate.Finding], Checked]:
-    """The data gate against what the champion was trained on, and the error bounds to train for.
-
-    A bound in percent is of the range of the data that it was first resolved on: as long as the champion was trained
-    for the same bounds as written, its widths hold, or no challenger could ever be compared with it.
-    """
+    """The data gate against what the champion was trained on, and the error bounds to train for."""
     from flows.registry import Registry
     from flows.reload import bounds_of, manifest_of
 
@@ -70,12 +73,29 @@ def check(job: Job, dataset: Ingested, say: Say) -> tuple[list[data_gate.Finding
         found = [finding._replace(passed=finding.passed or finding.check == "type") for finding in found]
     widths = resolve_bounds(settings.bounds, data.schema, data.stats)
     if folder:
-        specs, known = bounds_of(folder)
-        if specs == written_bounds(settings.bounds, data.schema, data.stats):
-            widths = known
+        widths |= shares_kept(settings.bounds, data, manifest_of(folder).schema, *bounds_of(folder))
     for line in kept_exact(widths, data.schema):
         say("%s", line)
     return found, Checked(bounds=widths)
+
+
+def shares_kept(
+    bounds: Sequence[str], data: Dataset, before: Schema, specs: tuple[str, ...], known: Mapping[str, float]
+) -> dict[str, float]:
+    """The champion's widths of columns bounded in percent, if it was trained for the same bounds as written.
+
+    A percentage is of the range of the data that it was first resolved on, or no challenger could ever be compared
+    with a champion. Widths are in a column's unit, so they hold for a column of the same type only.
+    """
+    written = written_bounds(bounds, data.schema, data.stats)
+    shares = [name for name, bound in map(parse_spec, written) if bound.relative]
+    if specs != written:
+        return {}
+    return {
+        name: known[name]
+        for name in shares
+        if name in known and before.column(name).type == data.schema.column(name).type
+    }
 
 
 # -- the run in MLflow
@@ -123,7 +143,7 @@ def run_of(job: Job, store: Store, dataset: Ingested, key: str) -> str:
 def run_key(job: Job, dataset: Ingested) -> str:
     """What a run is of: the dataset and every setting, and where the runs are kept."""
     place = job.tracking().tracking_uri
-    return cache.key_of(RUN_STEP, {"data": dataset.digest, "settings": job.settings, "tracking": place})
+    return cache.key_of(RUN_STEP, {**dataset.inputs, "settings": job.settings, "tracking": place})
 
 
 def flow_run_id() -> str:

@@ -425,6 +425,25 @@ def test_a_file_without_header_takes_its_names_from_the_schema(tmp_path):
     assert printed(source) == b"1,x\n2,y\n"
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ((), ": has no header; give a schema that names all columns"),
+        (
+            (Column(name="a", kind=Kind.integer),),
+            ", line 1: has 2 fields, the schema names 1; name all columns, or mend the line",
+        ),
+    ],
+    ids=["none", "too few"],
+)
+def test_a_file_without_header_needs_the_names_of_all_columns(tmp_path, columns, message):
+    schema = Schema(columns=columns, csv=CsvDialect(header=False))
+    with pytest.raises(SourceError) as error:
+        source_of(tmp_path, "1,x\n2,y\n", schema=schema).table()
+
+    assert str(error.value) == f"{tmp_path}/table.csv{message}"
+
+
 def test_an_all_null_column_takes_the_type_asked_for(tmp_path):
     schema = Schema(columns=(Column(name="a", kind=Kind.numeric), Column(name="b", kind=Kind.timestamp)))
     source = source_of(tmp_path, "a,b,c\n,NA,1\n,NA,2\n", schema=schema)

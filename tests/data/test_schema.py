@@ -223,6 +223,24 @@ def test_bounds_that_mean_the_same_are_written_the_same(specs, written):
     assert resolve_bounds(written, SCHEMA, STATS) == resolve_bounds(specs, SCHEMA, STATS)
 
 
+@given(st.floats(0, 1e300), st.booleans())
+def test_a_bound_is_read_back_from_its_spelling(width, relative):
+    bound = Bound(width=width, relative=relative)
+    assert str(parse_bound(str(bound))) == str(bound)
+    if not relative:
+        assert parse_bound(str(bound)) == bound
+
+
+def test_bounds_that_differ_little_are_spelled_apart():
+    assert [str(parse_bound(text)) for text in ("3600000000001", "0.5", "5.0", "0.7%", "1e-3%")] == [
+        "3600000000001",
+        "0.5",
+        "5",
+        "0.7%",
+        "0.001%",
+    ]
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from data.bounds import written_bounds
 from data.errors import BoundError
+from data.ingest import open_dataset
+from data.schema import Column, Schema
 from flows import files, work
 from flows.cli import run
 from flows.compress import FileJob
@@ -31,7 +34,10 @@ TIGHTER = (
     "for --bound model to take its own, or compress without --model"
 )
 
-UNUSED = "the model is left out, and there are no sparse codes: the archive of 800 rows is smaller so"
+UNUSED = (
+    "there is no model in the archive of 800 rows, and no sparse code: it is smaller without, "
+    "or no column is for a model"
+)
 AMOUNT = (
     "column 'amount' is kept within 0.25, the model's own bound; "
     "a wider one needs a model trained with it, or no --model"
@@ -111,6 +117,18 @@ def test_the_retraining_tells_it_too(home: Path, folder: Path) -> None:
     )
     assert said == ["bound 0.5 for column 'count': whole numbers are kept exact below 1"]
     assert checked.bounds == {"count": 0.5, "amount": 0.25}
+
+
+def test_a_champions_widths_hold_for_shares_of_the_same_type(home: Path, folder: Path) -> None:
+    bounds, known = ("count=2", "amount=1%", "week=50%"), {"count": 9.0, "amount": 3.0}
+    job = open_job(str(folder / "first.csv"), RetrainSettings(bounds=bounds), out=home / "out", config=home)
+    data = open_dataset(work.ingest(job, lambda share: None).path)
+    specs = written_bounds(bounds, data.schema, data.stats)
+    # `count` is absolute, and `week` had no range when the champion was trained
+    assert work.shares_kept(bounds, data, data.schema, specs, known) == {"amount": 3.0}
+    assert work.shares_kept(bounds, data, data.schema, specs[:2], known) == {}
+    finer = [Column(name=c.name, kind=c.kind, arrow="float") for c in data.schema.columns]
+    assert work.shares_kept(bounds, data, Schema(columns=tuple(finer)), specs, known) == {}
 
 
 @pytest.mark.parametrize(

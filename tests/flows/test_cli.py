@@ -88,7 +88,7 @@ def test_a_group_without_a_command_shows_its_help(
             "'quick' is not one of 'fast', 'standard', 'max'.",
         ),
         (["compress", "a", "-o", "b", "--nope"], "No such option"),
-        (["run", "a.csv"], "What to run on goes after --dataset"),
+        (["run", "a.csv"], "(a.csv); what to run on goes after --dataset"),
         (["decompress", "a.svae", "-o", "b.txt"], "b.txt: the name must end in one of .parquet, .csv, .npy"),
         (
             ["decompress", "a.svae", "-o", "b.csv", "--rows", "5"],

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from flows.deployments import read_deployments, serve
+from flows.jobs import RetrainSettings
 from flows.settings import SettingsError
 
 SHIPPED = Path(__file__).parents[2] / "prefect.yaml"
@@ -75,6 +76,16 @@ def limits(schema: dict[str, Any], title: str, name: str) -> dict[str, float]:
     options = setting.get("anyOf", [setting])
     keys = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
     return {key: option[key] for option in options for key in keys if key in option}
+
+
+@pytest.mark.parametrize("bound", [5, 0.5, "1%", None])
+def test_a_form_takes_a_bound_as_a_schema_file_does(bound: object) -> None:
+    from prefect.utilities.schema_tools import validate
+
+    columns = [{"name": "dep_delay", "kind": "integer", "bound": bound}]
+    schema = schema_of("flows.retrain.retrain")
+    validate({"settings": {"columns": columns}}, schema, raise_on_error=True, ignore_required=True)
+    RetrainSettings.model_validate({"columns": columns})
 
 
 def test_every_number_has_bounds() -> None:

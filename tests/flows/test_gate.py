@@ -74,7 +74,7 @@ def test_dead_latents() -> None:
     settings = GateSettings(max_dead_latents=0.5)
     score = CHAMPION.model_copy(update={"dead_latents": 0.75})
     verdict = decide(score, None, rows=1, settings=settings)
-    assert verdict.reasons == ("75% of latents are dead, above the ceiling of 50%",)
+    assert verdict.reasons == ("75% of latents never vary, above the ceiling of 50%",)
 
 
 def test_an_obstacle_is_final() -> None:

@@ -84,6 +84,22 @@ def test_rollback_swaps_and_marks(registry: Registry, three: list[Version]) -> N
     assert registry.find("m/1").rolled_back
 
 
+def test_what_is_brought_back_was_verified(registry: Registry, three: list[Version]) -> None:
+    """Also when another process moves the aliases while the first candidate is being verified."""
+    for version in three[:2]:
+        registry.promote(version, "smaller", verify=no_check)
+    verified: list[int] = []
+
+    def meanwhile(version: Version) -> None:
+        verified.append(version.version)
+        if len(verified) == 1:
+            registry.promote(three[2], "smaller still", verify=no_check)
+
+    back, away, _ = registry.rollback("m", "bad", verify=meanwhile)
+    assert (back.version, away.version, verified) == (2, 3, [1, 2])
+    assert aliases(registry) == {"champion": 2, "previous": 3}
+
+
 def test_a_second_rollback_says_what_it_undoes(
     registry: Registry,
     three: list[Version],

@@ -22,6 +22,7 @@ from flows.results import Outcome
 from flows.settings import load_tracking
 from flows.tracking import Store
 from vae.settings import Codes, ModelSettings, TrainSettings
+from vae.store import load
 
 SMALL = ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1)
 MADE = {"ingest", "train", "extract", "compress", "evaluate"}
@@ -336,6 +337,23 @@ def test_a_changed_schema_waits_for_a_hand(story: Path, flights: Path, tmp_path:
     registry = connect(story)
     registry.promote(registry.find("flights/2"), "agreed", verify=lambda v: verify_reload(registry, v))
     assert aliases(story) == {"champion": 2, "previous": 1}
+
+
+@pytest.mark.slow
+def test_a_kind_that_is_settled_by_hand_reaches_the_model(story: Path, flights: Path) -> None:
+    """The content is the same to the bit, so nothing but the schema says that there is something to do."""
+    assert retrain(story, flights).version.promoted
+    as_text = (Column(name="carrier", kind=Kind.text),)
+    with pytest.raises(GateError, match="carrier"):
+        retrain(story, flights, columns=as_text)
+    changed = retrain(story, flights, columns=as_text, allow_schema_change=True)
+    assert {states()[name] for name in MADE} == {"Completed", "Cached"}
+    assert states()["train"] == states()["compress"] == "Completed"
+    assert load(changed.model).schema.column("carrier").kind is Kind.text
+    registry = connect(story)
+    version = registry.find(f"flights/{changed.version.version}")
+    registry.promote(version, "agreed", verify=lambda v: verify_reload(registry, v))
+    assert retrain(story, flights, columns=as_text).version.version == version.version
 
 
 @pytest.mark.slow
