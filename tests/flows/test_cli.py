@@ -286,6 +286,7 @@ assert not started, started
 """
 
 
+@pytest.mark.slow
 def test_commands_on_files_start_neither_prefect_nor_mlflow(
     table: Path, start_python: Callable[..., subprocess.Popen[str]], finish_python: Callable[..., list[str]]
 ) -> None:

@@ -130,6 +130,7 @@ def drops(judgement: Judgement) -> list[str]:
     return [reason for reason in judgement.reasons if "drops by more than" in reason]
 
 
+@pytest.mark.slow
 def test_a_challenger_cannot_win_by_leaving_a_column_out(
     judge: Callable[..., Judgement], fewer: TrainedModel
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_challenger_cannot_win_by_leaving_a_column_out(
     assert found.score == pytest.approx(own)  # whoever the champion is
 
 
+@pytest.mark.slow
 def test_a_challenger_does_not_lose_by_coding_a_column_more(
     judge: Callable[..., Judgement], fewer: TrainedModel
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_second_run_makes_nothing(home: Path, first: Outcome, flights: Path) -
     assert len(registry.client.search_runs([experiment])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["codes.parquet", "flights.svae", "report/evaluation.json"])
 def test_an_output_that_is_gone_is_made_again(home: Path, first: Outcome, flights: Path, output: str) -> None:
     path = home / "out" / output
@@ -215,6 +216,7 @@ def test_an_edit_of_the_training_code_trains_again(
     assert run_status(home) == "FINISHED"
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_code_that_types_a_source_ingests_again(
     home: Path, first: Outcome, flights: Path, copied_sources: Path
 ) -> None:
@@ -250,6 +252,7 @@ def test_data_that_fails_its_gate_stops_before_training(
     assert aliases(home) == {"champion": 1}
 
 
+@pytest.mark.slow
 def test_a_failure_closes_its_run(
     migrated: Path, tmp_path: Path, flights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

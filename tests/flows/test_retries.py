@@ -95,6 +95,7 @@ def attempts() -> dict[str, tuple[int, str]]:
     }
 
 
+@pytest.mark.slow
 def test_what_fails_outside_is_tried_again(home: Path, flights: Path, fails: Fails) -> None:
     unreachable = SourceError("s3://b/k: cannot be read")
     unreachable.__cause__ = ConnectionError("reset by peer")
