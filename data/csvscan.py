@@ -95,13 +95,10 @@ def find_fault(file: DataFile, dialect: CsvDialect, width: int) -> SourceError |
         for line, _, fields in read_records(file, dialect):
             if fields and len(fields) != width:
                 found = f"has {len(fields)} field{'s' * (len(fields) != 1)}"
-                if dialect.header:
-                    return SourceError(
-                        f"{file.path}, line {line}: {found}, the header has {width}; mend the line"
-                    )
-                return SourceError(
-                    f"{file.path}, line {line}: {found}, the schema names {width}; name all columns, or mend the line"
-                )
+                wanted, way_out = "the header has", "mend the line"
+                if not dialect.header:
+                    wanted, way_out = "the schema names", "name all columns, or mend the line"
+                return SourceError(f"{file.path}, line {line}: {found}, {wanted} {width}; {way_out}")
     except SourceError as error:
         return error
     return None

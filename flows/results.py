@@ -15,7 +15,7 @@ class Ingested(Settings):
     """Its folder."""
     digest: str
     """SHA-256 of its content."""
-    described: str
+    schema_digest: str
     """SHA-256 of its schema, which says more than the content: kinds, spellings of null, text formats, CSV dialect."""
     rows: int
     """Its rows."""
@@ -25,7 +25,7 @@ class Ingested(Settings):
     @property
     def inputs(self) -> dict[str, str]:
         """What a step that reads this dataset depends on."""
-        return {"data": self.digest, "schema": self.described}
+        return {"data": self.digest, "schema": self.schema_digest}
 
 
 class Checked(Settings):

@@ -52,7 +52,7 @@ def ingest(job: Job, advance: Advance) -> Ingested:
     return Ingested(
         path=dataset.path,
         digest=dataset.manifest.digest,
-        described=dataset.schema.digest(),
+        schema_digest=dataset.schema.digest(),
         rows=dataset.rows,
         source_bytes=dataset.manifest.source.source_bytes,
     )
@@ -88,14 +88,10 @@ def shares_kept(
     with a champion. Widths are in a column's unit, so they hold for a column of the same type only.
     """
     written = written_bounds(bounds, data.schema, data.stats)
-    shares = [name for name, bound in map(parse_spec, written) if bound.relative]
     if specs != written:
         return {}
-    return {
-        name: known[name]
-        for name in shares
-        if name in known and before.column(name).type == data.schema.column(name).type
-    }
+    shares = (name for name, bound in map(parse_spec, written) if bound.relative and name in known)
+    return {name: known[name] for name in shares if before.column(name).type == data.schema.column(name).type}
 
 
 # -- the run in MLflow

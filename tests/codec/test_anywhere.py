@@ -104,6 +104,7 @@ def without(core: str) -> str | None:
     [
         ("", 1, "parts"),
         ("", 2, "whole"),
+        ("", 2, "parts"),
         ("Prescott", 2, "parts"),
         ("Nehalem", 1, "whole"),
         ("Haswell", 2, "whole"),

@@ -33,7 +33,6 @@ FROZEN = {
 }
 """SHA-256 of each as CSV. A missing archive fails: it is never made anew."""
 
-LARGEST = "flights-2000-v1.svae"
 CODES = {
     "flights-2000-v1.svae": "8b4e3692c9831ae2c3d9292862e3015f31e2024093bc94e44493edf60e68aab3",
     "one-hot-2000-v2.svae": "612c8ecfc26b9412f295d402fab254a839646239cea81a8aa38f74f27421128f",
@@ -130,10 +129,8 @@ def test_every_frozen_archive_is_known() -> None:
         assert name.endswith(f"-v{(FIXTURES / name).read_bytes()[8]}.svae")
 
 
-# the largest is read uncompiled by the test for aarch64 (`test_anywhere.py`)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.jit] * (name != LARGEST)) for name in FROZEN]
-)
+@pytest.mark.jit
+@pytest.mark.parametrize("name", FROZEN)
 def test_a_frozen_archive_reads_as_ever(name: str, tmp_path: Path) -> None:
     with archive.open(FIXTURES / name, threads=1) as opened:
         table = opened.read()

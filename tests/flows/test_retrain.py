@@ -350,8 +350,9 @@ def test_a_kind_that_is_settled_by_hand_reaches_the_model(story: Path, flights: 
     with pytest.raises(GateError, match="carrier"):
         retrain(story, flights, columns=as_text)
     changed = retrain(story, flights, columns=as_text, allow_schema_change=True)
-    assert {states()[name] for name in MADE} == {"Completed", "Cached"}
-    assert states()["train"] == states()["compress"] == "Completed"
+    ended = states()
+    assert ended["ingest"] == "Cached"  # by the run that its gate stopped
+    assert {ended[name] for name in MADE - {"ingest"}} == {"Completed"}
     assert load(changed.model).schema.column("carrier").kind is Kind.text
     registry = connect(story)
     version = registry.find(f"flights/{changed.version.version}")
