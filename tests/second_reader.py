@@ -208,7 +208,7 @@ def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
     """The header, and what is between it and the index: tables, model, streams (2, 4)."""
     need(data[:8] == HEAD and data[-8:] == TAIL and len(data) >= 52, "no archive, or cut short")
     version, flags, length, digest = struct.unpack("<HHIQ", data[8:24])
-    need(1 <= version <= 4 and flags == 0, "unknown version or flags")
+    need(1 <= version <= 5 and flags == 0, "unknown version or flags")
     need(checksum(data[:16] + data[24 : 24 + length]) == digest, "header is damaged")
     position, size, digest = struct.unpack("<QIQ", data[-28:-8])
     need(position + size + 28 == len(data), "index is misplaced")
@@ -288,7 +288,7 @@ SQUASH = rounded(
 
 
 def read_plan(data: bytes) -> SimpleNamespace:
-    required, flags = "latents width columns", {"above": False, "deep": False}
+    required, flags = "latents width columns", dict.fromkeys(("above", "deep", "direct"), False)
     plan = filled(json.loads(data), required, reach=5, prior_width=16, fraction=7, **flags)
     plan.columns = [
         filled(
@@ -333,13 +333,15 @@ def code_shapes(plan: SimpleNamespace) -> Iterator[tuple[str, str, tuple[int, ..
         yield "prior_hidden_bias", "prior", (d, v)
 
 
-def item_shapes(item: SimpleNamespace, w: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def item_shapes(item: SimpleNamespace, w: int, *, direct: bool) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     linear, recall, contexts = item.linear is not None, bool(item.recall), len(item.contexts)
     symbols = item.span + 1 if item.span <= 256 and (item.head == SOFTMAX or not item.ordered) else 0
     bins = len(item.bins) + 2 if item.bins and item.ordered and item.head != SOFTMAX else 0
     outputs = len(item.states) + (item.span, 3 * len(item.components), contexts + 1)[item.head]
     before = 3 + 6 * item.history + linear + 2 * recall if item.ordered else 1
     yield "before", "before", (before + 2 * contexts, w)
+    if direct:
+        yield "direct", "before", (before + 2 * contexts, w)
     yield "after", "after", (4 + linear + recall if item.ordered else 1, w)
     yield "embed_before", "embed", (symbols, w)
     yield "embed_after", "embed", (symbols + bins, w)
@@ -373,7 +375,7 @@ def read_model(header: SimpleNamespace, data: bytes) -> SimpleNamespace:
     need(plan.latents > 0 or not (plan.above or plan.deep), "a prior without latents")
     plan.weights = tensors(code_shapes(plan))
     for item in plan.columns:
-        item.weights = tensors(item_shapes(item, plan.width))
+        item.weights = tensors(item_shapes(item, plan.width, direct=plan.direct))
     for rest in groups.values():
         rest.close()
     return plan
@@ -385,6 +387,8 @@ def version_of(header: SimpleNamespace, plan: SimpleNamespace | None) -> int:
     if plan:
         news += [plan.deep, *(item.history or len(item.weights.head) > 67 for item in plan.columns)]
     grouped = len(header.columns) > len(header.schema)
+    if plan and plan.direct:
+        return 5
     return 4 if any(news) else 3 if plan and plan.above else 1 + grouped
 
 
@@ -610,14 +614,18 @@ def read_code(plan: SimpleNamespace, stream: Stream, last: np.ndarray) -> tuple[
     return code, total
 
 
-def read_item(item: Item, total: np.ndarray, f: int) -> None:
+def read_item(item: Item, total: np.ndarray, f: int, *, direct: bool) -> None:
     """A cell. What it adds to `total` stays for the items after it."""
     weights = item.weights
-    total += np.array(item.before()) @ weights.before
+    shown_before = np.array(item.before())
+    total += shown_before @ weights.before
     if len(weights.embed_before):
         total += weights.embed_before[item.name] << 5
     h = act(total + (weights.bias << 5), f - 3)
-    g = act(weights.hidden @ h + (weights.hidden_bias << 8), f)
+    s = weights.hidden @ h + (weights.hidden_bias << 8)
+    if direct:
+        s = s + 8 * (shown_before @ weights.direct)
+    g = act(s, f)
     item.read_cell(head(weights.head, weights.head_bias, g, f))
     features, row = item.after()
     total += np.array(features) @ weights.after
@@ -637,7 +645,7 @@ def read_block(plan: SimpleNamespace, streams: list[bytes], rows: int) -> tuple[
     for t in range(rows):
         codes[t + 1], total = read_code(plan, stream, codes[t])
         for place, item in enumerate(items):
-            read_item(item, total, plan.fraction)
+            read_item(item, total, plan.fraction, direct=plan.direct)
             cells[place, t] = item.state, item.value
         for item in items:
             item.end_row()

@@ -115,8 +115,9 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int | Non
     # where rows do not follow on from each other, the row above is no news, and weights for it are bytes in vain
     above = latents > 0 and stepping > 0
     return Plan(
-        latents=latents, width=width, fraction=FRACTION, above=above, deep=above, columns=tuple(items)
-    )
+        latents=latents, width=width, fraction=FRACTION, above=above, deep=above, direct=stepping > 0,
+        columns=tuple(items),
+    )  # fmt: skip
 
 
 def _within(item: Item, tables: int) -> Item | None:

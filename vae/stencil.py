@@ -54,6 +54,8 @@ class Stencil(nn.Module):
 
         self.before = normal(n, self.feature_counts[0], w, std=0.05)
         self.after = normal(n, self.feature_counts[1], w, std=0.05)
+        if plan.direct:
+            self.direct = normal(n, self.feature_counts[0], w, std=0.05)
         self.embedding = normal(embedded + 1, w, std=0.1)
         self.bias = nn.Parameter(torch.full((n, w), 0.5))
         self.hidden = normal(n, w, w, std=math.sqrt(2 / w))
@@ -83,6 +85,8 @@ class Stencil(nn.Module):
         for j, item in enumerate(self.layout.plan.columns):
             self.before[j, item.before :] = 0.0
             self.after[j, item.after :] = 0.0
+            if self.layout.plan.direct:
+                self.direct[j, item.before :] = 0.0
             self.head[j, item.outputs :] = 0.0
             self.head_bias[j, item.outputs :] = 0.0
         self.embedding[-1] = 0.0
@@ -146,7 +150,8 @@ class Stencil(nn.Module):
 
     def activations(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         """What the heads of all columns read: (columns, batch, width)."""
-        before = torch.bmm(_by_column(batch["before"]), w["before"])
+        own = _by_column(batch["before"])
+        before = torch.bmm(own, w["before"])
         after = torch.bmm(_by_column(batch["after"]), w["after"])
         places = batch["places"].permute(2, 1, 0)
         places = torch.where(places < 0, len(w["embedding"]) - 1, places)
@@ -157,7 +162,10 @@ class Stencil(nn.Module):
         if self.layout.plan.latents:
             total = total + _code_features(code).flatten(1) @ w["code_after"].flatten(0, 1)
         hidden = _activation(total + w["bias"].unsqueeze(1))
-        return _activation(torch.baddbmm(w["hidden_bias"].unsqueeze(1), hidden, w["hidden"].mT))
+        added = w["hidden_bias"].unsqueeze(1)
+        if self.layout.plan.direct:
+            added = torch.baddbmm(added, own, w["direct"])
+        return _activation(torch.baddbmm(added, hidden, w["hidden"].mT))
 
     def column_nats(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         """-log p of each cell, (batch, columns), given the code, the columns before it and the rows above."""
@@ -212,6 +220,8 @@ class Stencil(nn.Module):
             name = f"column.{item.name}"
             tensors[f"{name}.before"] = whole["before"][j, : item.before]
             tensors[f"{name}.after"] = whole["after"][j, : item.after]
+            if plan.direct:
+                tensors[f"{name}.direct"] = whole["direct"][j, : item.before]
             for part, rows in (("embed_before", item.embedded_before), ("embed_after", item.embedded_after)):
                 tensors[f"{name}.{part}"] = whole["embedding"][place : place + rows]
                 place += rows

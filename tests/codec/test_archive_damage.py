@@ -139,7 +139,7 @@ def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
     head[8] = container.VERSION + 1
     head[16:24] = checksum(bytes(head[:16]), bytes(head[24 : 24 + length])).to_bytes(8, "little")
     (tmp_path / "t.svae").write_bytes(head)
-    with pytest.raises(ArchiveError, match=r"format version 5.0; this program reads 4.0; update it"):
+    with pytest.raises(ArchiveError, match=r"format version 6.0; this program reads 5.0; update it"):
         archive.open(tmp_path / "t.svae")
 
 
@@ -171,12 +171,13 @@ def with_plan(path: Path, **change: Any) -> bytes:
 
 
 def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_path: Path) -> None:
-    """Version 3 is that of a prior which sees the row above, and of nothing else; version 4 knows all."""
+    """Version 3 is that of a prior which sees the row above, and of nothing else; version 5 knows all."""
     path = tmp_path / "t.svae"
     above, deep = with_plan(path, above=True), with_plan(path, above=True, deep=True)
     first = small_model(small_table())["model"].plan.columns
     told = with_plan(path, columns=tuple(item.model_copy(update={"history": True}) for item in first))
-    assert [data[8] for data in (neural_bytes, above, deep, told)] == [1, 3, 4, 4]
+    direct = with_plan(path, above=True, direct=True)
+    assert [data[8] for data in (neural_bytes, above, deep, told, direct)] == [1, 3, 4, 4, 5]
     lies = [
         (neural_bytes, 3),
         (neural_bytes, 4),
@@ -186,6 +187,9 @@ def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_p
         (deep, 1),
         (told, 3),
         (told, 1),
+        (told, 5),
+        (direct, 4),
+        (direct, 3),
     ]
     for data, version in lies:
         assert of_version(data, data[8]) == data
@@ -199,6 +203,12 @@ def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_p
 def test_version_4_without_a_reason_is_refused(rival_bytes: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.svae").write_bytes(of_version(rival_bytes, 4))
     with pytest.raises(DamagedError, match="version 4 of the format, and neither fractions nor a model"):
+        archive.open(tmp_path / "t.svae")
+
+
+def test_version_5_without_a_model_is_refused(rival_bytes: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.svae").write_bytes(of_version(rival_bytes, 5))
+    with pytest.raises(DamagedError, match="version 5 of the format, and no model"):
         archive.open(tmp_path / "t.svae")
 
 

@@ -86,8 +86,8 @@ def test_parts_come_back_in_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "oldest", "version"), [(2, 1, 1), (1, 1, 2), (2, 3, 3), (1, 3, 3), (2, 4, 4), (1, 4, 4)],
-    ids=["plain", "a group", "above", "both", "deep", "deep and a group"],
+    ("fields", "oldest", "version"), [(2, 1, 1), (1, 1, 2), (2, 3, 3), (1, 3, 3), (2, 4, 4), (1, 4, 4), (1, 5, 5)],
+    ids=["plain", "a group", "above", "both", "deep", "deep and a group", "direct"],
 )  # fmt: skip
 def test_the_version_is_the_oldest_that_can_say_it(
     fields: int, oldest: int, version: int, tmp_path: Path

@@ -94,6 +94,7 @@ def models(draw: st.DrawFn) -> IntegerModel:
         "latents": latents,
         "above": latents > 0 and draw(st.booleans()),
         "deep": latents > 0 and draw(st.booleans()),
+        "direct": draw(st.booleans()),
         "reach": draw(st.sampled_from([1, 5, 30])),
         "width": draw(st.sampled_from([1, 3, 8])),
         "prior_width": draw(st.sampled_from([1, 4])),
@@ -200,12 +201,15 @@ def fixed_numbers(seed: int) -> Any:
     return draw
 
 
-def fixed_model(*, above: bool = False, newest: bool = False) -> IntegerModel:
-    """A model of version 1; of version 3, with `above`; of version 4, which may have it too, with `newest`."""
-    more, names = ({"history": True}, 107) if newest else ({}, 6)
+def fixed_model(*, above: bool = False, newer: bool = False, direct: bool = False) -> IntegerModel:
+    """A model of version 1; with `above` of version 3; of version 4, which may have it too, with `newer`; of version 5,
+    which may have both, with `direct`.
+    """
+    more, names = ({"history": True}, 107) if newer else ({}, 6)
     linear = {"sources": (1,), "now": (60_000,), "before": (-60_000,), "own": 65_536, "constant": 999}
     plan = Plan.model_validate({
-        "latents": 3, "reach": 9, "width": 6, "prior_width": 4, "above": above, "deep": newest,
+        "latents": 3, "reach": 9, "width": 6, "prior_width": 4, "above": above, "deep": newer,
+        "direct": direct,
         "columns": (
             {"name": "kind", "head": 0, "low": 0, "high": names - 1, "ordered": False, "states": (1,)},
             {"name": "size", "head": 1, "low": -40, "high": 5_000, "ordered": True, "components": (0, 1, 2),
@@ -239,24 +243,27 @@ FIXED_SIZES = [93, 45, 169, 205, 65, 57]
 FIXED_DIGEST = "38b00395724bd97481fe83b9003096d5aa9c9b06d42b407a723f31cb0170ad97"
 ABOVE_SIZES = [97, 37, 177, 209, 65, 53]
 ABOVE_DIGEST = "1c129a726ebde7796838e0c4f68f38d4f641719aa9b31bc1b4867f514df2c488"
-NEWEST_SIZES = [97, 65, 185, 209, 65, 57]
-NEWEST_DIGEST = "aeefb49f3a36e3ca1afc800d3b485e1bb54769b1d9397dbb2f8badbf7d406073"
+NEWER_SIZES = [97, 65, 185, 209, 65, 57]
+NEWER_DIGEST = "aeefb49f3a36e3ca1afc800d3b485e1bb54769b1d9397dbb2f8badbf7d406073"
+DIRECT_SIZES = [97, 77, 161, 209, 65, 61]
+DIRECT_DIGEST = "ee6609c75949aab5875c6fef61092aab5ffce4d47f6fc6ba1949e62fbab9f0f7"
 
 
 @pytest.mark.jit
 @pytest.mark.parametrize(
-    ("above", "newest", "version", "sizes", "digest"),
+    ("wishes", "version", "sizes", "digest"),
     [
-        (False, False, 1, FIXED_SIZES, FIXED_DIGEST),
-        (True, False, 3, ABOVE_SIZES, ABOVE_DIGEST),
-        (True, True, 4, NEWEST_SIZES, NEWEST_DIGEST),
+        ((), 1, FIXED_SIZES, FIXED_DIGEST),
+        (("above",), 3, ABOVE_SIZES, ABOVE_DIGEST),
+        (("above", "newer"), 4, NEWER_SIZES, NEWER_DIGEST),
+        (("above", "newer", "direct"), 5, DIRECT_SIZES, DIRECT_DIGEST),
     ],
-    ids=["before", "above", "newest"],
+    ids=["before", "above", "newer", "direct"],
 )
 def test_the_bytes_are_the_same_on_every_machine_compiled_or_not(
-    above: bool, newest: bool, version: int, sizes: list[int], digest: str
+    wishes: tuple[str, ...], version: int, sizes: list[int], digest: str
 ) -> None:
-    model = fixed_model(above=above, newest=newest)
+    model = fixed_model(**dict.fromkeys(wishes, True))
     assert model.version == version
     block = fixed_block(model)
     streams = model.encode_block(*block)
@@ -597,6 +604,9 @@ def test_weights_of_a_richer_prior_are_there_just_if_the_plan_says_so(
         ({"above": True, "deep": True}, {}, 4),
         ({}, {"history": True}, 4),
         ({"above": True}, {"history": True}, 4),
+        ({"direct": True}, {}, 5),
+        ({"latents": 0, "direct": True}, {}, 5),
+        ({"above": True, "deep": True, "direct": True}, {"history": True, "high": 67}, 5),
         ({}, {"high": 63, "states": (1, 2, 3)}, 1),
         ({}, {"high": 64, "states": (1, 2, 3)}, 4),
         ({}, {"high": 66}, 1),
@@ -610,6 +620,22 @@ def test_a_model_is_of_the_oldest_version_that_knows_it(
     plan = SMALL | {"latents": 2} | change | {"columns": [ONE | column]}
     model = model_of(Plan.model_validate(plan), lambda _, shape: np.ones(shape, np.int16))
     assert model.version == version
+
+
+def test_weights_past_the_shared_sum_are_there_just_if_the_plan_says_so() -> None:
+    plans = [SMALL | {"direct": wished} for wished in (False, True)]
+    models = [
+        model_of(Plan.model_validate(plan), lambda _, shape: np.ones(shape, np.int16)) for plan in plans
+    ]
+    (without, with_), of_before = map(bodies_of, models), GROUPS.index("before")
+    counts = [len(standalone.simple_decompress(bodies[of_before])) for bodies in (without, with_)]
+    assert counts[1] == 2 * counts[0]
+    assert [without[k] == with_[k] for k in range(len(GROUPS))] == [
+        k != of_before for k in range(len(GROUPS))
+    ]
+    assert IntegerModel.from_bytes(blob_of(plans[1], with_)).plan.direct
+    assert refusal(blob_of(plans[1], without)) == f"the model's before weights are not {counts[1]}"
+    assert refusal(blob_of(plans[0], with_)).startswith("the model's before weights")
 
 
 def test_more_weights_than_any_model_has_are_refused_before_they_are_read() -> None:
@@ -712,24 +738,51 @@ def test_sums_that_the_row_above_joins_are_proved_to_the_last_unit(sign: int) ->
             IntegerModel(plan, full | {"prior.same": same})
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sums_that_what_is_known_before_joins_are_proved_to_the_last_unit(sign: int) -> None:
+    plan = wide_plan(32, direct=True)
+    calm = {name: np.zeros(shape, np.int16) for name, shape in plan.shapes().items()}
+    most = sign * (2**15 - 1)
+    name = f"column.{plan.columns[0].name}"
+    full = calm | {f"{name}.hidden": np.full_like(calm[f"{name}.hidden"], most)}
+    # 2048 * 32 * (2**15 - 1) is 65,536 below 2**31: 64 * 127 * 8 and 256 * 1 are 256 below that
+    direct, bias = np.zeros_like(calm[f"{name}.direct"]), np.zeros_like(calm[f"{name}.hidden_bias"])
+    direct[-1, 31], bias[31] = 64 * sign, sign
+    full |= {f"{name}.direct": direct, f"{name}.hidden_bias": bias}
+    IntegerModel(plan, full)
+    for row, added in ((-1, sign), (0, -sign)):
+        more = direct.copy()
+        more[row, 31] += added
+        with pytest.raises(ModelError, match=r"^the model's hidden layer could overflow"):
+            IntegerModel(plan, full | {f"{name}.direct": more})
+
+
 @pytest.mark.jit
 @settings(max_examples=40 if COMPILED else 4)
-@given(seed=st.integers(0, 2**32), sign=st.sampled_from([1, -1, 0]), above=st.booleans(), deep=st.booleans())
-@example(seed=0, sign=1, above=True, deep=True)
-@example(seed=0, sign=-1, above=True, deep=True)
-@example(seed=0, sign=1, above=False, deep=False)
-@example(seed=0, sign=-1, above=False, deep=False)
+@given(
+    seed=st.integers(0, 2**32),
+    sign=st.sampled_from([1, -1, 0]),
+    above=st.booleans(),
+    deep=st.booleans(),
+    direct=st.booleans(),
+)
+@example(seed=0, sign=1, above=True, deep=True, direct=True)
+@example(seed=0, sign=-1, above=True, deep=True, direct=True)
+@example(seed=0, sign=1, above=False, deep=False, direct=False)
+@example(seed=0, sign=-1, above=False, deep=False, direct=False)
 def test_the_largest_weights_that_are_proved_still_give_the_block_back(
-    seed: int, sign: int, above: bool, deep: bool
+    seed: int, sign: int, above: bool, deep: bool, direct: bool
 ) -> None:
-    """31 weights of 2**15 - 1 a row bring hidden and head sums within 0.1% of the limit."""
+    """31 weights of 2**15 - 1 a row bring hidden and head sums within 0.1% of the limit; 28, and those past the shared
+    sum, within 7%.
+    """
     random = np.random.default_rng(seed)
 
     def extreme(_: str, shape: tuple[int, ...]) -> npt.NDArray[np.int16]:
         signs = random.choice([-1, 1], shape) if sign == 0 else np.full(shape, sign)
         return (signs * (2**15 - 1)).astype(np.int16)
 
-    model = model_of(wide_plan(31, above=above, deep=deep), extreme)
+    model = model_of(wide_plan(28 if direct else 31, above=above, deep=deep, direct=direct), extreme)
     rows = 16
     symbols = np.stack(
         [

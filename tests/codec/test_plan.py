@@ -175,6 +175,11 @@ def test_weights_have_the_shapes_of_what_is_seen() -> None:
     assert list(deepest)[9:11] == list(layer)
     assert deepest == new | layer
     assert list(plan(names(), deep=True, prior_width=3).shapes())[6:8] == list(layer)
+    direct = plan(names(), above=True, direct=True, prior_width=3).shapes()
+    past = {f"column.{item.name}.direct": new[f"column.{item.name}.before"] for item in plan(names()).columns}
+    assert direct == new | past
+    ordered = list(direct)
+    assert all(ordered[ordered.index(name) - 1] == name.replace("direct", "before") for name in past)
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,14 @@ def test_latents_see_the_row_above_where_rows_follow_on_from_each_other() -> Non
     assert not plan_of({}).above
 
 
+def test_what_is_known_before_goes_past_the_shared_sum_where_rows_follow_on_from_each_other() -> None:
+    jump, walk = NUMBERS.integers(0, 9, 3_000), np.cumsum(NUMBERS.integers(-2, 3, 3_000))
+    assert plan_of({"jump": jump, "walk": walk}, latents=0).direct
+    assert plan_of({"jump": jump, "walk": walk}).direct
+    assert not plan_of({"jump": jump, "other": NUMBERS.integers(0, 9, 3_000)}).direct
+    assert not plan_of({}).direct
+
+
 def test_features_of_magnitude_fill_their_range() -> None:
     values = NUMBERS.integers(-500_000, 500_000, 4_000)
     item = plan_of({"x": values}).columns[0]

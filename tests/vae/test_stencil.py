@@ -20,9 +20,10 @@ LN2 = math.log(2)
 
 
 PLANS = {
-    "before": {"above": False, "deep": False, "history": False},
-    "above": {"above": True, "deep": False, "history": False},
-    "newest": {"above": True, "deep": True, "history": True},
+    "before": {"above": False, "deep": False, "direct": False, "history": False},
+    "above": {"above": True, "deep": False, "direct": False, "history": False},
+    "deep": {"above": True, "deep": True, "direct": False, "history": True},
+    "newest": {"above": True, "deep": True, "direct": True, "history": True},
 }
 
 
@@ -115,6 +116,8 @@ def test_quantised_weights_are_the_exported_ones(made: Any, stencil: Stencil) ->
     for j, item in enumerate(made.layout.plan.columns):
         assert np.array_equal(whole[f"column.{item.name}.hidden"], weights["hidden"][j])
         assert np.array_equal(whole[f"column.{item.name}.before"], weights["before"][j, : item.before])
+        if made.layout.plan.direct:
+            assert np.array_equal(whole[f"column.{item.name}.direct"], weights["direct"][j, : item.before])
         assert np.array_equal(whole[f"column.{item.name}.head"], weights["head"][j, : item.outputs])
         for part in ("embed_before", "embed_after"):
             rows = getattr(item, part.replace("embed", "embedded"))

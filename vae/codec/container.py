@@ -1,11 +1,12 @@
-r"""The byte format of an archive (`.svae`), versions 1 to 4.
+r"""The byte format of an archive (`.svae`), versions 1 to 5.
 
 All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing`. XXH3 is XXH3-64 with seed 0.
 A file is, without gaps, `prelude header tables model streams index trailer`::
 
     prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\x89SVAE\r\n\x1a")
-               2   version: 4 if the model's plan says `deep` or `history` or more than 67 outputs, or a grid says
-                   `parts`; else 3 if the plan says `above`; else 2 if there are one-hot groups; else 1
+               2   version: 5 if the model's plan says `direct`; else 4 if it says `deep` or `history` or more than 67
+                   outputs, or a grid says `parts`; else 3 if the plan says `above`; else 2 if there are one-hot
+                   groups; else 1
                2   flags, 0
                4   length of the header
                8   XXH3 of the 16 bytes before, then the header
@@ -51,7 +52,7 @@ from vae.codec.framing import Cursor, canonical_json, checksum, put_varint, sque
 
 MAGIC = b"\x89SVAE\r\n\x1a"
 END_MAGIC = b"\x1a\nEAVS\r\x89"
-VERSION = 4
+VERSION = 5
 """The newest; archives are written in the oldest version that can say what they hold."""
 DEFAULT_BLOCK_ROWS = 1 << 15
 """Rows of a block, unless a table is very wide or its values very long."""

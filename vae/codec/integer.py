@@ -80,6 +80,8 @@ class IntegerModel:
     @property
     def version(self) -> int:
         """The oldest version of the format that knows such a model."""
+        if self.plan.direct:
+            return 5
         if self.plan.deep or any(
             i.history or i.outputs > FEW_OUTPUTS + MAX_STATES for i in self.plan.columns
         ):
@@ -241,7 +243,9 @@ def _group(name: str) -> str:
     last = name.rsplit(".", 1)[1]
     if last.startswith("embed"):
         return "embed"
-    return "bias" if last.endswith("bias") else last
+    if last.endswith("bias"):
+        return "bias"
+    return "before" if last == "direct" else last
 
 
 def _expected(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -331,7 +335,8 @@ def _pad(plan: Plan, tensors: Tensors) -> Weights:
         prior_above=code("prior.above", 0, 2, v), prior_same=code("prior.same", 0, v),
         prior_hidden=code("prior.hidden", 0, v, v), prior_hidden_bias=code("prior.hidden_bias", 0, v),
         prior_stay=code("prior.stay", 0),
-        before=empty(n, feats_before, w), after=empty(n, feats_after, w), embedding=empty(max(1, embedded), w),
+        before=empty(n, feats_before, w), direct=empty(n if plan.direct else 0, feats_before, w),
+        after=empty(n, feats_after, w), embedding=empty(max(1, embedded), w),
         bias=empty(n, w), hidden=empty(n, w, w), hidden_bias=empty(n, w),
         head=empty(max(1, sum(item.outputs for item in columns)), w),
         head_bias=empty(max(1, sum(item.outputs for item in columns))),
@@ -340,6 +345,8 @@ def _pad(plan: Plan, tensors: Tensors) -> Weights:
     for j, item in enumerate(columns):
         name = f"column.{item.name}"
         weights.before[j, : item.before] = tensors[f"{name}.before"]
+        if plan.direct:
+            weights.direct[j, : item.before] = tensors[f"{name}.direct"]
         weights.after[j, : item.after] = tensors[f"{name}.after"]
         for part, size in (("embed_before", item.embedded_before), ("embed_after", item.embedded_after)):
             if size:
@@ -370,6 +377,8 @@ def _prove_sums(w: Weights, front: Front) -> None:
         size(w.prior_hidden, 2) * ACTIVATION_MAX + np.abs(w.prior_hidden_bias.astype(np.int64)) * 256
     )
     hidden_sum = size(w.hidden, 2) * ACTIVATION_MAX + np.abs(w.hidden_bias.astype(np.int64)) * 256
+    if w.direct.size:
+        hidden_sum = hidden_sum + size(w.direct, 1) * (FEATURE_MAX << 3)
     head_sum = size(w.head, 1) * ACTIVATION_MAX + np.abs(w.head_bias.astype(np.int64)) * 256
     prior_head = size(w.prior_head, 2) * ACTIVATION_MAX + np.abs(w.prior_head_bias.astype(np.int64)) * 256
     if w.prior_stay.size:

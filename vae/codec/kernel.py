@@ -77,6 +77,7 @@ class Weights(NamedTuple):
     prior_hidden_bias: Weight
     prior_stay: Weight
     before: Weight
+    direct: Weight
     after: Weight
     embedding: Weight
     bias: Weight
@@ -87,10 +88,10 @@ class Weights(NamedTuple):
 
 
 @jit
-def _add_rows(total: Longs, weights: Weight, features: Longs, count: int) -> None:
-    """total += features[:count] @ weights[:count]."""
+def _add_rows(total: Longs, weights: Weight, features: Longs, count: int, shift: int) -> None:
+    """total += features[:count] @ weights[:count] * 2**shift."""
     for k in range(count):
-        feature = features[k]
+        feature = features[k] << shift
         if feature != 0:
             for i in range(total.shape[0]):
                 total[i] += feature * weights[k, i]
@@ -143,11 +144,11 @@ def code_latents(
     if above and t > 0:  # zeros, which are above the first row, show nothing
         for i in range(codes.shape[1]):
             latent_features(codes[t - 1, i], features)
-            _add_rows(prior_total, w.prior_above[i], features, 2)
+            _add_rows(prior_total, w.prior_above[i], features, 2, 0)
     for i in range(codes.shape[1]):
         last = codes[t - 1, i] if t > 0 else 0
         latent_features(last, features)
-        _add_rows(prior_total, w.prior_before[i], features, 1)
+        _add_rows(prior_total, w.prior_before[i], features, 1, 0)
         _activate(prior_total, w.prior_bias[i], 5, w.fraction - 3, hidden)
         if deep:
             _product(w.prior_hidden[i], hidden, hidden.shape[0], out)
@@ -164,10 +165,10 @@ def code_latents(
         if reading:
             codes[t, i] = chosen - reach
         latent_features(codes[t, i], features)
-        _add_rows(prior_total, w.prior_after[i], features, 2)
+        _add_rows(prior_total, w.prior_after[i], features, 2, 0)
         if above and codes[t, i] == last:
             _add(prior_total, w.prior_same[i], 5)
-        _add_rows(total, w.code_after[i], features, 2)
+        _add_rows(total, w.code_after[i], features, 2, 0)
 
 
 @jit
@@ -197,7 +198,7 @@ def walk(
     out, sums = np.zeros(max(most, len(prior_hidden)), np.int64), np.zeros(most, np.int64)
     product = np.zeros(width, np.int64)
     work = np.zeros((6, 16), np.int64)
-    half = np.int64(1) << (w.fraction - 1)
+    half, direct = np.int64(1) << (w.fraction - 1), w.direct.shape[0] > 0
     for t in range(symbols.shape[0]):
         total[:] = 0
         prior_total[:] = 0
@@ -206,11 +207,13 @@ def walk(
         )  # fmt: skip
         for j in range(upto):
             place = look_before(j, front, memory, features)
-            _add_rows(total, w.before[j], features, items[j, BEFORE])
+            _add_rows(total, w.before[j], features, items[j, BEFORE], 0)
             if place >= 0:
                 _add(total, w.embedding[place], 5)
             _activate(total, w.bias[j], 5, w.fraction - 3, hidden)
             _product(w.hidden[j], hidden, width, product)
+            if direct:
+                _add_rows(product, w.direct[j], features, items[j, BEFORE], 3)
             _activate(product, w.hidden_bias[j], 8, w.fraction, second)
             rows = items[j, OUTPUTS]
             _product(w.head[items[j, HEAD_ROW] :], second, rows, out)
@@ -243,7 +246,7 @@ def walk(
             row[j, VALUE] = value
             row[j, STATE] = state
             place = look_after(j, front, memory, features)
-            _add_rows(total, w.after[j], features, items[j, AFTER])
+            _add_rows(total, w.after[j], features, items[j, AFTER], 0)
             if place >= 0:
                 _add(total, w.embedding[place], 5)
             remember(j, front, memory)

@@ -74,8 +74,9 @@ class Parts:
             self._fractions = any(grid is not None and grid.parts for grid in self.grids)
             if self._fractions and container.version < 4:
                 raise ValueError(f"version {container.version} of the format has no fractions")
-            if container.version == 4 and not self._fractions and self.header.model is None:
-                raise ValueError("version 4 of the format, and neither fractions nor a model")
+            if self.header.model is None and container.version > (4 if self._fractions else 3):
+                lacking = "neither fractions nor a model" if container.version == 4 else "no model"
+                raise ValueError(f"version {container.version} of the format, and {lacking}")
             self.names = container.names + [grid.name if grid else "" for grid in self.grids[own:]]
             self._kinds = kinds
             self.derived = self._check_columns(own)
@@ -151,7 +152,7 @@ class Parts:
             or model.latents != self.header.latents
         ):
             raise container.damaged("model", "it is not one of these columns")
-        needed = 4 if self._fractions else model.version
+        needed = max(4 if self._fractions else 1, model.version)
         if needed != (container.version if container.version > 2 else 1):  # 2 is 1 with one-hot groups
             raise container.damaged("model", f"version {container.version} of the format has no such models")
         return model

@@ -185,6 +185,9 @@ class Plan(BaseModel):
     """Whether every latent sees all latents of the row above and may stay what it was: format version 3."""
     deep: bool = False
     """Whether the prior of the codes has one more layer: format version 4."""
+    direct: bool = False
+    """Whether what is known before an item is coded also reaches its own hidden layer, past the sum that all items
+    share: format version 5."""
     columns: tuple[Item, ...] = _few(MAX_ITEMS)
 
     @model_validator(mode="after")
@@ -234,6 +237,7 @@ class Plan(BaseModel):
             name = f"column.{item.name}"
             shapes |= {
                 f"{name}.before": (item.before, w),
+                f"{name}.direct": (item.before if self.direct else 0, w),
                 f"{name}.after": (item.after, w),
                 f"{name}.embed_before": (item.embedded_before, w),
                 f"{name}.embed_after": (item.embedded_after, w),

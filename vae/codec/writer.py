@@ -192,7 +192,7 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
     with path.open("wb") as file, ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
         oldest = 1 if layout.model is None else layout.model.version
         if any(grid is not None and grid.parts for grid in layout.grids):
-            oldest = 4
+            oldest = max(oldest, 4)
         writer = Writer(file, header, layout.table.schema, oldest)
         writer.part(tables)
         writer.part(embedded)
