@@ -1,4 +1,4 @@
-"""A trained decoder in exact integers: its bytes, the proof that its sums cannot overflow, and its blocks.
+"""A trained decoder in exact integers: its bytes and its blocks.
 
 Layout of the bytes (all integers little-endian)::
 
@@ -28,17 +28,17 @@ from pydantic import ValidationError
 from data.errors import DamagedError, ModelError
 from data.grid import State
 from vae.codec.entropy import STATE_LOW, encode_ops, exp_table, scale_table, sigmoid_table, squash_table
-from vae.codec.frontend import FEATURE_MAX, Front, front_of, new_memory
+from vae.codec.frontend import front_of, new_memory
 from vae.codec.intervals import Streams, Tables, Tape
-from vae.codec.kernel import ACTIVATION_MAX, Weights, observe, walk
+from vae.codec.kernel import observe, walk
 from vae.codec.plan import FEW_OUTPUTS, MAX_STATES, Head, Plan
+from vae.codec.weights import padded, prove_sums
 
 GROUPS = ("before", "after", "embed", "bias", "hidden", "head", "prior")
 MAX_PLAN_BYTES = 2 << 20
 MAX_PLAN_COMMAS = 1 << 17
 """Parsing costs time and memory by the entry; 512 columns with all that an item may hold have fewer than 90,000."""
 MAX_WEIGHTS = 1 << 24
-SUM_LIMIT = 1 << 31
 MAX_CELLS = 1 << 26
 """Most cells, latents among them, of a block: what a file may ask a reader to make room for."""
 MAX_REMEMBERED = 1 << 24
@@ -63,8 +63,8 @@ class IntegerModel:
         self.plan = plan
         self.tensors = {name: tensors[name] for name in expected}
         self._front = front_of(plan, squash_table())
-        self._weights = _pad(plan, self.tensors)
-        _prove_sums(self._weights, self._front)
+        self._weights = padded(plan, self.tensors)
+        prove_sums(self._weights, self._front)
         self._tables = Tables(exp_table(), sigmoid_table(), scale_table())
 
     @property
@@ -311,84 +311,6 @@ def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return str(error.errors()[0]["msg"])
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _pad(plan: Plan, tensors: Tensors) -> Weights:
-    w, columns = plan.width, plan.columns
-    n = len(columns)
-    feats_before = max((item.before for item in columns), default=1)
-    feats_after = max((item.after for item in columns), default=1)
-    embedded = sum(item.embedded_before + item.embedded_after for item in columns)
-
-    def empty(*shape: int) -> npt.NDArray[np.int32]:
-        return np.zeros(shape, np.int32)
-
-    def code(name: str, *shape: int) -> npt.NDArray[np.int32]:
-        return tensors[name].astype(np.int32) if name in tensors else empty(*shape)
-
-    v, k = plan.prior_width, 2 * plan.reach + 1
-    weights = Weights(
-        fraction=plan.fraction, reach=plan.reach,
-        prior_before=code("prior.before", 0, 1, v), prior_after=code("prior.after", 0, 2, v),
-        prior_bias=code("prior.bias", 0, v), prior_head=code("prior.head", 0, k, v),
-        prior_head_bias=code("prior.head_bias", 0, k), code_after=code("code.after", 0, 2, w),
-        prior_above=code("prior.above", 0, 2, v), prior_same=code("prior.same", 0, v),
-        prior_hidden=code("prior.hidden", 0, v, v), prior_hidden_bias=code("prior.hidden_bias", 0, v),
-        prior_stay=code("prior.stay", 0),
-        before=empty(n, feats_before, w), direct=empty(n if plan.direct else 0, feats_before, w),
-        after=empty(n, feats_after, w), embedding=empty(max(1, embedded), w),
-        bias=empty(n, w), hidden=empty(n, w, w), hidden_bias=empty(n, w),
-        head=empty(max(1, sum(item.outputs for item in columns)), w),
-        head_bias=empty(max(1, sum(item.outputs for item in columns))),
-    )  # fmt: skip
-    place = row = 0
-    for j, item in enumerate(columns):
-        name = f"column.{item.name}"
-        weights.before[j, : item.before] = tensors[f"{name}.before"]
-        if plan.direct:
-            weights.direct[j, : item.before] = tensors[f"{name}.direct"]
-        weights.after[j, : item.after] = tensors[f"{name}.after"]
-        for part, size in (("embed_before", item.embedded_before), ("embed_after", item.embedded_after)):
-            if size:
-                weights.embedding[place : place + size] = tensors[f"{name}.{part}"]
-                place += size
-        weights.bias[j] = tensors[f"{name}.bias"]
-        weights.hidden[j], weights.hidden_bias[j] = tensors[f"{name}.hidden"], tensors[f"{name}.hidden_bias"]
-        weights.head[row : row + item.outputs] = tensors[f"{name}.head"]
-        weights.head_bias[row : row + item.outputs] = tensors[f"{name}.head_bias"]
-        row += item.outputs
-    return weights
-
-
-def _prove_sums(w: Weights, front: Front) -> None:
-    """Largest possible |sum| of each layer from the weights themselves: Σ|w| max|a| + |b| (design of the format)."""
-
-    def size(array: npt.NDArray[np.int32], axis: int | tuple[int, ...]) -> Longs:
-        return np.abs(array.astype(np.int64)).sum(axis=axis)
-
-    def top(array: npt.NDArray[np.int32]) -> Longs:
-        return np.abs(array.astype(np.int64)).max(axis=0, initial=0)
-
-    column_sum = FEATURE_MAX * (size(w.before, (0, 1)) + size(w.after, (0, 1)) + size(w.code_after, (0, 1)))
-    column_sum = column_sum + (2 * len(front.items) * top(w.embedding) + top(w.bias)) * 32
-    shown = size(w.prior_before, (0, 1)) + size(w.prior_after, (0, 1)) + size(w.prior_above, (0, 1))
-    prior_sum = FEATURE_MAX * shown + 32 * (size(w.prior_same, 0) + top(w.prior_bias))
-    prior_hidden = (
-        size(w.prior_hidden, 2) * ACTIVATION_MAX + np.abs(w.prior_hidden_bias.astype(np.int64)) * 256
-    )
-    hidden_sum = size(w.hidden, 2) * ACTIVATION_MAX + np.abs(w.hidden_bias.astype(np.int64)) * 256
-    if w.direct.size:
-        hidden_sum = hidden_sum + size(w.direct, 1) * (FEATURE_MAX << 3)
-    head_sum = size(w.head, 1) * ACTIVATION_MAX + np.abs(w.head_bias.astype(np.int64)) * 256
-    prior_head = size(w.prior_head, 2) * ACTIVATION_MAX + np.abs(w.prior_head_bias.astype(np.int64)) * 256
-    if w.prior_stay.size:
-        prior_head = prior_head + np.abs(w.prior_stay.astype(np.int64))[:, None] * 256
-    for layer, sums in {
-        "first": column_sum, "hidden": hidden_sum, "head": head_sum, "prior": prior_sum,
-        "prior hidden": prior_hidden, "prior head": prior_head,
-    }.items():  # fmt: skip
-        if sums.size and int(sums.max()) >= SUM_LIMIT:
-            raise ModelError(f"the model's {layer} layer could overflow: its weights are too large")
 
 
 def _no_streams(columns: int) -> Streams:

@@ -1,7 +1,7 @@
 """The integer model at work: one loop over rows, latents and columns, the same for writing and reading.
 
 Activations, logits, offsets and log2 scales are integers in units of 1/256; features in units of 1/32; weights in
-units of 2**-fraction. `Weights` come proved: no sum leaves 31 bits (`vae.codec.integer`).
+units of 2**-fraction. `Weights` come proved: no sum leaves 31 bits (`vae.codec.weights`).
 """
 
 from __future__ import annotations
