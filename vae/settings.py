@@ -106,7 +106,7 @@ class TrainSettings(Settings):
     """Rows a step. Many steps on few rows make a better model than few steps on many."""
     encoder_lr: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of the encoder."""
-    decoder_lr: float = Field(default=3.5e-2, gt=0, le=1)
+    decoder_lr: float = Field(default=2e-2, gt=0, le=1)
     """Peak learning rate of the decoder and the prior."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
