@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from data import grid
 from data.grid import ColumnGrid, State
-from vae.codec import container, entropy, frontend, integer, intervals, kernel, plan, structure
+from vae.codec import container, entropy, frontend, integer, intervals, kernel, plan, structure, weights
 from vae.codec.container import ColumnCoding, Header, ModelReference
 from vae.codec.entropy import exp_table, scale_table, sigmoid_table, squash_table
 from vae.codec.plan import BASES, Head, Item, Linear, Plan
@@ -22,7 +22,7 @@ from vae.codec.structure import Derived, Term
 from vae.codec.summary import StoredColumn, StoredReport
 
 TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
-MODULES = (container, grid, structure, entropy, intervals, frontend, kernel, plan, integer)
+MODULES = (container, grid, structure, entropy, intervals, frontend, kernel, plan, integer, weights)
 CONSTANTS = re.findall(r"^([A-Z_]+) = (-?[\d*]+(?: - [\d*]+)?)(?:  .*)?$", TEXT, re.MULTILINE)
 RECORDS: tuple[type[BaseModel], ...] = (
     Header, ModelReference, ColumnCoding, StoredReport, StoredColumn, ColumnGrid, Derived, Term, Plan, Item, Linear,
