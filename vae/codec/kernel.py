@@ -213,7 +213,7 @@ def walk(
             _activate(total, w.bias[j], 5, w.fraction - 3, hidden)
             _product(w.hidden[j], hidden, width, product)
             if direct:
-                _add_rows(product, w.direct[j], features, items[j, BEFORE], 3)
+                _add_rows(product, w.direct[j], features, items[j, BEFORE], 3)  # from 1/32 to 1/256
             _activate(product, w.hidden_bias[j], 8, w.fraction, second)
             rows = items[j, OUTPUTS]
             _product(w.head[items[j, HEAD_ROW] :], second, rows, out)
