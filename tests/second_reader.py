@@ -288,7 +288,7 @@ SQUASH = rounded(
 
 
 def read_plan(data: bytes) -> SimpleNamespace:
-    required, flags = "latents width columns", dict.fromkeys(("above", "deep", "direct"), False)
+    required, flags = "latents width columns", dict.fromkeys(("above", "deep", "direct", "fine"), False)
     plan = filled(json.loads(data), required, reach=5, prior_width=16, fraction=7, **flags)
     plan.columns = [
         filled(
@@ -308,7 +308,7 @@ def read_plan(data: bytes) -> SimpleNamespace:
         for raw in plan.columns
     ]
     for item in plan.columns:
-        item.span = item.high - item.low + 1
+        item.span, item.fine = item.high - item.low + 1, plan.fine
         item.linear = filled(item.linear, "sources now before own constant") if item.linear else None
         if not item.ordered:
             item.linear, item.recall = None, []
@@ -387,7 +387,7 @@ def version_of(header: SimpleNamespace, plan: SimpleNamespace | None) -> int:
     if plan:
         news += [plan.deep, *(item.history or len(item.weights.head) > 67 for item in plan.columns)]
     grouped = len(header.columns) > len(header.schema)
-    if plan and plan.direct:
+    if plan and (plan.direct or plan.fine):
         return 5
     return 4 if any(news) else 3 if plan and plan.above else 1 + grouped
 
@@ -538,7 +538,9 @@ class Item:
     def read_mixture(self, outputs: list[int]) -> int:
         plan, n, parts = self.plan, len(self.plan.components), []
         low, high, span = plan.low, plan.high, plan.span
-        masses = [EXP[min(max(outputs[:n]) - logit, 4095)] >> 8 for logit in outputs[:n]]
+        masses = [
+            EXP[min(max(outputs[:n]) - logit, 4095)] >> (0 if plan.fine else 8) for logit in outputs[:n]
+        ]
         bases = (plan.center, self.p1, clip(2 * self.p1 - self.p2, low, high), self.predicted, self.recalled)
         for base, mass, offset, log_scale in zip(
             plan.components, masses, outputs[n : 2 * n], outputs[2 * n :], strict=True

@@ -116,7 +116,7 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int | Non
     above = latents > 0 and stepping > 0
     return Plan(
         latents=latents, width=width, fraction=FRACTION, above=above, deep=above, direct=stepping > 0,
-        columns=tuple(items),
+        fine=any(item.head is Head.mixture for item in items), columns=tuple(items),
     )  # fmt: skip
 
 

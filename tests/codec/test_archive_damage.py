@@ -176,8 +176,8 @@ def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_p
     above, deep = with_plan(path, above=True), with_plan(path, above=True, deep=True)
     first = small_model(small_table())["model"].plan.columns
     told = with_plan(path, columns=tuple(item.model_copy(update={"history": True}) for item in first))
-    direct = with_plan(path, above=True, direct=True)
-    assert [data[8] for data in (neural_bytes, above, deep, told, direct)] == [1, 3, 4, 4, 5]
+    direct, fine = with_plan(path, above=True, direct=True), with_plan(path, fine=True)
+    assert [data[8] for data in (neural_bytes, above, deep, told, direct, fine)] == [1, 3, 4, 4, 5, 5]
     lies = [
         (neural_bytes, 3),
         (neural_bytes, 4),
@@ -190,6 +190,7 @@ def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_p
         (told, 5),
         (direct, 4),
         (direct, 3),
+        (fine, 1),
     ]
     for data, version in lies:
         assert of_version(data, data[8]) == data

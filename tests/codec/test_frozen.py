@@ -30,7 +30,8 @@ FROZEN = {
     # the same rows, with a share in 311ths to four decimals and one of 100 names; a prior of one more layer, numbers
     # that show their history, a softmax over the names, ranks that are fractions; 6 latents
     "hourly-2000-v4.svae": "73aaeed1718b597c699475ea506bef16b1f3136376fdde63cdab1576edf953dd",
-    # what that holds, all by the network, to whose second layers what is known before goes past the shared sum
+    # what that holds, all by the network, to whose second layers what is known before goes past the shared sum; shares
+    # of components to 24 bits
     "hourly-2000-v5.svae": "5d03b3b793e9af504481bd05f0c1e777a9548343cae9f82e99b24221d09bb43e",
 }
 """SHA-256 of each as CSV. A missing archive fails: it is never made anew."""
@@ -40,7 +41,7 @@ CODES = {
     "one-hot-2000-v2.svae": "612c8ecfc26b9412f295d402fab254a839646239cea81a8aa38f74f27421128f",
     "hourly-2000-v3.svae": "c6c2fc7fb5feaa2ada49070bab0680512ea450514d0d48e97c155411e1b39b0a",
     "hourly-2000-v4.svae": "6b72c92c937f0685434a08b43621ccafda236d49af80f46e0feb1f673858c76e",
-    "hourly-2000-v5.svae": "5e47cb56103aad3419ba543982766d323c8f63a78af50feec7850a8d8348ca79",
+    "hourly-2000-v5.svae": "0479e7fc48f29c260f01a573d2844742b6f4331f31972965035bb079121e07e1",
 }
 """SHA-256 of the sparse codes of each, row by row."""
 

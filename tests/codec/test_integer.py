@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 import time
 import zlib
@@ -95,6 +96,7 @@ def models(draw: st.DrawFn) -> IntegerModel:
         "above": latents > 0 and draw(st.booleans()),
         "deep": latents > 0 and draw(st.booleans()),
         "direct": draw(st.booleans()),
+        "fine": draw(st.booleans()),
         "reach": draw(st.sampled_from([1, 5, 30])),
         "width": draw(st.sampled_from([1, 3, 8])),
         "prior_width": draw(st.sampled_from([1, 4])),
@@ -209,7 +211,7 @@ def fixed_model(*, above: bool = False, newer: bool = False, direct: bool = Fals
     linear = {"sources": (1,), "now": (60_000,), "before": (-60_000,), "own": 65_536, "constant": 999}
     plan = Plan.model_validate({
         "latents": 3, "reach": 9, "width": 6, "prior_width": 4, "above": above, "deep": newer,
-        "direct": direct,
+        "direct": direct, "fine": direct,
         "columns": (
             {"name": "kind", "head": 0, "low": 0, "high": names - 1, "ordered": False, "states": (1,)},
             {"name": "size", "head": 1, "low": -40, "high": 5_000, "ordered": True, "components": (0, 1, 2),
@@ -246,7 +248,7 @@ ABOVE_DIGEST = "1c129a726ebde7796838e0c4f68f38d4f641719aa9b31bc1b4867f514df2c488
 NEWER_SIZES = [97, 65, 185, 209, 65, 57]
 NEWER_DIGEST = "aeefb49f3a36e3ca1afc800d3b485e1bb54769b1d9397dbb2f8badbf7d406073"
 DIRECT_SIZES = [97, 77, 161, 209, 65, 61]
-DIRECT_DIGEST = "ee6609c75949aab5875c6fef61092aab5ffce4d47f6fc6ba1949e62fbab9f0f7"
+DIRECT_DIGEST = "be65e35c847dd81af7177ae8f62da423bbe188c59b9ba7ee30e828c84b8ca781"
 
 
 @pytest.mark.jit
@@ -270,6 +272,23 @@ def test_the_bytes_are_the_same_on_every_machine_compiled_or_not(
     assert [len(stream) for stream in streams] == sizes
     assert hashlib.sha256(b"".join(streams)).hexdigest() == digest
     assert_same(model.decode_block(streams, len(block.symbols)), block)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(("fine", "bits"), [(True, 14 / math.log(2)), (False, 28)])
+def test_a_component_of_a_millionth_is_kept_just_by_fine_shares(fine: bool, bits: float) -> None:
+    """Where the likely component rules a value out, the other's share is its price: exp(-14) is below 2**-16."""
+    item = ONE | {"head": 1, "high": 100, "ordered": True, "center": 50, "components": (0, 0)}
+    plan = Plan.model_validate(SMALL | {"fine": fine, "columns": [item]})
+    tensors = {name: np.zeros(shape, np.int16) for name, shape in plan.shapes().items()}
+    told = np.array([14, 0, 0, 40, -5, -5]) << plan.fraction  # logits, offsets, log2 scales
+    tensors[f"column.{plan.columns[0].name}.head_bias"] = told.astype(np.int16)
+    rows = 1_000
+    block = Block(
+        np.full((rows, 1), 90), np.zeros((rows, 1), np.uint8), np.zeros((rows, plan.latents), np.int8)
+    )
+    stream = IntegerModel(plan, tensors).encode_block(*block)[1]
+    assert 8 * len(stream) / rows == pytest.approx(bits, rel=0.01)
 
 
 @pytest.mark.jit
@@ -606,6 +625,7 @@ def test_weights_of_a_richer_prior_are_there_just_if_the_plan_says_so(
         ({"above": True}, {"history": True}, 4),
         ({"direct": True}, {}, 5),
         ({"latents": 0, "direct": True}, {}, 5),
+        ({"fine": True}, {}, 5),
         ({"above": True, "deep": True, "direct": True}, {"history": True, "high": 67}, 5),
         ({}, {"high": 63, "states": (1, 2, 3)}, 1),
         ({}, {"high": 64, "states": (1, 2, 3)}, 4),

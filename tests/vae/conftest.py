@@ -140,7 +140,9 @@ def prepare() -> Prepare:
         if "history" in plan:
             told = {"history": plan.pop("history")}
             plan["columns"] = tuple(i.model_copy(update=told if i.ordered else {}) for i in shape.columns)
-        shape = shape.model_copy(update={"above": False, "deep": False, "direct": False} | plan)
+        shape = shape.model_copy(
+            update={"above": False, "deep": False, "direct": False, "fine": False} | plan
+        )
         layout = make_layout(shape, coded).model_copy(update={"rows": table.num_rows})
         symbols, states = block(coded, shape.names)
         arrays = training_arrays(layout, blank_model(shape), symbols, states, block_rows)

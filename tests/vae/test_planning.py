@@ -287,6 +287,11 @@ def test_what_is_known_before_goes_past_the_shared_sum_where_rows_follow_on_from
     assert not plan_of({}).direct
 
 
+def test_shares_are_fine_where_there_is_a_mixture() -> None:
+    assert plan_of({"x": NUMBERS.integers(0, 500, 3_000)}).fine
+    assert not plan_of({"x": NUMBERS.integers(0, 9, 3_000)}).fine
+
+
 def test_features_of_magnitude_fill_their_range() -> None:
     values = NUMBERS.integers(-500_000, 500_000, 4_000)
     item = plan_of({"x": values}).columns[0]

@@ -20,10 +20,10 @@ LN2 = math.log(2)
 
 
 PLANS = {
-    "before": {"above": False, "deep": False, "direct": False, "history": False},
-    "above": {"above": True, "deep": False, "direct": False, "history": False},
-    "deep": {"above": True, "deep": True, "direct": False, "history": True},
-    "newest": {"above": True, "deep": True, "direct": True, "history": True},
+    "before": {"above": False, "deep": False, "direct": False, "fine": False, "history": False},
+    "above": {"above": True, "deep": False, "direct": False, "fine": False, "history": False},
+    "deep": {"above": True, "deep": True, "direct": False, "fine": False, "history": True},
+    "newest": {"above": True, "deep": True, "direct": True, "fine": True, "history": True},
 }
 
 

@@ -4,9 +4,9 @@ All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing
 A file is, without gaps, `prelude header tables model streams index trailer`::
 
     prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\x89SVAE\r\n\x1a")
-               2   version: 5 if the model's plan says `direct`; else 4 if it says `deep` or `history` or more than 67
-                   outputs, or a grid says `parts`; else 3 if the plan says `above`; else 2 if there are one-hot
-                   groups; else 1
+               2   version: 5 if the model's plan says `direct` or `fine`; else 4 if it says `deep` or `history` or
+                   more than 67 outputs, or a grid says `parts`; else 3 if the plan says `above`; else 2 if there are
+                   one-hot groups; else 1
                2   flags, 0
                4   length of the header
                8   XXH3 of the 16 bytes before, then the header

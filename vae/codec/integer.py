@@ -80,7 +80,7 @@ class IntegerModel:
     @property
     def version(self) -> int:
         """The oldest version of the format that knows such a model."""
-        if self.plan.direct:
+        if self.plan.direct or self.plan.fine:
             return 5
         if self.plan.deep or any(
             i.history or i.outputs > FEW_OUTPUTS + MAX_STATES for i in self.plan.columns

@@ -160,12 +160,12 @@ def edge(k: int, count: int, share: Longs, mean: Longs, mantissa: Longs, shift: 
 
 @jit
 def code_mixture(
-    reading: bool, chosen: int, j: int, out: Longs, front: Front, row: Longs, tables: Tables, work: Longs, tape: Tape,
-    streams: Streams, s: int,
+    reading: bool, chosen: int, j: int, drop: int, out: Longs, front: Front, row: Longs, tables: Tables, work: Longs,
+    tape: Tape, streams: Streams, s: int,
 ) -> int:  # fmt: skip
     """Write or read a number under a mixture of discretised logistics (Salimans et al. 2017), in integers.
 
-    Offsets are at most 2**20 << 20, bases below 2**33 << 8, shares 2**16 * 2**28; shifts lie between 1 and 26.
+    Offsets are at most 2**20 << 20, bases below 2**33 << 8, shares 2**24 * 2**28; shifts lie between 1 and 26.
     """
     items = front.items
     count, low, high = items[j, COMPONENTS], items[j, LOW], items[j, HIGH]
@@ -178,7 +178,7 @@ def code_mixture(
         top = max(top, out[first + c])
     total = 0
     for c in range(count):
-        share[c] = tables.exp[min(top - out[first + c], EXP_RANGE - 1)] >> 8
+        share[c] = tables.exp[min(top - out[first + c], EXP_RANGE - 1)] >> drop
         total += share[c]
     best = 0
     for c in range(count):

@@ -65,6 +65,8 @@ class Weights(NamedTuple):
 
     fraction: int
     reach: int
+    drop: int
+    """Bits that the share of a mixture's component loses of its 24."""
     prior_before: Weight
     prior_after: Weight
     prior_bias: Weight
@@ -235,7 +237,9 @@ def walk(
                         chosen = code_class(reading, chosen, out, count, tables.exp, sums, tape, streams, s)
                     value = items[j, LOW] + chosen
                 elif items[j, HEAD] == MIXTURE:
-                    value = code_mixture(reading, value, j, out, front, row, tables, work, tape, streams, s)
+                    value = code_mixture(
+                        reading, value, j, w.drop, out, front, row, tables, work, tape, streams, s
+                    )
                 else:
                     value = code_memory(
                         reading, value, j, out, front, memory, tables.exp, sums, work, tape, streams, s

@@ -32,7 +32,7 @@ def padded(plan: Plan, tensors: Mapping[str, npt.NDArray[np.int16]]) -> Weights:
 
     v, k = plan.prior_width, 2 * plan.reach + 1
     weights = Weights(
-        fraction=plan.fraction, reach=plan.reach,
+        fraction=plan.fraction, reach=plan.reach, drop=0 if plan.fine else 8,
         prior_before=code("prior.before", 0, 1, v), prior_after=code("prior.after", 0, 2, v),
         prior_bias=code("prior.bias", 0, v), prior_head=code("prior.head", 0, k, v),
         prior_head_bias=code("prior.head_bias", 0, k), code_after=code("code.after", 0, 2, w),
