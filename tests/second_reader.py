@@ -308,7 +308,8 @@ def read_plan(data: bytes) -> SimpleNamespace:
         for raw in plan.columns
     ]
     for item in plan.columns:
-        item.span, item.fine = item.high - item.low + 1, plan.fine
+        item.span = item.high - item.low + 1
+        item.direct, item.fine = plan.direct, plan.fine
         item.linear = filled(item.linear, "sources now before own constant") if item.linear else None
         if not item.ordered:
             item.linear, item.recall = None, []
@@ -333,14 +334,14 @@ def code_shapes(plan: SimpleNamespace) -> Iterator[tuple[str, str, tuple[int, ..
         yield "prior_hidden_bias", "prior", (d, v)
 
 
-def item_shapes(item: SimpleNamespace, w: int, *, direct: bool) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def item_shapes(item: SimpleNamespace, w: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     linear, recall, contexts = item.linear is not None, bool(item.recall), len(item.contexts)
     symbols = item.span + 1 if item.span <= 256 and (item.head == SOFTMAX or not item.ordered) else 0
     bins = len(item.bins) + 2 if item.bins and item.ordered and item.head != SOFTMAX else 0
     outputs = len(item.states) + (item.span, 3 * len(item.components), contexts + 1)[item.head]
     before = 3 + 6 * item.history + linear + 2 * recall if item.ordered else 1
     yield "before", "before", (before + 2 * contexts, w)
-    if direct:
+    if item.direct:
         yield "direct", "before", (before + 2 * contexts, w)
     yield "after", "after", (4 + linear + recall if item.ordered else 1, w)
     yield "embed_before", "embed", (symbols, w)
@@ -375,7 +376,7 @@ def read_model(header: SimpleNamespace, data: bytes) -> SimpleNamespace:
     need(plan.latents > 0 or not (plan.above or plan.deep), "a prior without latents")
     plan.weights = tensors(code_shapes(plan))
     for item in plan.columns:
-        item.weights = tensors(item_shapes(item, plan.width, direct=plan.direct))
+        item.weights = tensors(item_shapes(item, plan.width))
     for rest in groups.values():
         rest.close()
     return plan
@@ -616,7 +617,7 @@ def read_code(plan: SimpleNamespace, stream: Stream, last: np.ndarray) -> tuple[
     return code, total
 
 
-def read_item(item: Item, total: np.ndarray, f: int, *, direct: bool) -> None:
+def read_item(item: Item, total: np.ndarray, f: int) -> None:
     """A cell. What it adds to `total` stays for the items after it."""
     weights = item.weights
     shown_before = np.array(item.before())
@@ -625,7 +626,7 @@ def read_item(item: Item, total: np.ndarray, f: int, *, direct: bool) -> None:
         total += weights.embed_before[item.name] << 5
     h = act(total + (weights.bias << 5), f - 3)
     s = weights.hidden @ h + (weights.hidden_bias << 8)
-    if direct:
+    if item.plan.direct:
         s = s + 8 * (shown_before @ weights.direct)
     g = act(s, f)
     item.read_cell(head(weights.head, weights.head_bias, g, f))
@@ -647,7 +648,7 @@ def read_block(plan: SimpleNamespace, streams: list[bytes], rows: int) -> tuple[
     for t in range(rows):
         codes[t + 1], total = read_code(plan, stream, codes[t])
         for place, item in enumerate(items):
-            read_item(item, total, plan.fraction, direct=plan.direct)
+            read_item(item, total, plan.fraction)
             cells[place, t] = item.state, item.value
         for item in items:
             item.end_row()

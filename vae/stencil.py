@@ -2,6 +2,7 @@
 
 p(x_j | code, x_1 .. x_{j-1}, rows above) for all columns of a batch at once: each column adds what it shows to a
 running sum, as in NADE (Larochelle & Murray 2011), first what is known of it from the rows above, then its value.
+Where rows follow on from each other, what is known of a column also goes straight to its own second layer.
 """
 
 from __future__ import annotations

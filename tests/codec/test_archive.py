@@ -69,6 +69,20 @@ def untrained(plan: Plan) -> IntegerModel:
     })  # fmt: skip
 
 
+def test_fractions_beside_a_model_of_version_5(tmp_path: Path, always_neural: None) -> None:
+    rng = np.random.default_rng(5)
+    walk, share = np.cumsum(rng.integers(-2, 3, 3_000)), np.round(rng.integers(0, 311, 3_000) / 311, 4)
+    table = pa.table({"walk": walk, "share": share})
+    made = small_model(table)
+    assert made["model"].version == 5
+    assert made["grid"]["share"].parts == 311
+    archive.write(table, tmp_path / "t.svae", **made)
+    assert (tmp_path / "t.svae").read_bytes()[8] == 5
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.read().equals(table)
+        assert opened._parts.model is not None
+
+
 @pytest.fixture
 def always_neural(monkeypatch: pytest.MonkeyPatch) -> None:
     """An untrained model is kept although its rivals are smaller."""

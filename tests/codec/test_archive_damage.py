@@ -313,6 +313,7 @@ THIRDS = {"name": "a", "kind": "number", "scale": "ranks", "high": 2, "digits": 
         ({}, [-(1 << 63), 1, 1], 4, "a gap between fractions is too wide"),
         ({}, [1, 1, 1], 3, "version 3 of the format, and no latents"),
         ({}, [1, 1, 1], 1, "version 1 of the format has no fractions"),
+        ({}, [1, 1, 1], 5, "version 5 of the format, and no model"),
         ({"parts": (1 << 17) + 1}, [1, 1, 1], 4, "Input should be less than or equal to 131072"),
         ({"scale": "step"}, [1, 1, 1], 4, "fractions that are no ranks"),
         ({"scale": "uniform"}, [1, 1, 1], 4, "fractions that are no ranks"),

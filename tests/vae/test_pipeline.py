@@ -14,6 +14,7 @@ from vae.codec import archive, writer
 from vae.judging import Judged
 from vae.pipeline import NothingToModelError, check_same_bounds, compress, fit, score
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
+from vae.store import load
 
 QUICK = TrainSettings(steps=30, batch_rows=256, threads=1)
 SMALL = ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1)
@@ -50,6 +51,25 @@ def trained(split):
     given = table()
     longer = QUICK.model_copy(update={"steps": 400})
     return fit(given, Schema.from_arrow(given.schema), model=SMALL, training=longer, split=split)
+
+
+def test_rows_that_follow_on_from_each_other_are_written_by_a_model_that_was_saved(tmp_path, always_neural):
+    random = np.random.default_rng(4)
+    given = pa.table(
+        {"walk": np.cumsum(random.integers(-2, 3, 2_000)), "noise": random.integers(0, 500, 2_000)}
+    )
+    longer = QUICK.model_copy(update={"steps": 60})
+    made = fit(given, Schema.from_arrow(given.schema), model=SMALL, training=longer, out=tmp_path / "model")
+    assert made.layout.plan.direct
+    assert made.module.stencil.direct.detach().any()
+    assert load(tmp_path / "model").digest == made.digest
+    compress(given, tmp_path / "t.svae", model=tmp_path / "model")
+    assert (tmp_path / "t.svae").read_bytes()[8] == 5
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.read().equals(given)
+        kept = opened._parts.model
+        assert kept is not None
+        assert kept.to_bytes() == pipeline.integer_model(made).to_bytes()
 
 
 def test_columns_that_follow_from_others_are_not_modelled(trained):

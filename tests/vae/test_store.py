@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import DataError, ModelError
 from vae import store
+from vae.pipeline import integer_model
 from vae.settings import CODES_WEIGHT
 from vae.store import TrainedModel, load, save
 
@@ -49,6 +50,21 @@ def test_a_model_comes_back_as_it_was(trained: TrainedModel, folder: Path) -> No
     for part in ("digest", "layout", "grid", "schema", "training", "record", "settings"):
         assert getattr(loaded, part) == getattr(trained, part)
     assert not loaded.module.training
+
+
+def test_a_model_of_an_earlier_format_of_archives_is_what_it_was(trained: TrainedModel, folder: Path) -> None:
+    """Its plan does not speak of what came later, before and after it is loaded."""
+    assert trained.layout.plan.fine
+
+    def forget(content: dict[str, Any]) -> None:
+        del content["layout"]["plan"]["fine"]
+
+    forge(folder, forget)
+    loaded = load(folder)
+    assert not loaded.layout.plan.fine
+    assert integer_model(loaded).version < integer_model(trained).version == 5
+    again = save(loaded, folder.with_name("again"))
+    assert (again / "model.json").read_bytes() == (folder / "model.json").read_bytes()
 
 
 def test_the_folder_holds_weights_and_json_named_by_their_digests(

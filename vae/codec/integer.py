@@ -64,7 +64,7 @@ class IntegerModel:
         self.tensors = {name: tensors[name] for name in expected}
         self._front = front_of(plan, squash_table())
         self._weights = padded(plan, self.tensors)
-        prove_sums(self._weights, self._front)
+        prove_sums(self._weights)
         self._tables = Tables(exp_table(), sigmoid_table(), scale_table())
 
     @property

@@ -160,8 +160,8 @@ def edge(k: int, count: int, share: Longs, mean: Longs, mantissa: Longs, shift: 
 
 @jit
 def code_mixture(
-    reading: bool, chosen: int, j: int, drop: int, out: Longs, front: Front, row: Longs, tables: Tables, work: Longs,
-    tape: Tape, streams: Streams, s: int,
+    reading: bool, chosen: int, j: int, share_shift: int, out: Longs, front: Front, row: Longs, tables: Tables,
+    work: Longs, tape: Tape, streams: Streams, s: int,
 ) -> int:  # fmt: skip
     """Write or read a number under a mixture of discretised logistics (Salimans et al. 2017), in integers.
 
@@ -178,7 +178,7 @@ def code_mixture(
         top = max(top, out[first + c])
     total = 0
     for c in range(count):
-        share[c] = tables.exp[min(top - out[first + c], EXP_RANGE - 1)] >> drop
+        share[c] = tables.exp[min(top - out[first + c], EXP_RANGE - 1)] >> share_shift
         total += share[c]
     best = 0
     for c in range(count):

@@ -65,7 +65,7 @@ class Weights(NamedTuple):
 
     fraction: int
     reach: int
-    drop: int
+    share_shift: int
     """Bits that the share of a mixture's component loses of its 24."""
     prior_before: Weight
     prior_after: Weight
@@ -238,7 +238,7 @@ def walk(
                     value = items[j, LOW] + chosen
                 elif items[j, HEAD] == MIXTURE:
                     value = code_mixture(
-                        reading, value, j, w.drop, out, front, row, tables, work, tape, streams, s
+                        reading, value, j, w.share_shift, out, front, row, tables, work, tape, streams, s
                     )
                 else:
                     value = code_memory(

@@ -186,8 +186,8 @@ class Plan(BaseModel):
     deep: bool = False
     """Whether the prior of the codes has one more layer: format version 4."""
     direct: bool = False
-    """Whether what is known before an item is coded also reaches its own hidden layer, past the sum that all items
-    share: format version 5."""
+    """Whether the features known before an item is coded (not its embedding) also reach its own hidden layer, past the
+    sum that all items share: format version 5."""
     fine: bool = False
     """Whether the share of a mixture's component is kept to 24 bits, and to 16 if not: format version 5."""
     columns: tuple[Item, ...] = _few(MAX_ITEMS)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import ModelError
-from vae.codec.frontend import FEATURE_MAX, Front
+from vae.codec.frontend import FEATURE_MAX
 from vae.codec.kernel import ACTIVATION_MAX, Weights
 from vae.codec.plan import Plan
 
@@ -32,7 +32,7 @@ def padded(plan: Plan, tensors: Mapping[str, npt.NDArray[np.int16]]) -> Weights:
 
     v, k = plan.prior_width, 2 * plan.reach + 1
     weights = Weights(
-        fraction=plan.fraction, reach=plan.reach, drop=0 if plan.fine else 8,
+        fraction=plan.fraction, reach=plan.reach, share_shift=0 if plan.fine else 8,
         prior_before=code("prior.before", 0, 1, v), prior_after=code("prior.after", 0, 2, v),
         prior_bias=code("prior.bias", 0, v), prior_head=code("prior.head", 0, k, v),
         prior_head_bias=code("prior.head_bias", 0, k), code_after=code("code.after", 0, 2, w),
@@ -64,7 +64,7 @@ def padded(plan: Plan, tensors: Mapping[str, npt.NDArray[np.int16]]) -> Weights:
     return weights
 
 
-def prove_sums(w: Weights, front: Front) -> None:
+def prove_sums(w: Weights) -> None:
     """ModelError where a largest possible |sum| of a layer, by its weights Σ|w| max|a| + |b|, leaves 31 bits."""
 
     def size(array: npt.NDArray[np.int32], axis: int | tuple[int, ...]) -> Longs:
@@ -74,7 +74,7 @@ def prove_sums(w: Weights, front: Front) -> None:
         return np.abs(array.astype(np.int64)).max(axis=0, initial=0)
 
     column_sum = FEATURE_MAX * (size(w.before, (0, 1)) + size(w.after, (0, 1)) + size(w.code_after, (0, 1)))
-    column_sum = column_sum + (2 * len(front.items) * top(w.embedding) + top(w.bias)) * 32
+    column_sum = column_sum + (2 * len(w.bias) * top(w.embedding) + top(w.bias)) * 32
     shown = size(w.prior_before, (0, 1)) + size(w.prior_after, (0, 1)) + size(w.prior_above, (0, 1))
     prior_sum = FEATURE_MAX * shown + 32 * (size(w.prior_same, 0) + top(w.prior_bias))
     prior_hidden = (
