@@ -63,8 +63,11 @@ def test_rows_that_follow_on_from_each_other_are_written_by_a_model_that_was_sav
     assert made.layout.plan.direct
     assert made.module.stencil.direct.detach().any()
     assert load(tmp_path / "model").digest == made.digest
-    compress(given, tmp_path / "t.svae", model=tmp_path / "model")
+    report = compress(given, tmp_path / "t.svae", model=tmp_path / "model")
     assert (tmp_path / "t.svae").read_bytes()[8] == 5
+    expected = score(made, given, np.full(2_000, 2, np.uint8)).bits_per_row
+    written = 8 * (report.bytes.codes + report.bytes.columns) / 2_000
+    assert 0 < written - expected < 0.2  # beginnings and ends of three streams
     with archive.open(tmp_path / "t.svae") as opened:
         assert opened.read().equals(given)
         kept = opened._parts.model

@@ -82,7 +82,7 @@ def prove_sums(w: Weights) -> None:
     )
     hidden_sum = size(w.hidden, 2) * ACTIVATION_MAX + np.abs(w.hidden_bias.astype(np.int64)) * 256
     if w.direct.size:
-        hidden_sum = hidden_sum + size(w.direct, 1) * (FEATURE_MAX << 3)
+        hidden_sum = hidden_sum + size(w.direct, 1) * (FEATURE_MAX << 3)  # shifted as in `kernel.walk`
     head_sum = size(w.head, 1) * ACTIVATION_MAX + np.abs(w.head_bias.astype(np.int64)) * 256
     prior_head = size(w.prior_head, 2) * ACTIVATION_MAX + np.abs(w.prior_head_bias.astype(np.int64)) * 256
     if w.prior_stay.size:
