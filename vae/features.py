@@ -64,6 +64,8 @@ class Layout(BaseModel):
     """Columns of the table that follow from others: neither the code nor the decoder spends anything on them."""
     rows: int = Field(default=0, ge=0)
     """Rows of the table that the weights are written beside, and share their cost; 0 lets weights cost nothing."""
+    series: bool = False
+    """Whether most columns follow from the row above."""
 
 
 def block(coded: dict[str, Coded], names: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

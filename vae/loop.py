@@ -46,6 +46,11 @@ class Trainable(Protocol):
         """What training makes small, of mean `validation_bits`, as the model weighs their parts now."""
         ...
 
+    @property
+    def usual_decoder_lr(self) -> float:
+        """Peak learning rate of the group `decoder`, if the settings name none."""
+        ...
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """`name` and `params` of the group `encoder` (may be empty) and of the group `decoder`."""
         ...
@@ -153,9 +158,11 @@ class PhaseModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with a rate for the encoder and one for the rest; a frozen encoder is left out altogether."""
-        peaks = {"encoder": self.settings.encoder_lr, "decoder": self.settings.decoder_lr}
+        model = cast(Trainable, self.model)
+        decoder_lr = self.settings.decoder_lr or model.usual_decoder_lr
+        peaks = {"encoder": self.settings.encoder_lr, "decoder": decoder_lr}
         groups: list[dict[str, Any]] = []
-        for group in cast(Trainable, self.model).parameter_groups():
+        for group in model.parameter_groups():
             name, parameters = str(group["name"]), list(group["params"])
             frozen = name == "encoder" and self.phase.name != "joint"
             for parameter in parameters:

@@ -37,6 +37,7 @@ WEIGHT_PRICE = 2.0
 SLACKENING = 0.2
 """How fast λ falls, and rises again: exponent a step for a score that is 1 above what is asked for, or below."""
 LEAST_SLACK = 0.001
+USUAL_LR, SERIES_LR = 0.035, 0.02
 
 
 class SparseVAE(nn.Module):
@@ -181,6 +182,11 @@ class SparseVAE(nn.Module):
             ratio = gaussian_log_density(z) - gaussian_log_density(z, mean, log_variance)
             found.append(ratio.sum(1) - seen)
         return torch.stack(found)
+
+    @property
+    def usual_decoder_lr(self) -> float:
+        """Peak learning rate of the decoder and the prior: a series takes a slow one, on its finer bounds above all."""
+        return SERIES_LR if self.layout.series else USUAL_LR
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The encoder's parameters and all others, which train at separate rates."""

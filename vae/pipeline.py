@@ -27,7 +27,7 @@ from vae.codes import encode_symbols
 from vae.features import blank_model, block, make_layout, training_arrays
 from vae.judging import Judged, alone, held_out
 from vae.model import SparseVAE, latents_of
-from vae.planning import make_plan, usual_width
+from vae.planning import is_series, make_plan, usual_latents, usual_width
 from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
 
@@ -112,10 +112,16 @@ def fit(
     learn = rows if split is None else rows[split == 0]
     held = rows[:0] if split is None else rows[split == 1]
     seen = {name: _rows_of(coded[name], learn) for name in prepared.names}
+    series, latents = is_series(prepared.grid, seen), latents_of(model)
     plan = make_plan(
-        prepared.grid, seen, latents=latents_of(model), width=model.width or usual_width(table.num_rows)
+        prepared.grid,
+        seen,
+        latents=usual_latents(series=series) if latents is None else latents,
+        width=model.width or usual_width(table.num_rows),
     )
-    layout = make_layout(plan, seen).model_copy(update={"derived": prepared.derived, "rows": table.num_rows})
+    layout = make_layout(plan, seen).model_copy(
+        update={"derived": prepared.derived, "rows": table.num_rows, "series": series}
+    )
     arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), DEFAULT_BLOCK_ROWS)
     module, record = train.fit(
         lambda: SparseVAE(layout, model),

@@ -83,41 +83,42 @@ def usual_width(rows: int) -> int:
     return next((width for most, width in ((50_000, 16), (500_000, 24)) if rows < most), 32)
 
 
-def usual_latents(columns: int, stepping: int) -> int:
-    """Number of latents for a table of which so many columns step from row to row.
-
-    >>> usual_latents(13, 0), usual_latents(12, 4), usual_latents(17, 15)
-    (16, 16, 8)
-    """
-    return 8 if 2 * stepping > columns else 16
+def usual_latents(*, series: bool) -> int:
+    """Number of latents for a table that is a series (`is_series`), or is none."""
+    return 8 if series else 16
 
 
-def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int | None, width: int) -> Plan:
-    """The plan for the columns in `coded`: all of them on their grids, in row order.
+def is_series(grid: TableGrid, coded: Mapping[str, Coded]) -> bool:
+    """Whether most columns follow from the row above: telemetry and the like, which asks for another training."""
+    facts = [_facts(grid, name, column, _sample_rows(len(coded))) for name, column in coded.items()]
+    return 2 * sum(fact.stepping for fact in facts) > len(facts)
 
-    No number of latents leaves it to the table (`usual_latents`); 0 is no code.
+
+def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, width: int) -> Plan:
+    """The plan for the columns in `coded`: all of them on their grids, in row order. No latents are no code.
 
     Columns beyond what a plan may hold (`MAX_ITEMS`; `MAX_TABLES` that remember) are left out, for other coders.
     """
-    rows = max(FEWEST_ROWS, min(SAMPLE_ROWS, SAMPLE_WORK // max(1, len(coded)) ** 2))
-    facts = [_facts(grid, name, column, rows) for name, column in coded.items()]
+    facts = [_facts(grid, name, column, _sample_rows(len(coded))) for name, column in coded.items()]
     facts.sort(key=lambda f: (not f.stepping, f.distinct))
     items, chosen, tables = list[Item](), list[Facts](), MAX_TABLES
     for fact in facts[:MAX_ITEMS]:
-        item = _within(_item(fact, chosen, told=latents != 0), tables)
+        item = _within(_item(fact, chosen, told=latents > 0), tables)
         if item is not None:
             items.append(item)
             chosen.append(fact)
             tables -= item.tables
-    stepping = sum(fact.stepping for fact in chosen)
-    if latents is None:
-        latents = usual_latents(len(chosen), stepping)
     # where rows do not follow on from each other, the row above is no news, and weights for it are bytes in vain
-    above = latents > 0 and stepping > 0
+    stepping = any(fact.stepping for fact in chosen)
+    above = latents > 0 and stepping
     return Plan(
-        latents=latents, width=width, fraction=FRACTION, above=above, deep=above, direct=stepping > 0,
+        latents=latents, width=width, fraction=FRACTION, above=above, deep=above, direct=stepping,
         fine=any(item.head is Head.mixture for item in items), columns=tuple(items),
     )  # fmt: skip
+
+
+def _sample_rows(columns: int) -> int:
+    return max(FEWEST_ROWS, min(SAMPLE_ROWS, SAMPLE_WORK // max(1, columns) ** 2))
 
 
 def _within(item: Item, tables: int) -> Item | None:

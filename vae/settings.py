@@ -106,8 +106,9 @@ class TrainSettings(Settings):
     """Rows a step. Many steps on few rows make a better model than few steps on many."""
     encoder_lr: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of the encoder."""
-    decoder_lr: float = Field(default=2e-2, gt=0, le=1)
-    """Peak learning rate of the decoder and the prior."""
+    decoder_lr: float | None = Field(default=None, gt=0, le=1)
+    """Peak learning rate of the decoder and the prior; None: 0.02 where most columns follow from the row above, else
+    0.035."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
     refit_share: float = Field(default=0.35, ge=0, lt=1)

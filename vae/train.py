@@ -88,7 +88,8 @@ def fit(
     history = run(
         model, rows, settings, total=total, phases=phases, checkpoints=checkpoints, on_progress=on_progress
     )
-    return model.eval(), _record(rows, settings, total, history)
+    record = _record(rows, settings, total, history)
+    return model.eval(), {**record, "decoder_lr": settings.decoder_lr or model.usual_decoder_lr}
 
 
 def forget(folder: str | Path) -> None:

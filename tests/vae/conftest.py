@@ -46,7 +46,7 @@ def train_on(table: pa.Table, settings: ModelSettings, steps: int = 240) -> Trai
     grid = fit_table(table)
     names = [c.name for c in grid.columns if c.kind != "opaque" and c.name != "always"]
     coded = {name: grid[name].encode(table[name]) for name in names}
-    plan = make_plan(grid, coded, latents=latents_of(settings), width=settings.width)
+    plan = make_plan(grid, coded, latents=latents_of(settings) or 0, width=settings.width)
     always = Derived(name="always", table=(7,))
     layout = make_layout(plan, coded).model_copy(update={"derived": (always,)})
     arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), 65_536)

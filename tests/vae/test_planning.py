@@ -12,20 +12,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.grid import ColumnGrid, TableGrid
+from data.grid import Coded, ColumnGrid, TableGrid
 from data.gridfit import fit_table
 from vae import planning
 from vae.codec.plan import MAX_ITEMS, MAX_TABLES, Head, Item, Plan
 from vae.features import blank_model, block
-from vae.planning import make_plan
+from vae.planning import is_series, make_plan, usual_latents
 
 NUMBERS = np.random.default_rng(5)
 
 
-def plan_of(columns: Mapping[str, Any], latents: int | None = 2) -> Plan:
+def on_grid(columns: Mapping[str, Any]) -> tuple[TableGrid, dict[str, Coded]]:
     table = pa.table(dict(columns))
     grid = fit_table(table)
-    coded = {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
+    return grid, {c.name: c.encode(table[c.name]) for c in grid.columns if c.kind != "opaque"}
+
+
+def plan_of(columns: Mapping[str, Any], latents: int = 2) -> Plan:
+    grid, coded = on_grid(columns)
     plan = make_plan(grid, coded, latents=latents, width=4)
     assert sorted(plan.names) == sorted(coded)
     assert_looks_back(plan)
@@ -336,11 +340,12 @@ def test_what_was_last_seen_with_a_key_is_recalled() -> None:
     assert flat == pytest.approx(8 + sum(np.log2(2 * k / k) for k in (1, 2, 3)))
 
 
-def test_a_code_has_fewer_latents_where_rows_follow_on() -> None:
+def test_a_table_is_a_series_where_most_columns_follow_on() -> None:
     walks = {f"w{k}": np.cumsum(NUMBERS.integers(-1, 2, 5_000)) for k in range(3)}
     loose = {f"l{k}": NUMBERS.integers(0, 1_000, 5_000) for k in range(3)}
-    assert plan_of(walks, latents=None).latents == 8
-    assert plan_of(loose, latents=None).latents == 16
-    assert plan_of({**walks, **loose}, latents=None).latents == 16
-    assert plan_of({**walks, "l0": loose["l0"]}, latents=None).latents == 8
-    assert plan_of(walks, latents=3).latents == 3
+    assert is_series(*on_grid(walks))
+    assert not is_series(*on_grid(loose))
+    assert not is_series(*on_grid({**walks, **loose}))
+    assert is_series(*on_grid({**walks, "l0": loose["l0"]}))
+    assert not is_series(*on_grid({}))
+    assert usual_latents(series=True) < usual_latents(series=False)

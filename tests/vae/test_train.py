@@ -61,6 +61,10 @@ class Toy(nn.Module):
     def objective(self, bits: Mapping[str, float]) -> float:
         return bits["column_bits"]
 
+    @property
+    def usual_decoder_lr(self) -> float:
+        return 0.02
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [
             {"name": "encoder", "params": self.encoder.parameters()},
