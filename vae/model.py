@@ -37,7 +37,7 @@ WEIGHT_PRICE = 2.0
 SLACKENING = 0.2
 """How fast λ falls, and rises again: exponent a step for a score that is 1 above what is asked for, or below."""
 LEAST_SLACK = 0.001
-USUAL_LR, SERIES_LR = 0.035, 0.02
+USUAL_LR, SERIES_LR = 0.035, 0.012
 
 
 class SparseVAE(nn.Module):

@@ -16,10 +16,10 @@ from vae.settings import Effort
 
 PhaseName = Literal["joint", "refit", "quantise"]
 
-FULL_COLUMNS = 12
-"""Columns of `flights` that a model codes, on which the efforts were timed with batches of 512 rows."""
+FULL_COLUMNS = 20
+"""Coded columns up to which a table gets the full number of steps; `flights` has 12, `solar` 17."""
 FULL_STEPS = {Effort.fast: 1_000, Effort.standard: 5_000, Effort.max: 30_000}
-"""Steps for a large table as wide as `flights`: 1, 5 and 30 minutes at 60 ms a step."""
+"""Steps for a large table: 1, 5 and 30 minutes on `flights` at 60 ms a step."""
 FULL_ROWS = 100_000
 """Rows from which on a table gets the full number of steps."""
 FEWEST_STEPS = 200
@@ -45,7 +45,7 @@ def steps(rows: int, columns: int, effort: Effort) -> int:
     >>> steps(1, 1, Effort.max)
     200
     """
-    by_width = min(1.5, max(1 / 8, FULL_COLUMNS / max(columns, 1)))
+    by_width = min(1.0, max(1 / 8, FULL_COLUMNS / max(columns, 1)))
     by_rows = math.sqrt(min(1.0, rows / FULL_ROWS))
     return max(FEWEST_STEPS, round(FULL_STEPS[effort] * by_width * by_rows))
 
@@ -74,14 +74,14 @@ Phase(name='quantise', start=900, stop=1000))
 
 
 def learning_rate(step: int, phase: Phase) -> float:
-    """Share of the peak learning rate: a short rise, then half a cosine down to 2% at the phase's end."""
+    """Share of the peak learning rate: a short rise, then straight down to 2% at the phase's end."""
     length, position = phase.stop - phase.start, step - phase.start
     rise = max(1, min(WARMUP_STEPS, round(length * WARMUP_SHARE)))
     if position < rise:
         shape = (position + 1) / rise
     else:
         fall = (position - rise) / max(1, length - 1 - rise)
-        shape = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
+        shape = FLOOR + (1 - FLOOR) * (1 - min(1.0, fall))
     return PHASE_PEAK[phase.name] * shape
 
 

@@ -107,7 +107,7 @@ class TrainSettings(Settings):
     encoder_lr: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of the encoder."""
     decoder_lr: float | None = Field(default=None, gt=0, le=1)
-    """Peak learning rate of the decoder and the prior; None: 0.02 where most columns follow from the row above, else
+    """Peak learning rate of the decoder and the prior; None: 0.012 where most columns follow from the row above, else
     0.035."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
