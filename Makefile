@@ -30,7 +30,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install run samples arm64 test test-slow lint check-format check-lint check-types check-imports \
+.PHONY: help install develop run samples arm64 test test-slow lint check-format check-lint check-types check-imports \
     format pre-commit bench-archive docs clean
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make arm64      an aarch64 Python for make test-slow, unpacked from Debian's packages (where there is apt)"
 	@echo "make lint       format, lint, types and import contracts, checked"
 	@echo "make format     format and lint, mended in place"
+	@echo "make develop    all that the targets below need, in one installation"
 	@echo "make samples    the larger sample sets (mnist, adult, solar)"
 	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
 	@echo "                some of it: BENCH_ARGS='--sets covertype --bounds 5% --codes none --seeds 0';"
@@ -105,7 +106,13 @@ $(STAMPS)/docs: pyproject.toml | $(STAMPS)/venv
 	$(PIP) install -q -e '.[pipeline,flights,analysis,docs]'
 	@touch $@ $(STAMPS)/run
 
+$(STAMPS)/develop: pyproject.toml | $(STAMPS)/venv
+	$(PIP) install -q -e '.[pipeline,flights,analysis,test,bench,lint,docs]'
+	@touch $@ $(addprefix $(STAMPS)/,run test bench lint docs)
+
 install: $(STAMPS)/run
+
+develop: $(STAMPS)/develop
 
 samples: $(STAMPS)/samples
 

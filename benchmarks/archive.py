@@ -203,16 +203,18 @@ def measure(cell: Cell, *, fresh: bool = False) -> dict[str, Any]:
     return content
 
 
-def _where() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
-        capture_output=True,
-        text=True,
-        cwd=HERE,
-        check=False,
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(HERE.parent), *arguments], capture_output=True, text=True, check=False
     )
+    return done.stdout.strip()
+
+
+def _where() -> dict[str, Any]:
+    # what is measured here is no edit of what measures it
+    edited = _git("status", "--porcelain", "--", "data", "vae", "benchmarks", ":!benchmarks/results")
     return {
-        "commit": commit.stdout.strip(),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("-dirty" if edited else ""),
         "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "software": f"Python {platform.python_version()}, PyTorch {version('torch')}",

@@ -47,8 +47,8 @@ class Trainable(Protocol):
         ...
 
     @property
-    def usual_decoder_lr(self) -> float:
-        """Peak learning rate of the group `decoder`, if the settings name none."""
+    def usual_rates(self) -> Mapping[str, float]:
+        """Peak learning rates of the groups, for settings that name none."""
         ...
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -159,8 +159,7 @@ class PhaseModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with a rate for the encoder and one for the rest; a frozen encoder is left out altogether."""
         model = cast(Trainable, self.model)
-        decoder_lr = self.settings.decoder_lr or model.usual_decoder_lr
-        peaks = {"encoder": self.settings.encoder_lr, "decoder": decoder_lr}
+        peaks = peak_rates(self.settings, model.usual_rates)
         groups: list[dict[str, Any]] = []
         for group in model.parameter_groups():
             name, parameters = str(group["name"]), list(group["params"])
@@ -228,6 +227,12 @@ class Report:
         bits = state.history[-1]["bits"] if state.history else None
         self.on_progress({"step": state.step, "steps": self.total, "phase": phase.name, "loss": loss.item(),
                           "bits": bits, "rows_per_second": speed})  # fmt: skip
+
+
+def peak_rates(settings: TrainSettings, usual: Mapping[str, float]) -> dict[str, float]:
+    """Peak learning rates of `encoder` and `decoder`: those of the settings, else the usual ones."""
+    asked = {"encoder": settings.encoder_lr, "decoder": settings.decoder_lr}
+    return {name: usual[name] if rate is None else rate for name, rate in asked.items()}
 
 
 def weigh(state: State, model: nn.Module, bits: dict[str, float]) -> None:

@@ -104,8 +104,8 @@ class TrainSettings(Settings):
     """Seed of weights, batch order and noise."""
     batch_rows: int = Field(default=512, ge=1, le=1_000_000)
     """Rows a step. Many steps on few rows make a better model than few steps on many."""
-    encoder_lr: float = Field(default=2e-3, gt=0, le=1)
-    """Peak learning rate of the encoder."""
+    encoder_lr: float | None = Field(default=None, gt=0, le=1)
+    """Peak learning rate of the encoder; None: 0.005 where most columns follow from the row above, else 0.002."""
     decoder_lr: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the decoder and the prior; None: 0.012 where most columns follow from the row above, else
     0.035."""

@@ -39,6 +39,7 @@ from vae.loop import (
     State,
     Trainable,
     pack,
+    peak_rates,
     unpack,
     validate,
     validation_batches,
@@ -89,7 +90,7 @@ def fit(
         model, rows, settings, total=total, phases=phases, checkpoints=checkpoints, on_progress=on_progress
     )
     record = _record(rows, settings, total, history)
-    return model.eval(), {**record, "decoder_lr": settings.decoder_lr or model.usual_decoder_lr}
+    return model.eval(), {**record, "peak_rates": peak_rates(settings, model.usual_rates)}
 
 
 def forget(folder: str | Path) -> None:

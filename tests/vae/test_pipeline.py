@@ -75,8 +75,11 @@ def test_rows_that_follow_on_from_each_other_are_written_by_a_model_that_was_sav
         assert kept.to_bytes() == pipeline.integer_model(made).to_bytes()
 
 
-@pytest.mark.parametrize(("serial", "latents", "rate"), [(True, 8, 0.012), (False, 16, 0.035)])
-def test_a_series_takes_fewer_latents_and_a_slower_decoder(serial, latents, rate):
+@pytest.mark.parametrize(
+    ("serial", "latents", "rates"),
+    [(True, 8, {"encoder": 0.005, "decoder": 0.012}), (False, 16, {"encoder": 0.002, "decoder": 0.035})],
+)
+def test_a_series_takes_fewer_latents_and_other_rates(serial, latents, rates):
     steps = np.random.default_rng(4).integers(-1, 2, (400, 3))
     values = np.cumsum(steps, 0) if serial else steps
     given = pa.table({f"v{k}": values[:, k] for k in range(3)})
@@ -84,12 +87,12 @@ def test_a_series_takes_fewer_latents_and_a_slower_decoder(serial, latents, rate
     usual = SMALL.model_copy(update={"latents": None})
     made = fit(given, schema, model=usual, training=QUICK)
     assert made.layout.plan.latents == latents
-    assert made.record["decoder_lr"] == rate
+    assert made.record["peak_rates"] == rates
     assert made.training.decoder_lr is None
     own = QUICK.model_copy(update={"decoder_lr": 0.01})
     asked = fit(given, schema, model=usual.model_copy(update={"latents": 3}), training=own)
     assert asked.layout.plan.latents == 3
-    assert asked.record["decoder_lr"] == 0.01
+    assert asked.record["peak_rates"] == {**rates, "decoder": 0.01}
 
 
 def test_columns_that_follow_from_others_are_not_modelled(trained):

@@ -62,8 +62,8 @@ class Toy(nn.Module):
         return bits["column_bits"]
 
     @property
-    def usual_decoder_lr(self) -> float:
-        return 0.02
+    def usual_rates(self) -> Mapping[str, float]:
+        return {"encoder": 0.002, "decoder": 0.02}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [
