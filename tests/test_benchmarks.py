@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pcodec import standalone
 
-from benchmarks import coders, datasets, readme, rivals, show
+from benchmarks import archive, coders, datasets, readme, rivals, show
 from benchmarks.forms import SLACK, columns_of
 
 ROWS = 600
@@ -187,3 +189,31 @@ def test_linear_prediction_leaves_no_numbers_that_pcodec_cannot_predict(left_ove
     made = coders._pcodec_predicting(values, 16)
     assert made is not None
     assert standalone.simple_decompress(made).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("edited", "dirty"),
+    [
+        (None, False),
+        ("benchmarks/results/cell.json", False),
+        ("vae/model.py", True),
+        ("benchmarks/a.py", True),
+    ],
+)
+def test_a_cell_names_the_commit_of_its_sources(
+    edited: str | None, dirty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured is no edit of what measures it, or all but the first cell would be of none."""
+    names = ("data/a.py", "vae/model.py", "benchmarks/a.py", "benchmarks/results/cell.json")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    as_someone = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=n@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*as_someone, *arguments], check=True)
+    if edited:
+        (tmp_path / edited).write_text("2\n")
+    monkeypatch.setattr(archive, "HERE", tmp_path / "benchmarks")
+    commit = archive._where()["commit"]
+    assert commit.endswith("-dirty") == dirty
+    assert len(commit.removesuffix("-dirty")) >= 7
