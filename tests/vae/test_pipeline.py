@@ -102,12 +102,19 @@ def test_columns_that_follow_from_others_are_not_modelled(trained):
 
 @pytest.mark.parametrize("family", list(Family))
 @pytest.mark.parametrize("codes", [Codes.none, Codes.balanced])
-def test_an_archive_of_any_family_gives_every_value_back(family, codes, tmp_path, always_neural):
+@pytest.mark.parametrize("follows", [False, True])
+def test_an_archive_of_any_family_gives_every_value_back(family, codes, follows, tmp_path, always_neural):
     given = table(300)
+    if follows:
+        walk = np.cumsum(np.random.default_rng(2).integers(-1, 2, 300))
+        given = given.append_column("walk", pa.array(walk))
     settings = SMALL.model_copy(update={"family": family, "codes": codes})
     report = compress(given, tmp_path / "t.svae", settings=settings, training=QUICK)
     with archive.open(tmp_path / "t.svae") as opened:
         assert opened.read().equals(given)
+        kept = opened._parts.model
+        assert kept is not None
+        assert kept.plan.direct == follows
     summary = report.codes_summary
     assert summary.family == family.value
     assert summary.latents == (0 if codes is Codes.none else SMALL.latents)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -54,10 +56,22 @@ def kill_at(step: int, table: Path, out: Path) -> None:
 
 
 @pytest.fixture(scope="module")
+def table(mixed: Callable[..., pa.Table]) -> pa.Table:
+    """With a column that follows from the row above, so that the model has all its parts."""
+    rows = mixed()
+    walk = np.cumsum(np.random.default_rng(1).integers(-1, 2, rows.num_rows))
+    return rows.append_column("walk", pa.array(walk))
+
+
+@pytest.fixture(scope="module")
 def undisturbed(table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     folder = tmp_path_factory.mktemp("undisturbed")
     trained = fit(table, folder / "model")
     assert [path.name for path in folder.iterdir()] == ["model"]
+    plan = trained.layout.plan
+    assert plan.direct
+    assert plan.above
+    assert plan.deep
     return trained
 
 
