@@ -82,14 +82,14 @@ $(STAMPS)/wheel: pyproject.toml $(SOURCES) | $(STAMPS)/venv
 
 # Clean: made anew with each wheel, so that nothing of a former installation can help.
 $(STAMPS)/core: $(STAMPS)/wheel
-	$(PYTHON) -m venv --clear $(CORE_VENV)
-	$(CORE_VENV)/bin/python -m pip --disable-pip-version-check install -q $(VENV)/wheel/*.whl
+	$(PYTHON) -m venv --clear --without-pip $(CORE_VENV)
+	$(PIP) --python $(CORE_VENV)/bin/python install -q $(VENV)/wheel/*.whl
 	@touch $@
 
 # The same wheel, with the pipeline's packages lent by .venv (whose editable installation stays out of sight).
 $(STAMPS)/wheel-pipeline: $(STAMPS)/wheel $(STAMPS)/test
-	$(PYTHON) -m venv --clear $(WHEEL_VENV)
-	$(WHEEL_VENV)/bin/python -m pip --disable-pip-version-check install -q --no-deps $(VENV)/wheel/*.whl
+	$(PYTHON) -m venv --clear --without-pip $(WHEEL_VENV)
+	$(PIP) --python $(WHEEL_VENV)/bin/python install -q --no-deps $(VENV)/wheel/*.whl
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	    > "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
 	@touch $@

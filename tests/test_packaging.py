@@ -72,7 +72,7 @@ def would_install(venv: Path, target: str) -> bool:
     return " -m pip " in done.stdout
 
 
-@pytest.mark.parametrize("target", ["run", "test", "lint", "docs"])
+@pytest.mark.parametrize("target", ["run", "test", "lint", "docs", "develop"])
 def test_make_installs_once_and_again_only_for_another_pyproject(tmp_path: Path, target: str) -> None:
     stamps = tmp_path / "stamps"
     assert would_install(tmp_path, target)

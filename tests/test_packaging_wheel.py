@@ -15,6 +15,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import time
 import urllib.request
 import zipfile
@@ -107,7 +108,7 @@ def test_wheel_holds_the_three_packages_and_nothing_else(core: Path) -> None:
 
 
 def test_core_environment_lacks_the_pipeline(core: Path) -> None:
-    command = [str(core / "bin" / "python"), "-m", "pip", "list", "--format=json"]
+    command = [sys.executable, "-m", "pip", "--python", str(core / "bin" / "python"), "list", "--format=json"]
     listed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert not {package["name"].lower() for package in listed} & set(FORBIDDEN)
 
