@@ -77,6 +77,8 @@ class Cell(NamedTuple):
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is not measured yet; write the table and the chart, and print the table."""
     asked = _parser().parse_args(arguments)
+    for as_they_are in (_own_sources, _commit):  # whatever happens to them while cells are measured
+        as_they_are()
     for cell in () if asked.show else _cells(asked):
         try:
             measure(cell, fresh=asked.fresh)
@@ -210,11 +212,16 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _where() -> dict[str, Any]:
-    # what is measured here is no edit of what measures it
+@functools.cache
+def _commit() -> str:
+    """The commit of the sources when first asked for, as `_own_sources`; results are no edit of what measures them."""
     edited = _git("status", "--porcelain", "--", "data", "vae", "benchmarks", ":!benchmarks/results")
+    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if edited else "")
+
+
+def _where() -> dict[str, Any]:
     return {
-        "commit": _git("rev-parse", "--short", "HEAD") + ("-dirty" if edited else ""),
+        "commit": _commit(),
         "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "software": f"Python {platform.python_version()}, PyTorch {version('torch')}",

@@ -186,6 +186,7 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
             out=job.model,
             on_progress=on_progress,
         )
+        store.log_params(run_id, {"learning_rates": trained.record["learning_rates"]})
         for entry in trained.record["history"]:
             numbers = {
                 f"validation/{name}": value for name, value in entry.items() if isinstance(value, float)

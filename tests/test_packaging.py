@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -83,6 +84,16 @@ def test_make_installs_once_and_again_only_for_another_pyproject(tmp_path: Path,
     before_pyproject = (ROOT / "pyproject.toml").stat().st_mtime - 1
     os.utime(stamps / target, (before_pyproject, before_pyproject))
     assert would_install(tmp_path, target)
+
+
+def test_make_develop_installs_every_extra(tmp_path: Path) -> None:
+    command = ["make", "-n", f"VENV={tmp_path}", "develop"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    asked = re.search(r"-e '\.\[([a-z,]+)\]'", shown)
+    assert asked is not None
+    assert set(asked[1].split(",")) == set(EXTRAS)
+    stamps = {"develop", "run", "test", "bench", "lint", "docs"}
+    assert all(str(tmp_path / "stamps" / name) in shown for name in stamps)
 
 
 FORBIDDEN = tuple(sorted(HEAVY))

@@ -65,7 +65,8 @@ class Layout(BaseModel):
     rows: int = Field(default=0, ge=0)
     """Rows of the table that the weights are written beside, and share their cost; 0 lets weights cost nothing."""
     series: bool = False
-    """Whether most columns follow from the row above."""
+    """Whether most columns follow from the row above (`vae.planning.is_series`). Only training asks: for the encoder's
+    gain and the learning rates. Models that were saved before there was this say no, whatever they are of."""
 
 
 def block(coded: dict[str, Coded], names: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

@@ -47,7 +47,7 @@ class Trainable(Protocol):
         ...
 
     @property
-    def usual_rates(self) -> Mapping[str, float]:
+    def default_learning_rates(self) -> Mapping[str, float]:
         """Peak learning rates of the groups, for settings that name none."""
         ...
 
@@ -159,7 +159,7 @@ class PhaseModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam with a rate for the encoder and one for the rest; a frozen encoder is left out altogether."""
         model = cast(Trainable, self.model)
-        peaks = peak_rates(self.settings, model.usual_rates)
+        peaks = learning_rates(self.settings, model)
         groups: list[dict[str, Any]] = []
         for group in model.parameter_groups():
             name, parameters = str(group["name"]), list(group["params"])
@@ -229,10 +229,11 @@ class Report:
                           "bits": bits, "rows_per_second": speed})  # fmt: skip
 
 
-def peak_rates(settings: TrainSettings, usual: Mapping[str, float]) -> dict[str, float]:
-    """Peak learning rates of `encoder` and `decoder`: those of the settings, else the usual ones."""
+def learning_rates(settings: TrainSettings, model: Trainable) -> dict[str, float]:
+    """Peak learning rates of `encoder` and `decoder`: those of the settings, else the model's own."""
     asked = {"encoder": settings.encoder_lr, "decoder": settings.decoder_lr}
-    return {name: usual[name] if rate is None else rate for name, rate in asked.items()}
+    default = model.default_learning_rates
+    return {name: default[name] if rate is None else rate for name, rate in asked.items()}
 
 
 def weigh(state: State, model: nn.Module, bits: dict[str, float]) -> None:

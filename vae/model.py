@@ -28,9 +28,9 @@ from vae.settings import CODES_SCORE, Codes, ModelSettings, codes_weight
 from vae.stencil import Stencil, Tensors
 
 NATS_TO_BITS = 1 / math.log(2)
-FIRST_CODES, FIRST_SERIES_CODES = 8.0, 1.5
-"""Factor on the encoder's last weights at the start, the latter of a series: there each step of a code from row to row
-is paid for, and coarse ones say as much.
+ENCODER_GAIN, SERIES_ENCODER_GAIN = 8.0, 1.5
+"""Factor on the encoder's last weights at the start; smaller for a series, where each step of a code from row to row is
+paid for, and coarse codes say as much.
 """
 PRESENCE = 0.5
 """Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
@@ -39,8 +39,8 @@ WEIGHT_PRICE = 2.0
 SLACKENING = 0.2
 """How fast λ falls, and rises again: exponent a step for a score that is 1 above what is asked for, or below."""
 LEAST_SLACK = 0.001
-USUAL_RATES = {"encoder": 0.002, "decoder": 0.035}
-SERIES_RATES = {"encoder": 0.005, "decoder": 0.012}
+LEARNING_RATES = {"encoder": 0.002, "decoder": 0.035}
+SERIES_LEARNING_RATES = {"encoder": 0.005, "decoder": 0.012}
 """Peak learning rates; fine bounds of a series take a slow decoder, and its code a quick encoder to become cheap."""
 
 
@@ -188,9 +188,9 @@ class SparseVAE(nn.Module):
         return torch.stack(found)
 
     @property
-    def usual_rates(self) -> Mapping[str, float]:
+    def default_learning_rates(self) -> Mapping[str, float]:
         """Peak learning rates, for settings that name none."""
-        return SERIES_RATES if self.layout.series else USUAL_RATES
+        return SERIES_LEARNING_RATES if self.layout.series else LEARNING_RATES
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The encoder's parameters and all others, which train at separate rates."""
@@ -252,7 +252,7 @@ def _encoder(
     columns, latents = len(layout.views), layout.plan.latents
     hidden = Hidden(settings.encoder_width, settings.encoder_depth, settings.activation)
     # codes must begin alive: an encoder whose every answer rounds to zero is shown nothing to improve
-    gain = FIRST_SERIES_CODES if layout.series else FIRST_CODES
+    gain = SERIES_ENCODER_GAIN if layout.series else ENCODER_GAIN
     if not settings.reads:
         return DenseEncoder(columns * features, latents, outputs, hidden=hidden, gain=gain)
     hidden = hidden._replace(width=max(4, settings.encoder_width // 8))

@@ -42,6 +42,8 @@ def steps(rows: int, columns: int, effort: Effort) -> int:
 
     >>> steps(336_776, 12, Effort.fast) == FULL_STEPS[Effort.fast]
     True
+    >>> [steps(200_000, columns, Effort.standard) for columns in (5, 20, 40)]
+    [5000, 5000, 2500]
     >>> steps(1, 1, Effort.max)
     200
     """
@@ -74,7 +76,12 @@ Phase(name='quantise', start=900, stop=1000))
 
 
 def learning_rate(step: int, phase: Phase) -> float:
-    """Share of the peak learning rate: a short rise, then straight down to 2% at the phase's end."""
+    """Share of the peak learning rate: linear warm-up, then linear decay to 2% at the phase's end.
+
+    >>> joint = Phase("joint", 0, 10_101)
+    >>> [round(learning_rate(step, joint), 3) for step in (49, 99, 100, 5_100, 10_100)]
+    [0.5, 1.0, 1.0, 0.51, 0.02]
+    """
     length, position = phase.stop - phase.start, step - phase.start
     rise = max(1, min(WARMUP_STEPS, round(length * WARMUP_SHARE)))
     if position < rise:

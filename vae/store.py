@@ -58,7 +58,8 @@ class TrainedModel:
     schema: Schema
     training: TrainSettings
     record: dict[str, Any]
-    """What the training left behind: steps, rows, data digest, bounds, `history` with one entry a validation."""
+    """What the training left behind: steps, rows, data digest, bounds, peak learning rates, `history` with one entry a
+    validation."""
 
     @property
     def layout(self) -> Layout:

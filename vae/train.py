@@ -38,8 +38,8 @@ from vae.loop import (
     Rows,
     State,
     Trainable,
+    learning_rates,
     pack,
-    peak_rates,
     unpack,
     validate,
     validation_batches,
@@ -90,7 +90,7 @@ def fit(
         model, rows, settings, total=total, phases=phases, checkpoints=checkpoints, on_progress=on_progress
     )
     record = _record(rows, settings, total, history)
-    return model.eval(), {**record, "peak_rates": peak_rates(settings, model.usual_rates)}
+    return model.eval(), {**record, "learning_rates": _used(settings, model)}
 
 
 def forget(folder: str | Path) -> None:
@@ -118,6 +118,12 @@ def _record(rows: Rows, settings: TrainSettings, total: int, history: list[dict[
         "torch": str(torch.__version__),
         "history": [{name: plain(value) for name, value in entry.items()} for entry in history],
     }
+
+
+def _used(settings: TrainSettings, model: SparseVAE) -> dict[str, float]:
+    """Peak learning rates of what there is to train: without codes there is no encoder."""
+    there = {str(group["name"]) for group in model.parameter_groups() if group["params"]}
+    return {name: rate for name, rate in learning_rates(settings, model).items() if name in there}
 
 
 def run(
@@ -157,7 +163,7 @@ def run(
             referee = Referee(lambda: validate(model, held), checkpoints, report)
             if len(batches):
                 _trainer(settings, referee).fit(module, datamodule=BatchModule(batches))
-            _end(state, model)
+            _end(state, model, settings)
             if checkpoints is not None:
                 checkpoints.save(state.step, pack(state, model))
     return state.history
@@ -171,12 +177,13 @@ def _begin(state: State, phase: Phase, model: nn.Module, held: list[dict[str, Te
         weigh(state, model, validate(model, held))
 
 
-def _end(state: State, model: nn.Module) -> None:
+def _end(state: State, model: nn.Module, settings: TrainSettings) -> None:
     """Takes up the best weights of the phase and clears what belonged to it."""
     if not state.best:
+        rates = learning_rates(settings, cast(Trainable, model))
         raise ModelError(
             f"training diverged before step {state.step}: the loss is not a finite number; "
-            "lower encoder_lr and decoder_lr"
+            f"set encoder_lr below {rates['encoder']:g} and decoder_lr below {rates['decoder']:g}"
         )
     model.load_state_dict(state.best)
     state.phase += 1

@@ -14,7 +14,18 @@ from torch import Tensor
 from vae.codec.integer import IntegerModel
 from vae.features import row_view
 from vae.latents import gaussian_kl, gaussian_log_density
-from vae.model import LEAST_SLACK, PRESENCE, SLACKENING, WEIGHT_PRICE, SparseVAE, latents_of
+from vae.model import (
+    ENCODER_GAIN,
+    LEARNING_RATES,
+    LEAST_SLACK,
+    PRESENCE,
+    SERIES_ENCODER_GAIN,
+    SERIES_LEARNING_RATES,
+    SLACKENING,
+    WEIGHT_PRICE,
+    SparseVAE,
+    latents_of,
+)
 from vae.settings import (
     CODES_SCORE,
     CODES_WEIGHT,
@@ -109,6 +120,18 @@ def test_the_last_phase_trains_the_weights_that_are_written(made: Any) -> None:
             ours.copy_(other + step / 4)  # rounding takes it back
     assert losses(model, made.batch, "quantise")["columns"] == losses(same, made.batch, "quantise")["columns"]
     assert losses(model, made.batch, "refit")["columns"] != losses(same, made.batch, "refit")["columns"]
+
+
+def test_a_series_begins_with_coarser_codes_and_other_learning_rates(made: Any) -> None:
+    """Of one seed, so that nothing but the gain differs."""
+    usual = model_of(made)
+    layout = made.layout.model_copy(update={"series": True})
+    torch.manual_seed(0)
+    series = SparseVAE(layout, SMALL)
+    finer, coarser = (model.get_parameter("encoder.outer") for model in (usual, series))
+    assert torch.allclose(finer * (SERIES_ENCODER_GAIN / ENCODER_GAIN), coarser)
+    assert usual.default_learning_rates == LEARNING_RATES
+    assert series.default_learning_rates == SERIES_LEARNING_RATES
 
 
 def test_parameter_groups_are_the_encoder_and_all_else(made: Any) -> None:

@@ -87,12 +87,12 @@ def test_a_series_takes_fewer_latents_and_other_rates(serial, latents, rates):
     usual = SMALL.model_copy(update={"latents": None})
     made = fit(given, schema, model=usual, training=QUICK)
     assert made.layout.plan.latents == latents
-    assert made.record["peak_rates"] == rates
+    assert made.record["learning_rates"] == rates
     assert made.training.decoder_lr is None
     own = QUICK.model_copy(update={"decoder_lr": 0.01})
     asked = fit(given, schema, model=usual.model_copy(update={"latents": 3}), training=own)
     assert asked.layout.plan.latents == 3
-    assert asked.record["peak_rates"] == {**rates, "decoder": 0.01}
+    assert asked.record["learning_rates"] == {**rates, "decoder": 0.01}
 
 
 def test_columns_that_follow_from_others_are_not_modelled(trained):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from data.errors import ModelError
 from vae import schedule
 from vae.checkpoint import Checkpoints
-from vae.loop import Batches, Rows
+from vae.loop import Batches, PhaseModule, Rows, State
 from vae.settings import TrainSettings
 from vae.train import run, training_key
 
@@ -62,7 +62,7 @@ class Toy(nn.Module):
         return bits["column_bits"]
 
     @property
-    def usual_rates(self) -> Mapping[str, float]:
+    def default_learning_rates(self) -> Mapping[str, float]:
         return {"encoder": 0.002, "decoder": 0.02}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -241,11 +241,30 @@ def test_an_objective_that_changes_compares_with_itself() -> None:
     assert history[-1]["step"] == schedule.phases(200, 0.5)[0].stop
 
 
+@pytest.mark.parametrize(
+    ("asked", "phase", "peaks"),
+    [
+        ({}, "joint", [0.002, 0.02]),
+        ({"decoder_lr": 0.3}, "joint", [0.002, 0.3]),
+        ({"encoder_lr": 0.1}, "joint", [0.1, 0.02]),
+        ({"encoder_lr": 0.1}, "refit", [0.02]),
+    ],
+)
+def test_the_optimiser_learns_at_the_models_rates_unless_others_are_asked_for(
+    asked: dict[str, float], phase: schedule.PhaseName, peaks: list[float]
+) -> None:
+    settings = SETTINGS.model_copy(update=asked)
+    module = PhaseModule(Toy(), schedule.Phase(phase, 0, 10), 10, State(), settings)
+    optimiser = module.configure_optimizers()
+    assert [group["peak"] for group in optimiser.param_groups] == peaks
+
+
 def test_a_training_that_diverges_at_once_says_so() -> None:
     rows = toy_rows()
     rows.arrays["x"][:] = np.nan
     message = (
-        "training diverged before step 130: the loss is not a finite number; lower encoder_lr and decoder_lr"
+        "training diverged before step 130: the loss is not a finite number; "
+        r"set encoder_lr below 0\.002 and decoder_lr below 0\.02"
     )
     with pytest.raises(ModelError, match=f"^{message}$"):
         trained(rows)
