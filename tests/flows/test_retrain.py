@@ -115,6 +115,10 @@ def test_the_run_holds_it_all(home: Path, first: Outcome) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params["train.steps"] == "30"
     assert run.data.params["model.latents"] == "4"
+    # those that the table asks for, where the settings name none
+    assert run.data.params["train.decoder_lr"] == "null"
+    assert run.data.params["learning_rates.decoder"] == "0.035"
+    assert run.data.params["learning_rates.encoder"] == "0.002"
     digest = json.loads((first.dataset / "manifest.json").read_text())["digest"]
     assert run.data.tags["dataset.sha256"] == digest
     assert len(run.data.tags["prefect.flow_run_id"]) == 36
