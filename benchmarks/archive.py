@@ -77,8 +77,9 @@ class Cell(NamedTuple):
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is not measured yet; write the table and the chart, and print the table."""
     asked = _parser().parse_args(arguments)
-    for as_they_are in (_own_sources, _commit):  # whatever happens to them while cells are measured
-        as_they_are()
+    # as they are now, whatever happens to them while cells are measured
+    _own_sources()
+    _commit()
     for cell in () if asked.show else _cells(asked):
         try:
             measure(cell, fresh=asked.fresh)

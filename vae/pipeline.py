@@ -24,7 +24,7 @@ from vae.codec import archive, blocks, columns, structure
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
 from vae.codes import encode_symbols
-from vae.features import blank_model, block, make_layout, training_arrays
+from vae.features import Layout, blank_model, block, make_layout, training_arrays
 from vae.judging import Judged, alone, held_out
 from vae.model import SparseVAE, latents_of
 from vae.planning import is_series, make_plan, usual_latents, usual_width
@@ -112,16 +112,8 @@ def fit(
     learn = rows if split is None else rows[split == 0]
     held = rows[:0] if split is None else rows[split == 1]
     seen = {name: _rows_of(coded[name], learn) for name in prepared.names}
-    series, latents = is_series(prepared.grid, seen), latents_of(model)
-    plan = make_plan(
-        prepared.grid,
-        seen,
-        latents=usual_latents(series=series) if latents is None else latents,
-        width=model.width or usual_width(table.num_rows),
-    )
-    layout = make_layout(plan, seen).model_copy(
-        update={"derived": prepared.derived, "rows": table.num_rows, "series": series}
-    )
+    layout = _layout(prepared, seen, model, table.num_rows)
+    plan = layout.plan
     arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), DEFAULT_BLOCK_ROWS)
     module, record = train.fit(
         lambda: SparseVAE(layout, model),
@@ -141,6 +133,16 @@ def fit(
         save(trained, out)
         train.forget(out)
     return trained
+
+
+def _layout(prepared: Prepared, seen: dict[str, Coded], model: ModelSettings, rows: int) -> Layout:
+    """The model's shape by the rows that training may see; `rows` are the table's."""
+    series, latents = is_series(prepared.grid, seen), latents_of(model)
+    if latents is None:
+        latents = usual_latents(series=series)
+    plan = make_plan(prepared.grid, seen, latents=latents, width=model.width or usual_width(rows))
+    found = {"derived": prepared.derived, "rows": rows, "series": series}
+    return make_layout(plan, seen).model_copy(update=found)
 
 
 def integer_model(trained: TrainedModel) -> IntegerModel:

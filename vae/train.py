@@ -89,8 +89,7 @@ def fit(
     history = run(
         model, rows, settings, total=total, phases=phases, checkpoints=checkpoints, on_progress=on_progress
     )
-    record = _record(rows, settings, total, history)
-    return model.eval(), {**record, "learning_rates": _used(settings, model)}
+    return model.eval(), _record(model, rows, settings, total, history)
 
 
 def forget(folder: str | Path) -> None:
@@ -103,7 +102,9 @@ def _beside(folder: str | Path) -> Path:
     return target.with_name(f".{target.name}.training")
 
 
-def _record(rows: Rows, settings: TrainSettings, total: int, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _record(
+    model: SparseVAE, rows: Rows, settings: TrainSettings, total: int, history: list[dict[str, Any]]
+) -> dict[str, Any]:
     """What a trained model remembers of its training; nothing that two equal trainings would not share."""
 
     def plain(value: Any) -> Any:
@@ -115,6 +116,7 @@ def _record(rows: Rows, settings: TrainSettings, total: int, history: list[dict[
         "validation_rows": len(rows.validation_rows),
         "data": rows.digest(),
         "threads": threads(settings),
+        "learning_rates": _used(settings, model),
         "torch": str(torch.__version__),
         "history": [{name: plain(value) for name, value in entry.items()} for entry in history],
     }
