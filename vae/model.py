@@ -24,7 +24,7 @@ from vae.codes_only import CodesOnly
 from vae.features import Layout
 from vae.latents import Draw, Gaussian, free_bits, gaussian_log_density, interpolated_rate, make_latents
 from vae.networks import ColumnEncoder, DenseEncoder, Hidden, RowInput
-from vae.settings import CODES_SCORE, Codes, ModelSettings, codes_weight
+from vae.settings import CODES_SCORE, ModelSettings, codes_weight
 from vae.stencil import Stencil, Tensors
 
 NATS_TO_BITS = 1 / math.log(2)
@@ -259,8 +259,3 @@ def _encoder(
     # counts in contexts of other columns have no use for a code, so what it said of theirs would be paid twice
     readable = [item.head is not Head.memory for item in layout.plan.columns]
     return ColumnEncoder(readable, features, latents, outputs, reads=settings.reads, hidden=hidden, gain=gain)
-
-
-def latents_of(settings: ModelSettings) -> int | None:
-    """Number of latents that these settings ask for; None leaves it to the table."""
-    return 0 if settings.codes is Codes.none else settings.latents

@@ -26,8 +26,8 @@ from vae.codec.integer import IntegerModel
 from vae.codes import encode_symbols
 from vae.features import Layout, blank_model, block, make_layout, training_arrays
 from vae.judging import Judged, alone, held_out
-from vae.model import SparseVAE, latents_of
-from vae.planning import is_series, make_plan, usual_latents, usual_width
+from vae.model import SparseVAE
+from vae.planning import is_series, latents_of, make_plan, usual_width
 from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
 
@@ -137,10 +137,9 @@ def fit(
 
 def _layout(prepared: Prepared, seen: dict[str, Coded], model: ModelSettings, rows: int) -> Layout:
     """The model's shape by the rows that training may see; `rows` are the table's."""
-    series, latents = is_series(prepared.grid, seen), latents_of(model)
-    if latents is None:
-        latents = usual_latents(series=series)
-    plan = make_plan(prepared.grid, seen, latents=latents, width=model.width or usual_width(rows))
+    series = is_series(prepared.grid, seen)
+    latents, width = latents_of(model, series=series), model.width or usual_width(rows)
+    plan = make_plan(prepared.grid, seen, latents=latents, width=width)
     found = {"derived": prepared.derived, "rows": rows, "series": series}
     return make_layout(plan, seen).model_copy(update=found)
 

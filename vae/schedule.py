@@ -20,6 +20,8 @@ FULL_COLUMNS = 20
 """Coded columns up to which a table gets the full number of steps; `flights` has 12, `solar` 17."""
 FULL_STEPS = {Effort.fast: 1_000, Effort.standard: 5_000, Effort.max: 30_000}
 """Steps for a large table: 1, 5 and 30 minutes on `flights` at 60 ms a step."""
+SERIES_STEPS = 1.2
+"""A series, whose decoder learns more slowly, goes on for so many times as long."""
 FULL_ROWS = 100_000
 """Rows from which on a table gets the full number of steps."""
 FEWEST_STEPS = 200
@@ -37,19 +39,20 @@ class Phase(NamedTuple):
     stop: int
 
 
-def steps(rows: int, columns: int, effort: Effort) -> int:
-    """Optimiser steps for a table: fewer where a step is dear (many columns) or the rows are few.
+def steps(rows: int, columns: int, effort: Effort, *, series: bool = False) -> int:
+    """Optimiser steps for a table: fewer where a step is dear (many columns) or the rows are few, more for a series.
 
     >>> steps(336_776, 12, Effort.fast) == FULL_STEPS[Effort.fast]
     True
     >>> [steps(200_000, columns, Effort.standard) for columns in (5, 20, 40)]
     [5000, 5000, 2500]
-    >>> steps(1, 1, Effort.max)
-    200
+    >>> steps(1, 1, Effort.max), steps(525_600, 17, Effort.standard, series=True)
+    (200, 6000)
     """
     by_width = min(1.0, max(1 / 8, FULL_COLUMNS / max(columns, 1)))
     by_rows = math.sqrt(min(1.0, rows / FULL_ROWS))
-    return max(FEWEST_STEPS, round(FULL_STEPS[effort] * by_width * by_rows))
+    full = FULL_STEPS[effort] * (SERIES_STEPS if series else 1.0)
+    return max(FEWEST_STEPS, round(full * by_width * by_rows))
 
 
 def phases(

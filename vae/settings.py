@@ -70,8 +70,8 @@ class ModelSettings(Settings):
     family: Family = Family.quantized
     """Latent family: `quantized` integer codes with a spike at zero, or the plain `gaussian` VAE."""
     latents: int | None = Field(default=None, ge=1, le=256)
-    """Number of latent variables; None: 16, or 8 where most columns follow from the row above. Ignored when `codes`
-    is `none`."""
+    """Number of latent variables; None: 16, or 8 where most columns follow from the row above, and half of that for a
+    `lean` code. Ignored when `codes` is `none`."""
     codes: Codes = Codes.balanced
     """What the code is asked to score by itself (`vae.metrics.code_score`): `lean` about 0.5, `balanced` 0.75, `rich`
     0.9, as far as that is to be had cheaply; `none` is no code."""

@@ -74,7 +74,9 @@ def fit(
     with _one_at_a_time, torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = make()
-    total = settings.steps or schedule.steps(len(rows.train_rows), columns, settings.effort)
+    total = settings.steps or schedule.steps(
+        len(rows.train_rows), columns, settings.effort, series=model.layout.series
+    )
     quantised = model.settings.family is not Family.gaussian
     latent = model.layout.plan.latents > 0
     phases = schedule.phases(total, settings.refit_share, latent=latent, quantised=quantised)

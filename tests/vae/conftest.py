@@ -16,8 +16,8 @@ from data.schema import Schema
 from vae.codec.structure import Derived
 from vae.features import Layout, blank_model, block, make_layout, training_arrays
 from vae.loop import Rows
-from vae.model import SparseVAE, latents_of
-from vae.planning import make_plan
+from vae.model import SparseVAE
+from vae.planning import latents_of, make_plan
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 from vae.store import TrainedModel
 from vae.train import fit
@@ -46,7 +46,7 @@ def train_on(table: pa.Table, settings: ModelSettings, steps: int = 240) -> Trai
     grid = fit_table(table)
     names = [c.name for c in grid.columns if c.kind != "opaque" and c.name != "always"]
     coded = {name: grid[name].encode(table[name]) for name in names}
-    plan = make_plan(grid, coded, latents=latents_of(settings) or 0, width=settings.width)
+    plan = make_plan(grid, coded, latents=latents_of(settings, series=False), width=settings.width)
     always = Derived(name="always", table=(7,))
     layout = make_layout(plan, coded).model_copy(update={"derived": (always,)})
     arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), 65_536)

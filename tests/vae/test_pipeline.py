@@ -9,11 +9,11 @@ import pytest
 from data.errors import BoundError, ModelError
 from data.schema import Schema
 from vae import codes as sparse
-from vae import judging, metrics, pipeline
+from vae import judging, metrics, pipeline, schedule
 from vae.codec import archive, writer
 from vae.judging import Judged
 from vae.pipeline import NothingToModelError, check_same_bounds, compress, fit, score
-from vae.settings import Codes, Family, ModelSettings, TrainSettings
+from vae.settings import Codes, Effort, Family, ModelSettings, TrainSettings
 from vae.store import load
 
 QUICK = TrainSettings(steps=30, batch_rows=256, threads=1)
@@ -79,7 +79,7 @@ def test_rows_that_follow_on_from_each_other_are_written_by_a_model_that_was_sav
     ("serial", "latents", "rates"),
     [(True, 8, {"encoder": 0.005, "decoder": 0.012}), (False, 16, {"encoder": 0.002, "decoder": 0.035})],
 )
-def test_a_series_takes_fewer_latents_and_other_rates(serial, latents, rates):
+def test_a_series_takes_fewer_latents_more_steps_and_other_rates(serial, latents, rates, monkeypatch):
     steps = np.random.default_rng(4).integers(-1, 2, (400, 3))
     values = np.cumsum(steps, 0) if serial else steps
     given = pa.table({f"v{k}": values[:, k] for k in range(3)})
@@ -93,6 +93,10 @@ def test_a_series_takes_fewer_latents_and_other_rates(serial, latents, rates):
     asked = fit(given, schema, model=usual.model_copy(update={"latents": 3}), training=own)
     assert asked.layout.plan.latents == 3
     assert asked.record["learning_rates"] == {**rates, "decoder": 0.01}
+    for name, value in {"FULL_STEPS": {Effort.fast: 20}, "FULL_ROWS": 1, "FEWEST_STEPS": 1}.items():
+        monkeypatch.setattr(schedule, name, value)
+    unsaid = QUICK.model_copy(update={"steps": None, "effort": Effort.fast})
+    assert fit(given, schema, model=usual, training=unsaid).record["steps"] == (24 if serial else 20)
 
 
 def test_columns_that_follow_from_others_are_not_modelled(trained):

@@ -17,7 +17,8 @@ from data.gridfit import fit_table
 from vae import planning
 from vae.codec.plan import MAX_ITEMS, MAX_TABLES, Head, Item, Plan
 from vae.features import blank_model, block
-from vae.planning import is_series, make_plan, usual_latents
+from vae.planning import is_series, latents_of, make_plan
+from vae.settings import Codes, ModelSettings
 
 NUMBERS = np.random.default_rng(5)
 
@@ -348,4 +349,14 @@ def test_a_table_is_a_series_where_most_columns_follow_on() -> None:
     assert not is_series(*on_grid({**walks, **loose}))
     assert is_series(*on_grid({**walks, "l0": loose["l0"]}))
     assert not is_series(*on_grid({}))
-    assert usual_latents(series=True) < usual_latents(series=False)
+
+
+def test_settings_and_the_table_say_how_many_latents_there_are() -> None:
+    def latents(codes: Codes, asked: int | None = None) -> list[int]:
+        settings = ModelSettings(codes=codes, latents=asked)
+        return [latents_of(settings, series=series) for series in (True, False)]
+
+    assert latents(Codes.balanced) == latents(Codes.rich) == [8, 16]
+    assert latents(Codes.lean) == [4, 8]
+    assert latents(Codes.lean, 5) == latents(Codes.rich, 5) == [5, 5]
+    assert latents(Codes.none) == latents(Codes.none, 5) == [0, 0]
