@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data.errors import UsageError
+from data.errors import DamagedError, UsageError
 from flows.cli_options import (
     AsJson,
     BoundsOrOwn,
@@ -28,9 +28,11 @@ from flows.console import table as show_table
 from vae.settings import Codes, Effort
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from rich.console import Console
 
     from data.schema import Schema
+    from vae.codec.reader import Lost
 
 
 CODERS = {
@@ -115,11 +117,17 @@ def decompress(
     out: OutFile,
     columns: Annotated[str | None, typer.Option(help="Columns to read, separated by commas.")] = None,
     rows: Annotated[str | None, typer.Option(help="Rows A:B, counted from 0, B not included.")] = None,
+    salvage: Annotated[
+        bool,
+        typer.Option(
+            "--salvage", help="Of a damaged archive, the rows that are whole; the others are listed."
+        ),
+    ] = False,
     each: Annotated[
         bool,
         typer.Option(
             "--each",
-            help="ARCHIVE and -o are folders: one file an archive, as a flow; without --columns and --rows.",
+            help="ARCHIVE and -o are folders: one file an archive, as a flow; without --columns, --rows, --salvage.",
         ),
     ] = False,
     config: Config = None,
@@ -128,13 +136,14 @@ def decompress(
     """Rows of an archive, to .parquet, .csv, .npy, .npz or .jsonl."""
     with Output(as_json) as output:
         if each:
-            _each_takes_no(columns=columns, rows=rows)
+            _each_takes_no(columns=columns, rows=rows, salvage=salvage or None)
             need_pipeline()
             _folder_job("decompress_folder", str(archive), out, config, output)
             return
         from data.output import check_ending, write_table
         from data.schema import Schema
         from vae.codec import archive as archives
+        from vae.codec.reader import Lost
 
         check_ending(out)
         _must_not_be(str(archive), out)
@@ -148,8 +157,29 @@ def decompress(
             known = known.model_copy(update={"columns": tuple(known.column(name) for name in names)})
             start, stop, _ = slice(*span).indices(opened.rows)
             count = max(0, stop - start)
-            write_table(_counted(opened.batches(names, span), count, advance), known, out)
-        output.show({"path": out, "rows": count, "columns": len(names)})
+            result: dict[str, Any] = {"path": out, "rows": count, "columns": len(names)}
+            if salvage:
+                lost = list[Lost]()
+                saved = _whole(opened.salvage(names, span, on_lost=lost.append), lost, archive)
+                write_table(_counted(saved, count, advance), known, out)
+                result["rows"] = count - sum(gone.stop - gone.start for gone in lost)
+                result["lost"] = [gone._asdict() for gone in lost]
+                for gone in lost:
+                    note(f"rows {gone.start:,} to {gone.stop - 1:,} are lost: {gone.why}")
+            else:
+                write_table(_counted(opened.batches(names, span), count, advance), known, out)
+        told = {name: value for name, value in result.items() if name != "lost"}
+        output.show(result, lambda console: key_values(console, told))
+
+
+def _whole(batches: Iterator[pa.RecordBatch], lost: list[Lost], archive: Path) -> Iterator[pa.RecordBatch]:
+    """The batches; DamagedError where there are none for nothing but damage."""
+    none = True
+    for batch in batches:
+        none = False
+        yield batch
+    if none and lost:
+        raise DamagedError(f"{archive}: no row can be saved of these columns: {lost[0].why}")
 
 
 def _must_be_columns(wanted: list[str], names: list[str]) -> None:

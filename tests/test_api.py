@@ -46,7 +46,7 @@ TRIVIAL = {"Archive.names", "Archive.rows", "Archive.latents", "Archive.model", 
 
 
 def test_what_is_public_is_there() -> None:
-    wanted = "schema read to_pandas codes reader blocks to_polars verify"
+    wanted = "schema read to_pandas codes reader blocks salvage to_polars verify"
     assert {f"Archive.{name}" for name in wanted.split()} <= documented().keys()
     assert documented().keys() >= TRIVIAL
     assert vae.open is archive.open

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 from data.errors import ArchiveError, DamagedError, SvaeError
 from data.grid import ColumnGrid, State
 from data.gridfit import fit_table
+from flows.cli import run
 from vae.codec import archive, blocks, container, structure, writer
 from vae.codec.container import Container, Header
 from vae.codec.framing import checksum, put_varint, squeeze
 from vae.codec.integer import IntegerModel
 from vae.codec.numbers import pack_numbers
+from vae.codec.reader import Lost
 from vae.planning import make_plan
 
 
@@ -459,3 +462,130 @@ def test_random_headers_raise_nothing_but_our_errors(rival_bytes: bytes, tmp_pat
         outcomes["refused" if message else "read"] += 1
         assert not message or message.startswith(f"{forged}: ")
     assert min(outcomes["refused"], outcomes["read"]) >= 5  # neither side of it went unseen
+
+
+# -------------------------------------------------------------------------------------------------- what is whole
+
+
+def salvaged(path: Path, columns: list[str] | None = None, rows: Any = None) -> tuple[pa.Table, list[Lost]]:
+    lost: list[Lost] = []
+    with archive.open(path, threads=2) as opened:
+        names = opened.names if columns is None else columns
+        schema = pa.schema([opened.schema.field(name) for name in names], opened.schema.metadata)
+        batches = list(opened.salvage(columns, rows, on_lost=lost.append))
+    return pa.Table.from_batches(batches, schema), lost
+
+
+def flipped(data: bytes, path: Path, *numbers: int) -> None:
+    """The archive with a wrong byte in some streams."""
+    path.write_bytes(data)
+    with archive.open(path) as opened:
+        entries = [opened._parts.container.stream(number) for number in numbers]
+    broken = bytearray(data)
+    for entry in entries:
+        assert entry.length
+        broken[entry.position + entry.length // 2] ^= 1
+    path.write_bytes(broken)
+
+
+def test_the_blocks_that_are_whole_are_saved(neural_bytes: bytes, tmp_path: Path) -> None:
+    path, whole = tmp_path / "t.svae", small_table()
+    path.write_bytes(neural_bytes)
+    with archive.open(path) as opened:
+        header, names = opened.header, opened.names
+    assert salvaged(path)[1] == []
+    assert salvaged(path)[0].equals(whole)
+
+    flipped(neural_bytes, path, header.stream_of_block(0, 1))
+    saved, lost = salvaged(path)
+    assert saved.equals(pa.concat_tables([whole[:16], whole[32:]]))
+    why = f"{path}: stream of the codes, block 1 (rows 16 to 31) is damaged: its checksum differs"
+    assert lost == [Lost(16, 32, why + "; restore the file from a copy")]
+    assert salvaged(path, rows=(20, 34)) == (whole[32:34], [Lost(20, 32, lost[0].why)])
+    assert salvaged(path, rows=(0, 16)) == (whole[:16], [])
+
+    # a column that others do not need is lost alone
+    last = len(header.coded)
+    flipped(neural_bytes, path, header.stream_of_block(0, 2) + last)
+    saved, lost = salvaged(path)
+    assert saved.equals(whole[:32])
+    assert [(gone.start, gone.stop) for gone in lost] == [(32, 40)]
+    others = [names[place] for place in header.coded[: last - 1]]
+    assert salvaged(path, others) == (whole.select(others), [])
+
+    # what a general coder stores has one stream for all blocks, and is lost in one piece
+    stored = next(k for k, column in enumerate(header.columns) if column.coder == "rival")
+    flipped(neural_bytes, path, header.stream_of_column(0, stored))
+    saved, lost = salvaged(path)
+    assert len(saved) == 0
+    assert [(gone.start, gone.stop) for gone in lost] == [(0, 40)]
+    assert f"stream of column {names[stored]!r} (rows 0 to 39)" in lost[0].why
+    rest = [name for name in names if name != names[stored]]
+    assert salvaged(path, rest) == (whole.select(rest), [])
+
+    flipped(neural_bytes, path, header.stream_of_block(0, 0), header.stream_of_block(0, 1))
+    saved, lost = salvaged(path)
+    assert saved.equals(whole[32:])
+    assert [(gone.start, gone.stop) for gone in lost] == [(0, 16), (16, 32)]
+
+
+def test_of_any_flipped_byte_what_is_saved_is_true(neural_bytes: bytes, tmp_path: Path) -> None:
+    """Rows saved and rows lost are all rows, and those saved are as they were."""
+    path, whole = tmp_path / "t.svae", small_table()
+    path.write_bytes(neural_bytes)
+    with archive.open(path) as opened:
+        first, last = opened._parts.container.stream(0).position, opened._parts.container.index.position
+    some_saved = 0
+    for at in range(first, last):
+        broken = bytearray(neural_bytes)
+        broken[at] ^= 1 << (at % 8)
+        path.write_bytes(broken)
+        saved, lost = salvaged(path)
+        gone = {row for part in lost for row in range(part.start, part.stop)}
+        assert gone
+        assert saved.equals(
+            whole.take(pa.array([row for row in range(len(whole)) if row not in gone], pa.int64()))
+        )
+        some_saved += len(saved) > 0
+    assert some_saved
+
+
+def test_the_command_line_saves_and_lists_what_is_lost(
+    neural_bytes: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "t.svae", tmp_path / "t.jsonl"
+    path.write_bytes(neural_bytes)
+    with archive.open(path) as opened:
+        header, names = opened.header, opened.names
+    stored = next(k for k, column in enumerate(header.columns) if column.coder == "rival")
+    call = ["decompress", str(path), "-o", str(out)]
+
+    flipped(neural_bytes, path, header.stream_of_block(0, 1))
+    assert run(call) == 1
+    assert not out.exists()
+    assert run([*call, "--salvage", "--json"]) == 0
+    shown = capfd.readouterr()
+    found = json.loads(shown.out)
+    assert (found["rows"], found["columns"]) == (24, 5)
+    assert [(gone["start"], gone["stop"]) for gone in found["lost"]] == [(16, 32)]
+    assert "rows 16 to 31 are lost: " in shown.err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["k"] for row in rows] == small_table()["k"].to_pylist()[:16] + small_table()["k"].to_pylist()[
+        32:
+    ]
+
+    out.unlink()
+    flipped(neural_bytes, path, header.stream_of_column(0, stored))
+    assert run([*call, "--salvage"]) == 1
+    assert not out.exists()
+    assert (
+        f"no row can be saved of these columns: {path}: stream of column {names[stored]!r}"
+        in capfd.readouterr().err
+    )
+    others = ",".join(name for name in names if name != names[stored])
+    assert run([*call, "--salvage", "--columns", others]) == 0
+    assert len(out.read_text().splitlines()) == 40
+    assert "lost" not in capfd.readouterr().err
+    path.write_bytes(neural_bytes)
+    assert run([*call, "--salvage", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["lost"] == []

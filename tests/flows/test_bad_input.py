@@ -52,9 +52,10 @@ def test_what_is_read_is_not_written_over(failed: Failed, tmp_path: Path) -> Non
     source = tmp_path / "t.csv"
     source.write_text("a\n1\n2\n")
     assert "is what is read" in failed("compress", source, "-o", source, status=2)
-    assert "does not go with --each" in failed(
-        "decompress", tmp_path, "-o", tmp_path / "out", "--each", "--rows", "0:5", status=2
-    )
+    for option in (["--rows", "0:5"], ["--columns", "a"], ["--salvage"]):
+        assert f"{option[0]} does not go with --each" in failed(
+            "decompress", tmp_path, "-o", tmp_path / "out", "--each", *option, status=2
+        )
     assert source.read_text() == "a\n1\n2\n"
 
 
