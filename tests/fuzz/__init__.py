@@ -1,0 +1,1 @@
+"""A coverage-guided fuzzer of archives whose checksums are right: `make fuzz`."""

@@ -1,0 +1,65 @@
+"""Small archives that have all that an archive may have, in parts: what the fuzzer begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+
+from data.gridfit import fit_table
+from tests.fuzz.parts import Parts, take_apart
+from vae.codec import archive, choice, structure, writer
+from vae.codec.integer import IntegerModel
+from vae.planning import make_plan
+
+ROWS = 24
+
+
+def seeds(folder: Path) -> dict[str, Parts]:
+    """Archives of every version, with and without a model, by name; written in `folder` on the way."""
+    numbers = np.random.default_rng(0)
+    steps = np.cumsum(numbers.integers(-1, 2, ROWS))
+    names = numbers.integers(0, 4, ROWS)
+    mixed = pa.table({
+        "k": names, "twice": 2 * names, "step": steps, "far": steps * 1_000 + names,
+        "name": pa.array([f"n{k}" for k in names]).dictionary_encode(), "f": numbers.normal(size=ROWS).round(2),
+        "maybe": pa.array([None if k == 1 else float(k) for k in names]),
+        "at": pa.array(1_600_000_000 + 60 * np.arange(ROWS), pa.timestamp("s", "UTC")),
+        "l": pa.array([[1], None, [], [2, 3]] * (ROWS // 4)), "free": pa.array([f"x{k}" * k for k in range(ROWS)]),
+    })  # fmt: skip
+    hot = pa.table({f"is_{k}": (names == k).astype(np.int8) for k in range(4)} | {"k": steps})
+    found: dict[str, Parts] = {}
+    for label, table, model in (
+        ("stored", mixed, {}),
+        ("hot", hot, {}),
+        ("model", mixed, {"above": False, "deep": False, "direct": False, "fine": False}),
+        ("above", mixed, {"above": True, "deep": True}),
+        ("newest", mixed, {"above": True, "deep": True, "direct": True, "fine": True}),
+    ):
+        path = folder / f"{label}.svae"
+        with (
+            mock.patch.object(writer, "CLOSE_CALL", 1e9),
+            mock.patch.object(choice, "_group_pays", return_value=True),
+            mock.patch.object(choice, "_function_pays", return_value=True),
+        ):
+            archive.write(table, path, **(_model(table, model, numbers) if model else {}), block_rows=16)
+        found[label] = take_apart(path.read_bytes())
+    return found
+
+
+def _model(table: pa.Table, change: dict[str, Any], numbers: np.random.Generator) -> dict[str, Any]:
+    grid = fit_table(table)
+    coded = {g.name: g.encode(table[g.name]) for g in grid.columns if g.kind != "opaque"}
+    plan = make_plan(grid, coded, latents=2, width=4).model_copy(update=change)
+    tensors = {
+        name: numbers.integers(-40, 41, shape).astype(np.int16) for name, shape in plan.shapes().items()
+    }
+    return {
+        "grid": grid,
+        "derived": structure.find(grid, coded, keep=list(coded)),
+        "model": IntegerModel(plan, tensors),
+        "codes": numbers.integers(-1, 2, (len(table), 2)).astype(np.int8),
+    }

@@ -1,0 +1,34 @@
+"""What is asked of all that calls itself an archive: an answer or a clear refusal, soon and in little memory."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from data.errors import SvaeError
+from tests.fuzz.parts import Parts, put_together
+from vae.codec import archive
+
+MOST_ROWS = 4_096
+"""Uncompiled, a row takes some 100 µs a column: what honestly has more rows would only be slow."""
+
+
+def read(parts: Parts, path: Path) -> bool:
+    """Writes the archive of these parts to `path` and reads all of it; whether it was not refused.
+
+    Anything raised that is not one of the project's own errors is a finding.
+    """
+    path.write_bytes(put_together(parts))
+    with contextlib.suppress(SvaeError), archive.open(path, threads=1) as opened:
+        if opened.rows > MOST_ROWS:
+            return False
+        opened.report()
+        opened.verify()
+        for batch in opened.blocks():
+            batch.validate(full=True)
+        if opened.latents:
+            opened.dense_codes()
+        for name in opened.names[:2]:
+            opened.read([name], (opened.rows // 3, opened.rows // 2))
+        return True
+    return False
