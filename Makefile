@@ -31,7 +31,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install develop run samples arm64 test test-slow fuzz lint check-format check-lint check-types \
+.PHONY: help install develop run samples wheels arm64 test test-slow fuzz lint check-format check-lint check-types \
     check-imports format pre-commit bench-archive docs clean
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo "make lint       format, lint, types and import contracts, checked"
 	@echo "make format     format and lint, mended in place"
 	@echo "make develop    the packages of make run, test, lint, docs and bench-archive, in one installation"
+	@echo "make wheels     the built wheel in environments of its own, as make test-slow wants it"
 	@echo "make samples    the larger sample sets (mnist, adult, solar)"
 	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
 	@echo "                some of it: BENCH_ARGS='--sets covertype --bounds 5% --codes none --seeds 0';"
@@ -121,6 +122,8 @@ install: $(STAMPS)/run
 develop: $(STAMPS)/develop
 
 samples: $(STAMPS)/samples
+
+wheels: $(STAMPS)/core $(STAMPS)/wheel-pipeline
 
 arm64: $(STAMPS)/arm64
 	@test -e $(STAMPS)/arm64

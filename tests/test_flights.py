@@ -22,7 +22,7 @@ NEURAL_SHARE = 0.6
 @pytest.mark.slow
 def test_flights_exact_and_small(tmp_path, capfd):
     path = tmp_path / "f.svae"
-    assert run(["compress", "sample:flights", "-o", str(path), "--effort", "fast", "--json"]) == 0
+    assert run(["compress", "sample:flights", "-o", str(path), "--steps", "300", "--json"]) == 0
     report = json.loads(capfd.readouterr().out)
     assert path.stat().st_size == report["archive_bytes"] <= MOST_BYTES
     assert report["codes_summary"]["mean_nonzero"] >= 1
