@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from data.grid import Coded, State, TableGrid
 from vae.codec.frontend import FEATURE_MAX
-from vae.codec.jit import jit
+from vae.codec.jit import jit_with_arrays
 from vae.codec.plan import (
     FEW_OUTPUTS,
     MAX_ITEMS,
@@ -357,7 +357,7 @@ def _recalled(keys: Longs, values: Longs, present: npt.NDArray[np.bool_]) -> Lon
     return _last_with_key(keys, values, present, int(keys.max(initial=0)) + 1)
 
 
-@jit
+@jit_with_arrays
 def _last_with_key(keys: Longs, values: Longs, present: npt.NDArray[np.bool_], count: int) -> Longs:
     """The last value seen with the same key; the previous row's where there is none."""
     last = np.zeros(count, np.int64)
@@ -381,7 +381,7 @@ def _adaptive_bits(keys: Longs, values: Longs, distinct: int) -> float:
     )
 
 
-@jit
+@jit_with_arrays
 def _ppm_bits(keys: Longs, pairs: Longs, n_keys: int, n_pairs: int, distinct: int) -> float:
     """Bits of all rows; `keys` and `pairs` (a key with its value) number densely what occurs."""
     totals, kinds = np.zeros(n_keys, np.int64), np.zeros(n_keys, np.int64)

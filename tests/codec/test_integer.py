@@ -304,11 +304,13 @@ def test_a_component_of_a_millionth_is_kept_just_by_fine_shares(fine: bool, bits
 
 @pytest.mark.jit
 def test_the_loop_s_product_and_numpy_s_are_the_same() -> None:
-    matrix = fixed_numbers(5)(35, 65_535).reshape(5, 7).astype(np.int32) - 32_767
-    vector, loop, numpy = np.full(7, 2_048), np.zeros(6, np.int64), np.zeros(6, np.int64)
-    kernel._product_loop(matrix, vector, 5, loop)
-    kernel._product_numpy(matrix, vector, 5, numpy)
+    matrices = fixed_numbers(5)(126, 65_535).reshape(2, 7, 9).astype(np.int32) - 32_767
+    vector = np.array([2_048, 2_048, 0, 2_048, 1, 2_047, 2_048], np.int32)
+    loop, numpy = np.full(6, 0, np.int32), np.full(6, 0, np.int32)
+    kernel._product_loop(matrices, 1, 3, vector, 5, loop)
+    kernel._product_numpy(matrices, 1, 3, vector, 5, numpy)
     assert loop.tolist() == numpy.tolist()
+    assert loop[:5].tolist() == (vector.astype(object) @ matrices[1, :, 3:8].astype(object)).tolist()
     assert loop[:5].all()
     assert not loop[5]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
+from numba.core.errors import NumbaError
 
+from vae.codec import entropy, kernel
 from vae.codec import jit as module
-from vae.codec import kernel
-from vae.codec.jit import COMPILED, jit
+from vae.codec.jit import COMPILED, jit, jit_with_arrays
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="nothing is kept of what is not compiled")
 
@@ -30,6 +33,21 @@ def test_kept_code_is_stamped_with_all_modules_it_was_made_from(monkeypatch: pyt
         assert module._sources() != sources
     monkeypatch.undo()
     assert module._sources() == sources
+
+
+def test_what_makes_no_arrays_counts_no_references() -> None:
+    modules = [import_module(f"vae.codec.{name}") for name in ("entropy", "frontend", "intervals", "kernel")]
+    found = [thing for module in modules for thing in vars(module).values()]
+    loops = [thing for thing in found if hasattr(thing, "targetoptions")]
+    assert {kernel.walk, kernel.observe, entropy.encode_ops} <= set(loops)
+    assert not any(function.targetoptions["_nrt"] for function in loops)
+
+    def zeros(count: int) -> float:
+        return np.zeros(count).sum()
+
+    with pytest.raises(NumbaError, match="zeros"):
+        jit(zeros)(3)
+    assert jit_with_arrays(zeros)(3) == 0
 
 
 def test_without_a_place_to_keep_code_functions_are_compiled_each_time(

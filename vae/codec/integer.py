@@ -28,9 +28,9 @@ from pydantic import ValidationError
 from data.errors import DamagedError, ModelError
 from data.grid import State
 from vae.codec.entropy import STATE_LOW, encode_ops, exp_table, scale_table, sigmoid_table, squash_table
-from vae.codec.frontend import front_of, new_memory
+from vae.codec.frontend import MAX_FEATURES, front_of, new_memory
 from vae.codec.intervals import Streams, Tables, Tape
-from vae.codec.kernel import observe, walk
+from vae.codec.kernel import new_desk, observe, walk
 from vae.codec.plan import FEW_OUTPUTS, MAX_STATES, Head, Plan
 from vae.codec.weights import padded, prove_sums
 
@@ -151,7 +151,7 @@ class IntegerModel:
         )
         walk(
             False, columns, symbols, states, codes, unseen, self._front, new_memory(self._front, rows),
-            self._weights, self._tables, tape, _no_streams(columns),
+            self._weights, self._tables, new_desk(self._weights), tape, _no_streams(columns),
         )  # fmt: skip
         flags = [b"\0", *(b"\1" if u else b"\0" for u in unseen)]
         streams: list[bytes] = []
@@ -185,7 +185,7 @@ class IntegerModel:
         nothing = np.zeros(1, np.int64)
         walk(
             True, columns, symbols, states, codes, unseen, self._front, new_memory(self._front, rows),
-            self._weights, self._tables, Tape(nothing, nothing, nothing, nothing), opened,
+            self._weights, self._tables, new_desk(self._weights), Tape(nothing, nothing, nothing, nothing), opened,
         )  # fmt: skip
         for s, name in enumerate(["code", *self.columns[:columns]] if whole else ()):
             if opened.state[s] != STATE_LOW or opened.position[s] != opened.end[s]:
@@ -206,7 +206,8 @@ class IntegerModel:
             "member": np.zeros((rows, columns), np.float32),
         }
         memory = new_memory(self._front, rows)
-        observe(symbols, states, self._front, memory, *cast(Any, shown.values()))
+        features = np.zeros(MAX_FEATURES, np.int64)
+        observe(symbols, states, self._front, memory, features, *cast(Any, shown.values()))
         return shown
 
     def _unseen(self, states: States) -> npt.NDArray[np.bool_]:

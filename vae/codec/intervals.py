@@ -126,7 +126,8 @@ def code_class(
     if reading:
         target = streams.state[s] & (TOTAL - 1)
         chosen = 0
-        while chosen < count - 1 and sums[chosen] * room // total + chosen + 1 <= target:
+        # while the interval ends at or below the target: sums * room // total + chosen + 1 <= target, undivided
+        while chosen < count - 1 and sums[chosen] * room < (target - chosen) * total:
             chosen += 1
     start = 0
     if chosen > 0:
@@ -295,7 +296,8 @@ def code_memory(
         while True:
             above = below + int(memory.counts[table, node])
             if reading:
-                if memory.nexts[table, node] < 0 or target < above * TOTAL // total:
+                # target < above * TOTAL // total, undivided
+                if memory.nexts[table, node] < 0 or (target + 1) * total <= above * TOTAL:
                     break
             elif memory.values[table, node] == chosen:
                 break

@@ -56,12 +56,16 @@ from vae.codec.plan import MAX_OUTPUTS, MAX_STATES
 
 Longs = npt.NDArray[np.int64]
 Weight = npt.NDArray[np.int32]
+Sums = npt.NDArray[np.int32]
+"""Sums of products: proved to stay within 31 bits, in whatever order they are added."""
 
 ACTIVATION_MAX = 8 * 256
 
 
 class Weights(NamedTuple):
-    """Weights of the integer model, padded to rectangles; shapes beside `Plan.shapes`."""
+    """Weights of the integer model, padded to rectangles; shapes as in `Plan.shapes`, but matrices that multiply
+    activations (`hidden`, `head`, `prior_hidden`, `prior_head`) are transposed, inputs first.
+    """
 
     fraction: int
     reach: int
@@ -89,53 +93,88 @@ class Weights(NamedTuple):
     head_bias: Weight
 
 
+# What follows takes a place in an array and not a view of it: a view is counted, by all threads in one word of memory.
+
+
+class Desk(NamedTuple):
+    """Room for what is made of one cell: compiled functions make no arrays."""
+
+    total: Sums
+    prior_total: Sums
+    hidden: Sums
+    second: Sums
+    prior_hidden: Sums
+    product: Sums
+    inner: Sums
+    """The first `width` of `product`."""
+    features: Longs
+    out: Longs
+    sums: Longs
+    work: Longs
+
+
+def new_desk(w: Weights) -> Desk:
+    """A desk for a block."""
+    width, prior_width, most = w.bias.shape[1], w.prior_bias.shape[1], MAX_OUTPUTS + MAX_STATES
+    product = np.zeros(max(most, width, prior_width), np.int32)
+    return Desk(
+        total=np.zeros(width, np.int32), prior_total=np.zeros(prior_width, np.int32),
+        hidden=np.zeros(width, np.int32), second=np.zeros(width, np.int32),
+        prior_hidden=np.zeros(prior_width, np.int32), product=product, inner=product[:width],
+        features=np.zeros(MAX_FEATURES, np.int64), out=np.zeros(most, np.int64), sums=np.zeros(most, np.int64),
+        work=np.zeros((6, 16), np.int64),
+    )  # fmt: skip
+
+
 @jit
-def _add_rows(total: Longs, weights: Weight, features: Longs, count: int, shift: int) -> None:
-    """total += features[:count] @ weights[:count] * 2**shift."""
+def _add_rows(total: Sums, weights: Weight, j: int, features: Longs, count: int, shift: int) -> None:
+    """total += features[:count] @ weights[j, :count] * 2**shift."""
     for k in range(count):
-        feature = features[k] << shift
+        feature = np.int32(features[k] << shift)
         if feature != 0:
             for i in range(total.shape[0]):
-                total[i] += feature * weights[k, i]
+                total[i] += feature * weights[j, k, i]
 
 
 @jit
-def _add(total: Longs, weights: Weight, shift: int) -> None:
-    """total += weights * 2**shift."""
+def _add(total: Sums, weights: Weight, j: int, shift: int) -> None:
+    """total += weights[j] * 2**shift."""
     for i in range(total.shape[0]):
-        total[i] += np.int64(weights[i]) << shift
+        total[i] += weights[j, i] << shift
 
 
 @jit
-def _activate(total: Longs, bias: Weight, bias_shift: int, shift: int, out: Longs) -> None:
-    """out = the activation min(max(x, 0), 8) of total + bias, in units of 1/256."""
-    half = np.int64(1) << (shift - 1)
+def _activate(total: Sums, bias: Weight, j: int, bias_shift: int, shift: int, out: Sums) -> None:
+    """out = the activation min(max(x, 0), 8) of total + bias[j], in units of 1/256."""
+    half = np.int64(1) << (shift - 1)  # with which a sum may have 32 bits
     for i in range(out.shape[0]):
-        x = (total[i] + (np.int64(bias[i]) << bias_shift) + half) >> shift
+        x = (total[i] + (np.int64(bias[j, i]) << bias_shift) + half) >> shift
         out[i] = min(max(x, 0), ACTIVATION_MAX)
 
 
 @jit
-def _product_loop(matrix: Weight, vector: Longs, rows: int, out: Longs) -> None:
+def _product_loop(matrices: Weight, j: int, first: int, vector: Sums, rows: int, out: Sums) -> None:
     for r in range(rows):
-        total = np.int64(0)
-        for i in range(vector.shape[0]):
-            total += matrix[r, i] * vector[i]
-        out[r] = total
+        out[r] = 0
+    for i in range(vector.shape[0]):
+        value = vector[i]
+        if value != 0:  # many activations are
+            for r in range(rows):
+                out[r] += value * matrices[j, i, first + r]
 
 
-def _product_numpy(matrix: Weight, vector: Longs, rows: int, out: Longs) -> None:
-    out[:rows] = matrix[:rows].astype(np.int64) @ vector
+def _product_numpy(matrices: Weight, j: int, first: int, vector: Sums, rows: int, out: Sums) -> None:
+    out[:rows] = vector @ matrices[j, :, first : first + rows]
 
 
 _product = _product_loop if COMPILED else _product_numpy
-"""out[:rows] = matrix[:rows] @ vector: integers, so both give the same sums."""
+"""out[:rows] = vector @ matrices[j, :, first:][:, :rows]: integers, so both give the same sums."""
 
 
 @jit
 def code_latents(
     reading: bool, t: int, codes: npt.NDArray[np.int8], w: Weights, exp: Longs, features: Longs, sums: Longs,
-    prior_total: Longs, total: Longs, hidden: Longs, out: Longs, tape: Tape, streams: Streams,
+    prior_total: Sums, total: Sums, hidden: Sums, product: Sums, out: Longs, tape: Tape, streams: Streams,
 ) -> None:  # fmt: skip
     """The latents of row t: each under a softmax that sees the latents before it and its own previous row.
 
@@ -146,31 +185,31 @@ def code_latents(
     if above and t > 0:  # zeros, which are above the first row, show nothing
         for i in range(codes.shape[1]):
             latent_features(codes[t - 1, i], features)
-            _add_rows(prior_total, w.prior_above[i], features, 2, 0)
+            _add_rows(prior_total, w.prior_above, i, features, 2, 0)
     for i in range(codes.shape[1]):
         last = codes[t - 1, i] if t > 0 else 0
         latent_features(last, features)
-        _add_rows(prior_total, w.prior_before[i], features, 1, 0)
-        _activate(prior_total, w.prior_bias[i], 5, w.fraction - 3, hidden)
+        _add_rows(prior_total, w.prior_before, i, features, 1, 0)
+        _activate(prior_total, w.prior_bias, i, 5, w.fraction - 3, hidden)
         if deep:
-            _product(w.prior_hidden[i], hidden, hidden.shape[0], out)
-            _activate(out, w.prior_hidden_bias[i], 8, w.fraction, hidden)
-        _product(w.prior_head[i], hidden, 2 * reach + 1, out)
+            _product(w.prior_hidden, i, 0, hidden, hidden.shape[0], product)
+            _activate(product, w.prior_hidden_bias, i, 8, w.fraction, hidden)
+        _product(w.prior_head, i, 0, hidden, 2 * reach + 1, product)
         half = np.int64(1) << (w.fraction - 1)
         for k in range(2 * reach + 1):
             bias = np.int64(w.prior_head_bias[i, k])
             if above and k == last + reach:
                 bias += w.prior_stay[i]
-            out[k] = (out[k] + (bias << 8) + half) >> w.fraction
+            out[k] = (product[k] + (bias << 8) + half) >> w.fraction
         chosen = 0 if reading else codes[t, i] + reach
         chosen = code_class(reading, chosen, out, 2 * reach + 1, exp, sums, tape, streams, 0)
         if reading:
             codes[t, i] = chosen - reach
         latent_features(codes[t, i], features)
-        _add_rows(prior_total, w.prior_after[i], features, 2, 0)
+        _add_rows(prior_total, w.prior_after, i, features, 2, 0)
         if above and codes[t, i] == last:
-            _add(prior_total, w.prior_same[i], 5)
-        _add_rows(total, w.code_after[i], features, 2, 0)
+            _add(prior_total, w.prior_same, i, 5)
+        _add_rows(total, w.code_after, i, features, 2, 0)
 
 
 @jit
@@ -183,7 +222,7 @@ def latent_features(value: int, features: Longs) -> None:
 @jit
 def walk(
     reading: bool, upto: int, symbols: Longs, states: npt.NDArray[np.uint8], codes: npt.NDArray[np.int8],
-    unseen: npt.NDArray[np.bool_], front: Front, memory: Memory, w: Weights, tables: Tables, tape: Tape,
+    unseen: npt.NDArray[np.bool_], front: Front, memory: Memory, w: Weights, tables: Tables, desk: Desk, tape: Tape,
     streams: Streams,
 ) -> None:  # fmt: skip
     """Write (onto `tape`) or read (from `streams`) a block: its latents and its first `upto` columns.
@@ -192,35 +231,31 @@ def walk(
     on with a state of 0, for the caller to find out: the others show by their own ends whether they are whole.
     """
     width, items, row = w.bias.shape[1], front.items, memory.row
-    total, prior_total = np.zeros(width, np.int64), np.zeros(w.prior_bias.shape[1], np.int64)
-    hidden, second = np.zeros(width, np.int64), np.zeros(width, np.int64)
-    prior_hidden = np.zeros(w.prior_bias.shape[1], np.int64)
-    features = np.zeros(MAX_FEATURES, np.int64)
-    most = MAX_OUTPUTS + MAX_STATES
-    out, sums = np.zeros(max(most, len(prior_hidden)), np.int64), np.zeros(most, np.int64)
-    product = np.zeros(width, np.int64)
-    work = np.zeros((6, 16), np.int64)
+    total, prior_total, hidden, second = desk.total, desk.prior_total, desk.hidden, desk.second
+    prior_hidden, product, inner = desk.prior_hidden, desk.product, desk.inner
+    features, out, sums, work = desk.features, desk.out, desk.sums, desk.work
     half, direct = np.int64(1) << (w.fraction - 1), w.direct.shape[0] > 0
     for t in range(symbols.shape[0]):
         total[:] = 0
         prior_total[:] = 0
         code_latents(
-            reading, t, codes, w, tables.exp, features, sums, prior_total, total, prior_hidden, out, tape, streams
+            reading, t, codes, w, tables.exp, features, sums, prior_total, total, prior_hidden, product, out, tape,
+            streams,
         )  # fmt: skip
         for j in range(upto):
             place = look_before(j, front, memory, features)
-            _add_rows(total, w.before[j], features, items[j, BEFORE], 0)
+            _add_rows(total, w.before, j, features, items[j, BEFORE], 0)
             if place >= 0:
-                _add(total, w.embedding[place], 5)
-            _activate(total, w.bias[j], 5, w.fraction - 3, hidden)
-            _product(w.hidden[j], hidden, width, product)
+                _add(total, w.embedding, place, 5)
+            _activate(total, w.bias, j, 5, w.fraction - 3, hidden)
+            _product(w.hidden, j, 0, hidden, width, inner)
             if direct:
-                _add_rows(product, w.direct[j], features, items[j, BEFORE], 3)  # from 1/32 to 1/256
-            _activate(product, w.hidden_bias[j], 8, w.fraction, second)
-            rows = items[j, OUTPUTS]
-            _product(w.head[items[j, HEAD_ROW] :], second, rows, out)
+                _add_rows(inner, w.direct, j, features, items[j, BEFORE], 3)  # from 1/32 to 1/256
+            _activate(inner, w.hidden_bias, j, 8, w.fraction, second)
+            rows, first = items[j, OUTPUTS], items[j, HEAD_ROW]
+            _product(w.head, 0, first, second, rows, product)
             for k in range(rows):
-                out[k] = (out[k] + (np.int64(w.head_bias[items[j, HEAD_ROW] + k]) << 8) + half) >> w.fraction
+                out[k] = (product[k] + (np.int64(w.head_bias[first + k]) << 8) + half) >> w.fraction
             s = j + 1
             state = code_state(
                 reading, states[t, j], j, out, unseen[j], front, tables.exp, sums, work, tape, streams, s
@@ -250,25 +285,24 @@ def walk(
             row[j, VALUE] = value
             row[j, STATE] = state
             place = look_after(j, front, memory, features)
-            _add_rows(total, w.after[j], features, items[j, AFTER], 0)
+            _add_rows(total, w.after, j, features, items[j, AFTER], 0)
             if place >= 0:
-                _add(total, w.embedding[place], 5)
+                _add(total, w.embedding, place, 5)
             remember(j, front, memory)
         end_row(front, memory)
 
 
 @jit
 def observe(
-    symbols: Longs, states: npt.NDArray[np.uint8], front: Front, memory: Memory, before: npt.NDArray[np.int8],
-    after: npt.NDArray[np.int8], places: npt.NDArray[np.int32], bases: npt.NDArray[np.int32],
-    classes: npt.NDArray[np.int8], member: npt.NDArray[np.float32],
+    symbols: Longs, states: npt.NDArray[np.uint8], front: Front, memory: Memory, features: Longs,
+    before: npt.NDArray[np.int8], after: npt.NDArray[np.int8], places: npt.NDArray[np.int32],
+    bases: npt.NDArray[np.int32], classes: npt.NDArray[np.int8], member: npt.NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Everything the network would be shown of a block, for training: features, embedding rows, bases, targets.
 
     before (rows, columns, features), after likewise, places (rows, columns, 2), bases (rows, columns, 5),
     classes (rows, columns, contexts + 2): the memory's class, then which classes are open; member: its bits.
     """
-    features = np.zeros(MAX_FEATURES, np.int64)
     row, items = memory.row, front.items
     for t in range(symbols.shape[0]):
         for j in range(symbols.shape[1]):
