@@ -162,7 +162,7 @@ def table(cells: list[Result] | None = None) -> str:
     ]
     notes = [EXPLAINED]
     if not all(row.latest for row in rows):
-        notes.append("†: measured before `data/` or `vae/` last changed.\n")
+        notes.append("†: measured on older sources than the newest of these cells.\n")
     return "\n".join(lines) + "\n\n" + "\n".join([*notes, _measured(rows)])
 
 
