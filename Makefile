@@ -114,8 +114,8 @@ $(STAMPS)/docs: pyproject.toml | $(STAMPS)/venv
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/develop: pyproject.toml | $(STAMPS)/venv
-	$(PIP) install -q -e '.[pipeline,flights,analysis,test,bench,lint,docs]'
-	@touch $@ $(addprefix $(STAMPS)/,run test bench lint docs)
+	$(PIP) install -q -e '.[pipeline,flights,analysis,test,fuzz,bench,lint,docs]'
+	@touch $@ $(addprefix $(STAMPS)/,run test fuzz bench lint docs)
 
 install: $(STAMPS)/run
 

@@ -120,7 +120,8 @@ def decompress(
     salvage: Annotated[
         bool,
         typer.Option(
-            "--salvage", help="Of a damaged archive, the rows that are whole; the others are listed."
+            "--salvage",
+            help="Of a damaged archive, the rows that are whole (status 0 if there are any); lost ones are listed.",
         ),
     ] = False,
     each: Annotated[

@@ -92,7 +92,7 @@ def test_make_develop_installs_every_extra(tmp_path: Path) -> None:
     asked = re.search(r"-e '\.\[([a-z,]+)\]'", shown)
     assert asked is not None
     assert set(asked[1].split(",")) == set(EXTRAS)
-    stamps = {"develop", "run", "test", "bench", "lint", "docs"}
+    stamps = {"develop", "run", "test", "fuzz", "bench", "lint", "docs"}
     assert all(str(tmp_path / "stamps" / name) in shown for name in stamps)
 
 

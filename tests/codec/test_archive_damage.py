@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from collections import Counter
@@ -16,6 +17,7 @@ from data.errors import ArchiveError, DamagedError, SvaeError
 from data.grid import ColumnGrid, State
 from data.gridfit import fit_table
 from flows.cli import run
+from tests.fuzz.parts import put_together, take_apart
 from vae.codec import archive, blocks, container, structure, writer
 from vae.codec.container import Container, Header
 from vae.codec.framing import checksum, put_varint, squeeze
@@ -548,6 +550,48 @@ def test_of_any_flipped_byte_what_is_saved_is_true(neural_bytes: bytes, tmp_path
         )
         some_saved += len(saved) > 0
     assert some_saved
+
+
+def test_a_stream_that_is_too_short_is_refused_however_little_is_read(
+    neural_bytes: bytes, tmp_path: Path
+) -> None:
+    """Its checksums are right: what is read of it would be made up."""
+    path = tmp_path / "t.svae"
+    parts = take_apart(neural_bytes)
+    path.write_bytes(neural_bytes)
+    with archive.open(path) as opened:
+        first, names = opened.header.stream_of_block(0, 0), opened.names
+        coded = [names[place] for place in opened.header.coded]
+    streams = [s[:9] if first <= k <= first + len(coded) else s for k, s in enumerate(parts.streams)]
+    assert streams != list(parts.streams)
+    path.write_bytes(put_together(parts._replace(streams=tuple(streams))))
+    with archive.open(path) as opened:
+        for rows in ((0, 12), (0, 16), (3, 15)):
+            with pytest.raises(DamagedError, match="block 0 .* ends before its rows do"):
+                opened.read(coded, rows)
+    assert [(gone.start, gone.stop) for gone in salvaged(path, coded, (0, 12))[1]] == [(0, 12)]
+
+
+def test_what_cannot_be_read_is_damage(
+    neural_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.svae"
+    path.write_bytes(neural_bytes)
+    with archive.open(path) as opened:
+        bad = opened._parts.container.stream(opened.header.stream_of_block(0, 1)).position
+    read = Container._read
+
+    def sector(self: Container, position: int, length: int) -> bytes:
+        if position == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, position, length)
+
+    monkeypatch.setattr(Container, "_read", sector)
+    saved, lost = salvaged(path)
+    whole = small_table()
+    assert saved.equals(pa.concat_tables([whole[:16], whole[32:]]))
+    assert [(gone.start, gone.stop) for gone in lost] == [(16, 32)]
+    assert "is damaged: it cannot be read: Input/output error" in lost[0].why
 
 
 def test_the_command_line_saves_and_lists_what_is_lost(

@@ -70,10 +70,3 @@ def test_any_other_error_is_a_finding(
     monkeypatch.setattr(Archive, "verify", fails)
     with pytest.raises(IndexError):
         read(made["stored"], tmp_path / "t.svae")
-
-
-def test_what_it_found_is_mended(tmp_path: Path) -> None:
-    for path in sorted((FIXTURES / "fuzz").glob("*")):
-        parts = unflat(path.read_bytes())
-        assert parts is not None
-        read(parts, tmp_path / "t.svae")

@@ -2,8 +2,8 @@
 
 Coverage guides it through the uncompiled codec. With `--compiled` the loops are compiled with numba's bounds checks,
 and only what calls them guides it. Inputs are parts (`tests.fuzz.parts`); each mutation changes one of them, so that it
-gets past the checksums. What it finds it leaves as `crash-*`, `timeout-*` or `oom-*` in the current folder; put it
-into `tests/fixtures/fuzz/` once it is mended.
+gets past the checksums. What it finds it leaves as `crash-*`, `timeout-*` or `oom-*` in the current folder; once it
+is mended, keep it as a fixture and read it in `tests/codec/test_fuzz.py`.
 """
 
 from __future__ import annotations

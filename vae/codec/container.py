@@ -332,8 +332,11 @@ class Container:
         return self._entries[2 + number]
 
     def load(self, entry: Entry, what: str) -> bytes:
-        """The bytes of a part; DamagedError, which names it as `what`, if their checksum differs."""
-        data = self._read(entry.position, entry.length)
+        """The bytes of a part; DamagedError, naming it as `what`, if they cannot be read or their checksum differs."""
+        try:
+            data = self._read(entry.position, entry.length)
+        except OSError as error:  # a bad sector, a network that went away
+            raise self.damaged(what, f"it cannot be read: {error.strerror}") from error
         if len(data) != entry.length or (data and checksum(data) & 0xFFFFFFFF != entry.checksum):
             raise self.damaged(what, "its checksum differs")
         return data

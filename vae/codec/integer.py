@@ -167,8 +167,9 @@ class IntegerModel:
     ) -> tuple[Longs, States, Codes]:
         """The inverse of `encode_block` for the code, the first `upto` columns and the first `until` rows of `rows`.
 
-        `streams` holds the code's and these columns' streams. DamagedError names the stream that does not end where
-        it began, which only all rows show. Blocks are independent: threads may read several at once.
+        `streams` holds the code's and these columns' streams. DamagedError names the stream that ends before these
+        rows do, or that does not end where it began, which only all rows show.
+        Blocks are independent: threads may read several at once.
         """
         columns = len(self.columns) if upto is None else upto
         if not 0 <= columns <= len(self.columns):
@@ -187,8 +188,10 @@ class IntegerModel:
             True, columns, symbols, states, codes, unseen, self._front, new_memory(self._front, rows),
             self._weights, self._tables, new_desk(self._weights), Tape(nothing, nothing, nothing, nothing), opened,
         )  # fmt: skip
-        for s, name in enumerate(["code", *self.columns[:columns]] if whole else ()):
-            if opened.state[s] != STATE_LOW or opened.position[s] != opened.end[s]:
+        for s, name in enumerate(["code", *self.columns[:columns]]):
+            if opened.position[s] > opened.end[s]:
+                raise DamagedError(f"the stream of {name!r} ends before its rows do")
+            if whole and (opened.state[s] != STATE_LOW or opened.position[s] != opened.end[s]):
                 raise DamagedError(f"the stream of {name!r} does not end as it was written")
         return symbols, states, codes
 

@@ -93,9 +93,6 @@ class Weights(NamedTuple):
     head_bias: Weight
 
 
-# What follows takes a place in an array and not a view of it: a view is counted, by all threads in one word of memory.
-
-
 class Desk(NamedTuple):
     """Room for what is made of one cell: compiled functions make no arrays."""
 
