@@ -409,7 +409,9 @@ def test_a_truncated_stream_is_named() -> None:
         cut = [*streams[:k], streams[k][:-8], *streams[k + 1 :]]
         with pytest.raises(DamagedError) as damage:
             model.decode_block(cut, len(block.symbols))
-        assert str(damage.value) == f"the stream of {name!r} does not end as it was written"
+        assert str(damage.value) == f"the stream of {name!r} ends before its rows do"
+    with pytest.raises(DamagedError, match="'code' does not end as it was written"):
+        model.decode_block([streams[0] + bytes(4), *streams[1:]], len(block.symbols))
 
 
 @pytest.mark.parametrize(
