@@ -20,6 +20,8 @@ from flows.cli_options import (
     Seed,
     Steps,
     need_pipeline,
+    parse_columns,
+    parse_rows,
     quiet_failures,
     training_progress,
 )
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from data.schema import Schema
-    from vae.codec.reader import Lost
+    from vae.codec.salvage import Lost
 
 
 CODERS = {
@@ -144,7 +146,6 @@ def decompress(
         from data.output import check_ending, write_table
         from data.schema import Schema
         from vae.codec import archive as archives
-        from vae.codec.reader import Lost
 
         check_ending(out)
         _must_not_be(str(archive), out)
@@ -158,22 +159,22 @@ def decompress(
             known = known.model_copy(update={"columns": tuple(known.column(name) for name in names)})
             start, stop, _ = slice(*span).indices(opened.rows)
             count = max(0, stop - start)
-            result: dict[str, Any] = {"path": out, "rows": count, "columns": len(names)}
+            lost: list[Lost] = []
+            batches = opened.batches(names, span)
             if salvage:
-                lost = list[Lost]()
-                saved = _whole(opened.salvage(names, span, on_lost=lost.append), lost, archive)
-                write_table(_counted(saved, count, advance), known, out)
-                result["rows"] = count - sum(gone.stop - gone.start for gone in lost)
-                result["lost"] = [gone._asdict() for gone in lost]
-                for gone in lost:
-                    note(f"rows {gone.start:,} to {gone.stop - 1:,} are lost: {gone.why}")
-            else:
-                write_table(_counted(opened.batches(names, span), count, advance), known, out)
-        told = {name: value for name, value in result.items() if name != "lost"}
+                batches = _some(opened.salvage(names, span, on_lost=lost.append), lost, archive)
+            write_table(_counted(batches, count, advance), known, out)
+        for gone in lost:
+            note(f"rows {gone.start:,} to {gone.stop - 1:,} are lost: {gone.why}")
+        missing = sum(gone.stop - gone.start for gone in lost)
+        result: dict[str, Any] = {"path": out, "rows": count - missing, "columns": len(names)}
+        told = result | ({"rows lost": missing} if salvage else {})
+        if salvage:
+            result["lost"] = [gone._asdict() for gone in lost]
         output.show(result, lambda console: key_values(console, told))
 
 
-def _whole(batches: Iterator[pa.RecordBatch], lost: list[Lost], archive: Path) -> Iterator[pa.RecordBatch]:
+def _some(batches: Iterator[pa.RecordBatch], lost: list[Lost], archive: Path) -> Iterator[pa.RecordBatch]:
     """The batches; DamagedError where there are none for nothing but damage."""
     none = True
     for batch in batches:
@@ -239,43 +240,6 @@ def _wishes(schema: Schema, against: str) -> Schema | None:
 
     textual = against.startswith("sample:") or any(f.format in TEXT_FORMATS for f in find_files(against))
     return schema if textual else None
-
-
-def parse_columns(text: str | None) -> list[str] | None:
-    """Names separated by commas.
-
-    >>> parse_columns("carrier, dep_delay"), parse_columns(None)
-    (['carrier', 'dep_delay'], None)
-    """
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise UsageError(f"--columns {text!r}: a name is empty; name columns as in carrier,dep_delay")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"--columns {text!r}: {twice!r} is named twice; name each column once")
-    return names
-
-
-def parse_rows(text: str | None) -> tuple[int | None, int | None]:
-    """`A:B`, either may be left out.
-
-    >>> parse_rows("1000:2000"), parse_rows(":5"), parse_rows(None)
-    ((1000, 2000), (None, 5), (None, None))
-    """
-    if text is None:
-        return None, None
-    first, colon, last = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError
-        start, stop = (int(part) if part.strip() else None for part in (first, last))
-    except ValueError as error:
-        raise UsageError(f"--rows {text!r}: expected A:B, such as 1000:2000") from error
-    if (start or 0) < 0 or (stop is not None and stop < (start or 0)):
-        raise UsageError(f"--rows {text!r}: rows count from 0, and the first comes before the last")
-    return start, stop
 
 
 def _must_begin_within(text: str | None, start: int | None, rows: int) -> None:

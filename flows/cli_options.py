@@ -112,3 +112,40 @@ def training_progress(advance: Advance) -> Callable[[Any], None]:
             advance(event, "writing")
 
     return done
+
+
+def parse_columns(text: str | None) -> list[str] | None:
+    """Names separated by commas.
+
+    >>> parse_columns("carrier, dep_delay"), parse_columns(None)
+    (['carrier', 'dep_delay'], None)
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UsageError(f"--columns {text!r}: a name is empty; name columns as in carrier,dep_delay")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--columns {text!r}: {twice!r} is named twice; name each column once")
+    return names
+
+
+def parse_rows(text: str | None) -> tuple[int | None, int | None]:
+    """`A:B`, either may be left out.
+
+    >>> parse_rows("1000:2000"), parse_rows(":5"), parse_rows(None)
+    ((1000, 2000), (None, 5), (None, None))
+    """
+    if text is None:
+        return None, None
+    first, colon, last = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        start, stop = (int(part) if part.strip() else None for part in (first, last))
+    except ValueError as error:
+        raise UsageError(f"--rows {text!r}: expected A:B, such as 1000:2000") from error
+    if (start or 0) < 0 or (stop is not None and stop < (start or 0)):
+        raise UsageError(f"--rows {text!r}: rows count from 0, and the first comes before the last")
+    return start, stop

@@ -27,8 +27,8 @@ from vae.codes import encode_symbols
 from vae.features import Layout, blank_model, block, make_layout, training_arrays
 from vae.judging import Judged, alone, held_out
 from vae.model import SparseVAE
-from vae.planning import is_series, latents_of, make_plan, usual_width
-from vae.settings import Codes, ModelSettings, TrainSettings
+from vae.planning import is_series, make_plan, usual_width
+from vae.settings import Codes, ModelSettings, TrainSettings, latents_of
 from vae.store import TrainedModel, load, save
 
 Progress = Callable[[dict[str, Any]], None]

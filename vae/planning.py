@@ -26,7 +26,6 @@ from vae.codec.plan import (
     Linear,
     Plan,
 )
-from vae.settings import Codes, ModelSettings
 
 Longs = npt.NDArray[np.int64]
 
@@ -82,18 +81,6 @@ def usual_width(rows: int) -> int:
     (16, 24, 32)
     """
     return next((width for most, width in ((50_000, 16), (500_000, 24)) if rows < most), 32)
-
-
-def latents_of(settings: ModelSettings, *, series: bool) -> int:
-    """Number of latents under these settings: without a code none, of a lean code half as many as of a richer one.
-
-    >>> [latents_of(ModelSettings(codes=codes), series=True) for codes in (Codes.none, Codes.lean, Codes.balanced)]
-    [0, 4, 8]
-    """
-    if settings.codes is Codes.none:
-        return 0
-    usual = 8 if series else 16
-    return settings.latents or (usual // 2 if settings.codes is Codes.lean else usual)
 
 
 def is_series(grid: TableGrid, coded: Mapping[str, Coded]) -> bool:

@@ -93,6 +93,18 @@ class ModelSettings(Settings):
     """Nats a latent may spend before its rate counts (Kingma et al. 2016)."""
 
 
+def latents_of(settings: ModelSettings, *, series: bool) -> int:
+    """Number of latents under these settings: without a code none, of a lean code half as many as of a richer one.
+
+    >>> [latents_of(ModelSettings(codes=codes), series=True) for codes in (Codes.none, Codes.lean, Codes.balanced)]
+    [0, 4, 8]
+    """
+    if settings.codes is Codes.none:
+        return 0
+    usual = 8 if series else 16
+    return settings.latents or (usual // 2 if settings.codes is Codes.lean else usual)
+
+
 class TrainSettings(Settings):
     """How a model is trained."""
 

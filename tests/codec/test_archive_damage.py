@@ -23,7 +23,8 @@ from vae.codec.container import Container, Header
 from vae.codec.framing import checksum, put_varint, squeeze
 from vae.codec.integer import IntegerModel
 from vae.codec.numbers import pack_numbers
-from vae.codec.reader import Lost
+from vae.codec.parts import Parts
+from vae.codec.salvage import Lost
 from vae.planning import make_plan
 
 
@@ -529,6 +530,26 @@ def test_the_blocks_that_are_whole_are_saved(neural_bytes: bytes, tmp_path: Path
     saved, lost = salvaged(path)
     assert saved.equals(whole[32:])
     assert [(gone.start, gone.stop) for gone in lost] == [(0, 16), (16, 32)]
+
+
+def test_a_stream_of_many_blocks_is_found_damaged_once(
+    neural_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.svae"
+    path.write_bytes(neural_bytes)
+    with archive.open(path) as opened:
+        header = opened.header
+    number = next(k for k, column in enumerate(header.columns) if column.coder == "rival")
+    flipped(neural_bytes, path, header.stream_of_column(0, number))
+    loads, load = Counter[int](), Parts._load
+
+    def counted(self: Parts, number: int) -> bytes:
+        loads[number] += 1
+        return load(self, number)
+
+    monkeypatch.setattr(Parts, "_load", counted)
+    assert [(gone.start, gone.stop) for gone in salvaged(path)[1]] == [(0, 40)]
+    assert loads[header.stream_of_column(0, number)] == 1
 
 
 def test_of_any_flipped_byte_what_is_saved_is_true(neural_bytes: bytes, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from vae.codec.structure import Derived
 from vae.features import Layout, blank_model, block, make_layout, training_arrays
 from vae.loop import Rows
 from vae.model import SparseVAE
-from vae.planning import latents_of, make_plan
-from vae.settings import Codes, Family, ModelSettings, TrainSettings
+from vae.planning import make_plan
+from vae.settings import Codes, Family, ModelSettings, TrainSettings, latents_of
 from vae.store import TrainedModel
 from vae.train import fit
 

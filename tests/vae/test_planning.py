@@ -17,8 +17,8 @@ from data.gridfit import fit_table
 from vae import planning
 from vae.codec.plan import MAX_ITEMS, MAX_TABLES, Head, Item, Plan
 from vae.features import blank_model, block
-from vae.planning import is_series, latents_of, make_plan
-from vae.settings import Codes, ModelSettings
+from vae.planning import is_series, make_plan
+from vae.settings import Codes, ModelSettings, latents_of
 
 NUMBERS = np.random.default_rng(5)
 

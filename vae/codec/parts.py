@@ -199,14 +199,22 @@ class Parts:
         return self.container.load(self.container.stream(number), self.stream_name(number))
 
     def _once(self, number: int, kept: Kept, decode: Callable[[bytes], T]) -> T:
-        """What a stream holds, as kept or decoded now; DamagedError, which names the stream."""
+        """What a stream holds, as kept or decoded now; DamagedError, which names the stream and is kept likewise."""
         if number not in kept:
-            data = self._load(number)
             try:
-                kept[number] = decode(data)
-            except (DamagedError, OverflowError) as error:
-                raise self.container.damaged(self.stream_name(number), str(error)) from error
+                kept[number] = self._decoded(number, decode)
+            except DamagedError as error:
+                kept[number] = error
+        if isinstance(kept[number], DamagedError):
+            raise kept[number]
         return kept[number]
+
+    def _decoded(self, number: int, decode: Callable[[bytes], T]) -> T:
+        data = self._load(number)
+        try:
+            return decode(data)
+        except (DamagedError, OverflowError) as error:
+            raise self.container.damaged(self.stream_name(number), str(error)) from error
 
     def read_part(
         self, part: Part, places: Sequence[int], pool: ThreadPoolExecutor, kept: Kept | None = None

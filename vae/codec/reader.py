@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
 
-from data.errors import ArchiveError, DamagedError, SchemaError
+from data.errors import ArchiveError, SchemaError
 from vae.codec.against import compare
 from vae.codec.blocks import BlockModel, Codes
 from vae.codec.engines import lazy_frame, sparse_matrix, to_frame
 from vae.codec.parts import Kept, Part, Parts
+from vae.codec.salvage import Lost, salvaged
 from vae.codec.shares import report_of
 from vae.codec.summary import ArchiveReport
 
@@ -30,16 +31,6 @@ FREE_BYTES = 1 << 30
 """What a read may ask for without question."""
 MAX_RATIO = 10_000
 """Beyond that, more than so many times the file's length is a decompression bomb."""
-
-
-class Lost(NamedTuple):
-    """Rows of a damaged archive that cannot be read."""
-
-    start: int
-    stop: int
-    """The first row after them."""
-    why: str
-    """The damaged part, by name."""
 
 
 class Archive:
@@ -209,42 +200,9 @@ class Archive:
         places, schema = self._projection(names)
         start, stop = self._span(rows)
         self._check_size((stop - start) * len(places))
-        lost: Lost | None = None
         with ThreadPoolExecutor(self._threads) as pool:
-            for part, found in self._whole_parts(start, stop, places, pool):
-                if isinstance(found, DamagedError):
-                    first = part.group * self.header.group_rows
-                    here = Lost(first + part.start, first + part.stop, str(found))
-                    if lost is not None and (lost.stop, lost.why) == (here.start, here.why):
-                        here = here._replace(start=lost.start)
-                    elif lost is not None:
-                        on_lost(lost)
-                    lost = here
-                else:
-                    yield pa.RecordBatch.from_arrays(found, schema=schema)
-        if lost is not None:
-            on_lost(lost)
-
-    def _whole_parts(
-        self, start: int, stop: int, places: Sequence[int], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[Part, list[pa.Array] | DamagedError]]:
-        """Groups, and of damaged ones the blocks; each as its columns or as what is wrong with it."""
-        for whole in self._split(start, stop):
-            found = self._tried(whole, places, pool, {})
-            if isinstance(found, DamagedError):
-                kept: Kept = {}
-                for part in self._parts.cut(whole):
-                    yield part, self._tried(part, places, pool, kept)
-            else:
-                yield whole, found
-
-    def _tried(
-        self, part: Part, places: Sequence[int], pool: ThreadPoolExecutor, kept: Kept
-    ) -> list[pa.Array] | DamagedError:
-        try:
-            return self._parts.read_part(part, places, pool, kept)
-        except DamagedError as error:
-            return error
+            for arrays in salvaged(self._parts, self._split(start, stop), places, pool, on_lost):
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def reader(self, columns: Sequence[str] | None = None, rows: Rows = None) -> pa.RecordBatchReader:
         """The blocks as an Arrow stream, decoded when they are asked for; read it while the archive is open, once.
