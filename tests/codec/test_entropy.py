@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from decimal import ROUND_UP, Context, Inexact, Rounded, localcontext
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,6 @@ from vae.codec.entropy import (
     squash_table,
 )
 from vae.codec.intervals import Streams, take
-
-Longs = npt.NDArray[np.int64]
 
 
 def defined_exp() -> npt.NDArray[np.float64]:
@@ -57,10 +56,10 @@ def defined_squash() -> npt.NDArray[np.float64]:
     ids=["exp", "sigmoid", "scale", "squash"],
 )
 def test_tables_are_rounded_definitions_and_never_change(
-    table: Callable[[], Longs], defined: Callable[[], npt.NDArray[np.float64]], digest: str
+    table: Callable[[], npt.NDArray[Any]], defined: Callable[[], npt.NDArray[np.float64]], digest: str
 ) -> None:
     found, exact = table(), defined()
-    assert found.dtype == np.int64
+    assert found.dtype.kind == "i"
     assert found.shape == exact.shape
     # float64 is off by a few units in the last place of numbers up to 2**30
     assert np.abs(found - exact).max() <= 0.5 + 1e-6

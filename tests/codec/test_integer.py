@@ -21,7 +21,6 @@ from pcodec import ChunkConfig, standalone  # pyright: ignore[reportAttributeAcc
 
 from data.errors import DamagedError, ModelError
 from data.grid import MAX_SPAN, MAX_SYMBOL
-from vae.codec import kernel
 from vae.codec.entropy import TOTAL, sigmoid_table
 from vae.codec.integer import GROUPS, MAX_CELLS, MAX_REMEMBERED, IntegerModel
 from vae.codec.intervals import T_MAX, edge
@@ -300,19 +299,6 @@ def test_a_component_of_a_millionth_is_kept_just_by_fine_shares(fine: bool, bits
     )
     stream = IntegerModel(plan, tensors).encode_block(*block)[1]
     assert 8 * len(stream) / rows == pytest.approx(bits, rel=0.01)
-
-
-@pytest.mark.jit
-def test_the_loop_s_product_and_numpy_s_are_the_same() -> None:
-    matrices = fixed_numbers(5)(126, 65_535).reshape(2, 7, 9).astype(np.int32) - 32_767
-    vector = np.array([2_048, 2_048, 0, 2_048, 1, 2_047, 2_048], np.int32)
-    loop, numpy = np.full(6, 0, np.int32), np.full(6, 0, np.int32)
-    kernel._product_loop(matrices, 1, 3, vector, 5, loop)
-    kernel._product_numpy(matrices, 1, 3, vector, 5, numpy)
-    assert loop.tolist() == numpy.tolist()
-    assert loop[:5].tolist() == (vector.astype(object) @ matrices[1, :, 3:8].astype(object)).tolist()
-    assert loop[:5].all()
-    assert not loop[5]
 
 
 @pytest.mark.jit

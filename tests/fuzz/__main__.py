@@ -19,7 +19,10 @@ from typing import Any
 SECONDS, MEGABYTES = 5, 1024
 """What a refusal may take."""
 MOST_BYTES = 1 << 16
-JITTED = ["vae.planning", *(f"vae.codec.{name}" for name in ("entropy", "frontend", "intervals", "kernel"))]
+JITTED = [
+    "vae.planning",
+    *(f"vae.codec.{name}" for name in ("counts", "entropy", "frontend", "intervals", "kernel")),
+]
 """Modules that numba compiles, which cannot compile what is instrumented."""
 
 

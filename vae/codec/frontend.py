@@ -16,10 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vae.codec import counts
+from vae.codec.counts import Memory, enter, find_slot, tables_of
 from vae.codec.jit import jit
 from vae.codec.plan import HISTORY_FEATURES, MAX_CONTEXTS, MAX_LINEAR, MAX_PARENTS, Head, Plan
 
 Longs = npt.NDArray[np.int64]
+Features = npt.NDArray[np.int32]
 FEATURE_ONE = 32
 """Fixed-point one of a feature."""
 FEATURE_MAX = 127
@@ -51,22 +54,6 @@ class Front(NamedTuple):
     recall: Longs
     contexts: Longs
     squash: Longs
-
-
-class Memory(NamedTuple):
-    """What a block has seen so far; tables are open-addressed, lists of counts are linked."""
-
-    row: Longs
-    slots: Longs
-    keys: Longs
-    last: Longs
-    first: npt.NDArray[np.int32]
-    totals: npt.NDArray[np.int32]
-    distinct: npt.NDArray[np.int32]
-    values: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int32]
-    nexts: npt.NDArray[np.int32]
-    used: npt.NDArray[np.int32]
 
 
 TABLES = MAX_CONTEXTS + 1
@@ -119,9 +106,6 @@ def new_memory(front: Front, rows: int) -> Memory:
     # columns that remember nothing share the first table's place but never touch it
     remembers = bool(front.items[:, RECALL].any() or front.items[:, CONTEXTS].any())
     tables = n * TABLES if remembers else 1
-    capacity = 16
-    while capacity < 2 * rows:
-        capacity *= 2
     live = np.zeros(tables, bool)
     if remembers:
         live = np.zeros((n, TABLES), bool)
@@ -137,19 +121,7 @@ def new_memory(front: Front, rows: int) -> Memory:
     slots = np.zeros((n, 2 * TABLES), np.int64)
     if remembers:
         slots[:, TABLES:] = index.reshape(n, TABLES)
-    return Memory(
-        row=row,
-        slots=slots,
-        keys=np.full((count, capacity), -1, np.int64),
-        last=np.zeros((count, capacity), np.int64),
-        first=np.full((count, capacity), -1, np.int32),
-        totals=np.zeros((count, capacity), np.int32),
-        distinct=np.zeros((count, capacity), np.int32),
-        values=np.zeros((count, rows), np.int32),
-        counts=np.zeros((count, rows), np.int32),
-        nexts=np.zeros((count, rows), np.int32),
-        used=np.zeros(count, np.int32),
-    )
+    return Memory(row, slots, *tables_of(count, rows))
 
 
 @jit
@@ -168,19 +140,6 @@ def squashed(difference: int, squash: Longs) -> int:
 def magnitude(value: int, center: int, spread: int) -> int:
     """(value - center) * spread / 2**16, clipped to a feature; below 2**32 * 2**30 before the shift."""
     return min(max(((value - center) * spread) >> 16, -FEATURE_MAX), FEATURE_MAX)
-
-
-@jit
-def find_slot(keys: Longs, key: int) -> int:
-    """The slot of `key`, claimed if it is new; `keys` is never more than half full: each row claims one slot."""
-    mask = keys.shape[0] - 1  # below, 2**30 * 2**32 < 2**62
-    slot = ((((key ^ (key >> 20)) & 0x3FFFFFFF) * 0x9E3779B1) >> 15) & mask
-    while keys[slot] != key:
-        if keys[slot] == -1:
-            keys[slot] = key
-            break
-        slot = (slot + 1) & mask
-    return slot
 
 
 @jit
@@ -219,7 +178,7 @@ def predict(j: int, front: Front, row: Longs) -> int:
 
 
 @jit
-def look_before(j: int, front: Front, memory: Memory, features: Longs) -> int:
+def look_before(j: int, front: Front, memory: Memory, features: Features) -> int:
     """Fill `features` with what is known before column j is coded; returns the embedding's row, or -1."""
     items, row, slots = front.items, memory.row, memory.slots
     at = 0
@@ -244,8 +203,8 @@ def look_before(j: int, front: Front, memory: Memory, features: Longs) -> int:
             table = slots[j, TABLES]
             slot = find_slot(memory.keys[table], key_of(front.recall[j], items, row))
             slots[j, 0] = slot
-            row[j, KNOWN] = 1 if memory.totals[table, slot] > 0 else 0
-            row[j, RECALLED] = memory.last[table, slot] if row[j, KNOWN] else row[j, P1]
+            row[j, KNOWN] = 1 if memory.entries[table, slot, counts.TOTAL] > 0 else 0
+            row[j, RECALLED] = memory.entries[table, slot, counts.RECALL] if row[j, KNOWN] else row[j, P1]
             features[at] = squashed(row[j, RECALLED] - row[j, P1], front.squash)
             features[at + 1] = FEATURE_ONE * row[j, KNOWN]
             at += 2
@@ -256,8 +215,8 @@ def look_before(j: int, front: Front, memory: Memory, features: Longs) -> int:
         table = slots[j, TABLES + 1 + e]
         slot = find_slot(memory.keys[table], key_of(front.contexts[j, e], items, row))
         slots[j, 1 + e] = slot
-        features[at] = squashed(memory.totals[table, slot], front.squash)
-        features[at + 1] = squashed(memory.distinct[table, slot], front.squash)
+        features[at] = squashed(memory.entries[table, slot, counts.TOTAL], front.squash)
+        features[at + 1] = squashed(memory.entries[table, slot, counts.DISTINCT], front.squash)
         at += 2
     if items[j, EMBED_BEFORE] < 0:
         return -1
@@ -265,7 +224,7 @@ def look_before(j: int, front: Front, memory: Memory, features: Longs) -> int:
 
 
 @jit
-def look_after(j: int, front: Front, memory: Memory, features: Longs) -> int:
+def look_after(j: int, front: Front, memory: Memory, features: Features) -> int:
     """Fill `features` with what column j shows once coded, and remember it; returns the embedding's row, or -1."""
     items, row = front.items, memory.row
     missing = row[j, STATE] != 0
@@ -306,29 +265,10 @@ def remember(j: int, front: Front, memory: Memory) -> None:
     value = row[j, VALUE]
     if items[j, RECALL]:
         table, slot = slots[j, TABLES], slots[j, 0]
-        memory.last[table, slot] = value
-        memory.totals[table, slot] = 1
+        memory.entries[table, slot, counts.RECALL] = value
+        memory.entries[table, slot, counts.TOTAL] = 1
     for e in range(items[j, CONTEXTS]):
-        table, slot = slots[j, TABLES + 1 + e], slots[j, 1 + e]
-        node = memory.first[table, slot]
-        tail = -1
-        while node >= 0 and memory.values[table, node] != value:
-            tail = node
-            node = memory.nexts[table, node]
-        if node >= 0:
-            memory.counts[table, node] += 1
-        else:
-            node = memory.used[table]
-            memory.used[table] = node + 1
-            memory.values[table, node] = value
-            memory.counts[table, node] = 1
-            memory.nexts[table, node] = -1
-            if tail < 0:
-                memory.first[table, slot] = node
-            else:
-                memory.nexts[table, tail] = node
-            memory.distinct[table, slot] += 1
-        memory.totals[table, slot] += 1
+        enter(memory, slots[j, TABLES + 1 + e], slots[j, 1 + e], value)
 
 
 @jit

@@ -42,7 +42,7 @@ MAX_WEIGHTS = 1 << 24
 MAX_CELLS = 1 << 26
 """Most cells, latents among them, of a block: what a file may ask a reader to make room for."""
 MAX_REMEMBERED = 1 << 24
-"""Most rows of a block times tables that remember: below 70 bytes each."""
+"""Most rows of a block times tables that remember: below 150 bytes each, mostly below 100 (`counts.tables_of`)."""
 
 Longs = npt.NDArray[np.int64]
 States = npt.NDArray[np.uint8]
@@ -209,7 +209,7 @@ class IntegerModel:
             "member": np.zeros((rows, columns), np.float32),
         }
         memory = new_memory(self._front, rows)
-        features = np.zeros(MAX_FEATURES, np.int64)
+        features = np.zeros(MAX_FEATURES, np.int32)
         observe(symbols, states, self._front, memory, features, *cast(Any, shown.values()))
         return shown
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vae.codec.entropy import EXP_RANGE, PRECISION, SIGMOID_RANGE, STATE_LOW, TOTAL
+from vae.codec import counts
+from vae.codec.counts import Memory, count_below, find_home, find_member
+from vae.codec.entropy import EXP_RANGE, PRECISION, SIGMOID_RANGE, STATE_LOW, TOTAL, Short
 from vae.codec.frontend import (
     CENTER,
     COMPONENTS,
@@ -27,7 +29,6 @@ from vae.codec.frontend import (
     TABLES,
     UNIT,
     Front,
-    Memory,
 )
 from vae.codec.jit import jit
 
@@ -43,8 +44,8 @@ T_MAX = SIGMOID_RANGE << 17
 class Tables(NamedTuple):
     """The tables of `vae.codec.entropy`."""
 
-    exp: Longs
-    sigmoid: Longs
+    exp: Short
+    sigmoid: Short
     scale: Longs
 
 
@@ -104,7 +105,7 @@ def code_class(
     chosen: int,
     logits: Longs,
     count: int,
-    exp: Longs,
+    exp: Short,
     sums: Longs,
     tape: Tape,
     streams: Streams,
@@ -120,7 +121,7 @@ def code_class(
         top = max(top, logits[k])
     total = 0
     for k in range(count):
-        total += exp[min(top - logits[k], EXP_RANGE - 1)]
+        total += int(exp[min(top - logits[k], EXP_RANGE - 1)])
         sums[k] = total
     room = TOTAL - count
     if reading:
@@ -141,7 +142,7 @@ def code_class(
 
 
 @jit
-def edge(k: int, count: int, share: Longs, mean: Longs, mantissa: Longs, shift: Longs, sigmoid: Longs) -> int:
+def edge(k: int, count: int, share: Longs, mean: Longs, mantissa: Longs, shift: Longs, sigmoid: Short) -> int:
     """Mass of the mixture below the lower edge of symbol k, in units of 2**-28 of the room; it never falls with k.
 
     k and the mean lie within three spans of each other, at most 2**22 symbols: 2**30 times a mantissa of 2**15. The
@@ -152,9 +153,9 @@ def edge(k: int, count: int, share: Longs, mean: Longs, mantissa: Longs, shift: 
         t = (((k << 8) - 128 - mean[c]) * mantissa[c]) >> shift[c]
         t = min(max(t, -T_MAX), T_MAX) + T_MAX
         at = t >> 10
-        value = sigmoid[at]
+        value = int(sigmoid[at])
         if at < sigmoid.shape[0] - 1:
-            value += ((sigmoid[at + 1] - value) * (t & 1023)) >> 10
+            value += ((int(sigmoid[at + 1]) - value) * (t & 1023)) >> 10
         total += share[c] * value
     return total >> 30
 
@@ -248,17 +249,14 @@ def memory_class(j: int, value: int, front: Front, memory: Memory) -> int:
     contexts = front.items[j, CONTEXTS]
     for e in range(contexts):
         table, slot = memory.slots[j, TABLES + 1 + e], memory.slots[j, 1 + e]
-        node = memory.first[table, slot]
-        while node >= 0:
-            if memory.values[table, node] == value:
-                return e
-            node = memory.nexts[table, node]
+        if memory.homes[table, find_home(memory, table, slot, value)] != 0:
+            return e
     return contexts
 
 
 @jit
 def code_memory(
-    reading: bool, chosen: int, j: int, out: Longs, front: Front, memory: Memory, exp: Longs, sums: Longs, work: Longs,
+    reading: bool, chosen: int, j: int, out: Longs, front: Front, memory: Memory, exp: Short, sums: Longs, work: Longs,
     tape: Tape, streams: Streams, s: int,
 ) -> int:  # fmt: skip
     """Write or read an identifier: which context knows it, then which of its members by count; or literally.
@@ -273,7 +271,10 @@ def code_memory(
     mine = 0
     chosen_class = 0 if reading else memory_class(j, chosen, front, memory)
     for e in range(contexts + 1):
-        if e == contexts or memory.totals[memory.slots[j, TABLES + 1 + e], memory.slots[j, 1 + e]] > 0:
+        if (
+            e == contexts
+            or memory.entries[memory.slots[j, TABLES + 1 + e], memory.slots[j, 1 + e], counts.TOTAL] > 0
+        ):
             logits[open_classes] = out[items[j, STATES] + e]
             which[open_classes] = e
             if e == chosen_class:
@@ -290,20 +291,14 @@ def code_memory(
         start, stop = (k * TOTAL + span - 1) // span, ((k + 1) * TOTAL + span - 1) // span
     else:
         table, slot = memory.slots[j, TABLES + 1 + e], memory.slots[j, 1 + e]
-        total = int(memory.totals[table, slot])
-        node = memory.first[table, slot]
-        below = 0
-        while True:
-            above = below + int(memory.counts[table, node])
-            if reading:
-                # target < above * TOTAL // total, undivided
-                if memory.nexts[table, node] < 0 or (target + 1) * total <= above * TOTAL:
-                    break
-            elif memory.values[table, node] == chosen:
-                break
-            below = above
-            node = memory.nexts[table, node]
-        chosen = int(memory.values[table, node])
+        total = int(memory.entries[table, slot, counts.TOTAL])
+        if reading:
+            node, below = find_member(memory, table, slot, target)
+        else:
+            node = memory.homes[table, find_home(memory, table, slot, chosen)]
+            below = count_below(memory, table, slot, node)
+        chosen = int(memory.nodes[table, node, counts.VALUE])
+        above = below + int(memory.nodes[table, node, counts.COUNT])
         start, stop = below * TOTAL // total, above * TOTAL // total
     if reading:
         take(streams, s, start, stop - start)
@@ -314,7 +309,7 @@ def code_memory(
 
 @jit
 def code_state(
-    reading: bool, state: int, j: int, out: Longs, unseen: bool, front: Front, exp: Longs, sums: Longs, work: Longs,
+    reading: bool, state: int, j: int, out: Longs, unseen: bool, front: Front, exp: Short, sums: Longs, work: Longs,
     tape: Tape, streams: Streams, s: int,
 ) -> int:  # fmt: skip
     """Write or read whether the cell holds a value, a null, a NaN or an escape."""

@@ -18,7 +18,7 @@ except ImportError:  # a machine without numba still reads every archive, slowly
 COMPILED = _njit is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 """Whether jitted functions run as machine code."""
 
-_JITTED = ("jit", "entropy", "plan", "frontend", "intervals", "kernel")
+_JITTED = ("jit", "vectors", "entropy", "counts", "plan", "frontend", "intervals", "kernel")
 """Modules whose functions and constants are compiled into one another."""
 
 

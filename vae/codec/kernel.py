@@ -11,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vae.codec import counts
+from vae.codec.counts import Memory, find_home
+from vae.codec.entropy import Short
 from vae.codec.frontend import (
     AFTER,
     BEFORE,
@@ -35,7 +38,6 @@ from vae.codec.frontend import (
     TABLES,
     VALUE,
     Front,
-    Memory,
     end_row,
     look_after,
     look_before,
@@ -51,8 +53,9 @@ from vae.codec.intervals import (
     code_state,
     memory_class,
 )
-from vae.codec.jit import COMPILED, jit
+from vae.codec.jit import jit
 from vae.codec.plan import MAX_OUTPUTS, MAX_STATES
+from vae.codec.vectors import add_product, rounded_up
 
 Longs = npt.NDArray[np.int64]
 Weight = npt.NDArray[np.int32]
@@ -104,7 +107,7 @@ class Desk(NamedTuple):
     product: Sums
     inner: Sums
     """The first `width` of `product`."""
-    features: Longs
+    features: Sums
     out: Longs
     sums: Longs
     work: Longs
@@ -113,24 +116,14 @@ class Desk(NamedTuple):
 def new_desk(w: Weights) -> Desk:
     """A desk for a block."""
     width, prior_width, most = w.bias.shape[1], w.prior_bias.shape[1], MAX_OUTPUTS + MAX_STATES
-    product = np.zeros(max(most, width, prior_width), np.int32)
+    product = np.zeros(rounded_up(max(most, width, prior_width)), np.int32)
     return Desk(
         total=np.zeros(width, np.int32), prior_total=np.zeros(prior_width, np.int32),
         hidden=np.zeros(width, np.int32), second=np.zeros(width, np.int32),
         prior_hidden=np.zeros(prior_width, np.int32), product=product, inner=product[:width],
-        features=np.zeros(MAX_FEATURES, np.int64), out=np.zeros(most, np.int64), sums=np.zeros(most, np.int64),
+        features=np.zeros(MAX_FEATURES, np.int32), out=np.zeros(most, np.int64), sums=np.zeros(most, np.int64),
         work=np.zeros((6, 16), np.int64),
     )  # fmt: skip
-
-
-@jit
-def _add_rows(total: Sums, weights: Weight, j: int, features: Longs, count: int, shift: int) -> None:
-    """total += features[:count] @ weights[j, :count] * 2**shift."""
-    for k in range(count):
-        feature = np.int32(features[k] << shift)
-        if feature != 0:
-            for i in range(total.shape[0]):
-                total[i] += feature * weights[j, k, i]
 
 
 @jit
@@ -150,27 +143,22 @@ def _activate(total: Sums, bias: Weight, j: int, bias_shift: int, shift: int, ou
 
 
 @jit
-def _product_loop(matrices: Weight, j: int, first: int, vector: Sums, rows: int, out: Sums) -> None:
+def _multiply(matrices: Weight, j: int, first: int, vector: Sums, rows: int, out: Sums) -> None:
+    """out[:rows] = vector @ matrices[j, :, first:][:, :rows]."""
     for r in range(rows):
         out[r] = 0
-    for i in range(vector.shape[0]):
-        value = vector[i]
-        if value != 0:  # many activations are
-            for r in range(rows):
-                out[r] += value * matrices[j, i, first + r]
+    add_product(out, matrices, j, first, vector, vector.shape[0], rows, 0)
 
 
-def _product_numpy(matrices: Weight, j: int, first: int, vector: Sums, rows: int, out: Sums) -> None:
-    out[:rows] = vector @ matrices[j, :, first : first + rows]
-
-
-_product = _product_loop if COMPILED else _product_numpy
-"""out[:rows] = vector @ matrices[j, :, first:][:, :rows]: integers, so both give the same sums."""
+@jit
+def _add_rows(total: Sums, weights: Weight, j: int, features: Sums, count: int, shift: int) -> None:
+    """total += features[:count] @ weights[j, :count] * 2**shift."""
+    add_product(total, weights, j, 0, features, count, total.shape[0], shift)
 
 
 @jit
 def code_latents(
-    reading: bool, t: int, codes: npt.NDArray[np.int8], w: Weights, exp: Longs, features: Longs, sums: Longs,
+    reading: bool, t: int, codes: npt.NDArray[np.int8], w: Weights, exp: Short, features: Sums, sums: Longs,
     prior_total: Sums, total: Sums, hidden: Sums, product: Sums, out: Longs, tape: Tape, streams: Streams,
 ) -> None:  # fmt: skip
     """The latents of row t: each under a softmax that sees the latents before it and its own previous row.
@@ -189,9 +177,9 @@ def code_latents(
         _add_rows(prior_total, w.prior_before, i, features, 1, 0)
         _activate(prior_total, w.prior_bias, i, 5, w.fraction - 3, hidden)
         if deep:
-            _product(w.prior_hidden, i, 0, hidden, hidden.shape[0], product)
+            _multiply(w.prior_hidden, i, 0, hidden, hidden.shape[0], product)
             _activate(product, w.prior_hidden_bias, i, 8, w.fraction, hidden)
-        _product(w.prior_head, i, 0, hidden, 2 * reach + 1, product)
+        _multiply(w.prior_head, i, 0, hidden, 2 * reach + 1, product)
         half = np.int64(1) << (w.fraction - 1)
         for k in range(2 * reach + 1):
             bias = np.int64(w.prior_head_bias[i, k])
@@ -210,7 +198,7 @@ def code_latents(
 
 
 @jit
-def latent_features(value: int, features: Longs) -> None:
+def latent_features(value: int, features: Sums) -> None:
     """What a latent shows once coded: its value (half a unit a step, clipped) and whether it is present."""
     features[0] = min(max(16 * np.int64(value), -FEATURE_MAX), FEATURE_MAX)
     features[1] = FEATURE_ONE if value != 0 else 0
@@ -245,12 +233,12 @@ def walk(
             if place >= 0:
                 _add(total, w.embedding, place, 5)
             _activate(total, w.bias, j, 5, w.fraction - 3, hidden)
-            _product(w.hidden, j, 0, hidden, width, inner)
+            _multiply(w.hidden, j, 0, hidden, width, inner)
             if direct:
                 _add_rows(inner, w.direct, j, features, items[j, BEFORE], 3)  # from 1/32 to 1/256
             _activate(inner, w.hidden_bias, j, 8, w.fraction, second)
             rows, first = items[j, OUTPUTS], items[j, HEAD_ROW]
-            _product(w.head, 0, first, second, rows, product)
+            _multiply(w.head, 0, first, second, rows, product)
             for k in range(rows):
                 out[k] = (product[k] + (np.int64(w.head_bias[first + k]) << 8) + half) >> w.fraction
             s = j + 1
@@ -291,7 +279,7 @@ def walk(
 
 @jit
 def observe(
-    symbols: Longs, states: npt.NDArray[np.uint8], front: Front, memory: Memory, features: Longs,
+    symbols: Longs, states: npt.NDArray[np.uint8], front: Front, memory: Memory, features: Sums,
     before: npt.NDArray[np.int8], after: npt.NDArray[np.int8], places: npt.NDArray[np.int32],
     bases: npt.NDArray[np.int32], classes: npt.NDArray[np.int8], member: npt.NDArray[np.float32],
 ) -> None:  # fmt: skip
@@ -334,12 +322,14 @@ def _observe_memory(
     classes[t, j, 0] = e
     classes[t, j, 1 + contexts] = 1
     for k in range(contexts):
-        classes[t, j, 1 + k] = memory.totals[memory.slots[j, TABLES + 1 + k], memory.slots[j, 1 + k]] > 0
+        classes[t, j, 1 + k] = (
+            memory.entries[memory.slots[j, TABLES + 1 + k], memory.slots[j, 1 + k], counts.TOTAL] > 0
+        )
     if e == contexts:
         member[t, j] = np.log2(np.float64(front.items[j, HIGH] - front.items[j, LOW] + 1))
         return
     table, slot = memory.slots[j, TABLES + 1 + e], memory.slots[j, 1 + e]
-    node = memory.first[table, slot]
-    while memory.values[table, node] != value:
-        node = memory.nexts[table, node]
-    member[t, j] = np.log2(memory.totals[table, slot] / memory.counts[table, node])
+    node = memory.homes[table, find_home(memory, table, slot, value)]
+    member[t, j] = np.log2(
+        memory.entries[table, slot, counts.TOTAL] / memory.nodes[table, node, counts.COUNT]
+    )

@@ -1,0 +1,94 @@
+"""A vector times a matrix, in integers: as machine code of `LANES` products at a time, or as numpy's.
+
+numba's own loops over a row of a matrix spend more time on beginning than on multiplying, for rows of 8 to 32 numbers
+(vae/codec/NOTES.md); so this one is built of the compiler's vectors, which it lays out for any processor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vae.codec.jit import COMPILED
+
+Ints = npt.NDArray[np.int32]
+
+LANES = 8
+"""Numbers of 32 bits that are multiplied at once. `out` and the rows of matrices have room for a multiple of them."""
+
+
+def rounded_up(count: int) -> int:
+    """The next multiple of `LANES`.
+
+    >>> rounded_up(8), rounded_up(9)
+    (8, 16)
+    """
+    return -(-count // LANES) * LANES
+
+
+def add_product_numpy(
+    out: Ints, matrices: Ints, j: int, first: int, vector: Ints, count: int, rows: int, shift: int
+) -> None:
+    """out[:rows] += (vector[:count] << shift) @ matrices[j, :count, first:][:, :rows].
+
+    Sums have 32 bits and wrap around. What `out` holds from `rows` to the next multiple of `LANES` is lost.
+    """
+    out[:rows] += (vector[:count] << shift) @ matrices[j, :count, first : first + rows]
+
+
+def _compiled() -> Any:
+    """`add_product_numpy` as a function that jitted functions may call."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    number, place = ir.IntType(32), types.intp
+    lanes = ir.VectorType(number, LANES)
+    nothing = ir.Constant(lanes, ir.Undefined)
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 1, 4)]
+        j, first, count, rows, shift = (args[k] for k in (2, 3, 5, 6, 7))
+        out, vector = arrays[0].data, arrays[2].data
+        _, height, stride = cgutils.unpack_tuple(builder, arrays[1].shape, 3)
+        begin = builder.add(builder.mul(builder.mul(j, height), stride), first)
+        matrix = builder.gep(arrays[1].data, [begin])
+        sums = cgutils.alloca_once(builder, lanes)
+
+        def at(pointer: Any, index: Any) -> Any:
+            return builder.bitcast(builder.gep(pointer, [index]), lanes.as_pointer())
+
+        zero, step = ir.Constant(rows.type, 0), ir.Constant(rows.type, LANES)
+        with cgutils.for_range_slice(builder, zero, rows, step, rows.type) as (row, _):
+            builder.store(builder.load(at(out, row), align=4), sums)
+            column = builder.gep(matrix, [row])
+            with cgutils.for_range(builder, count) as loop:
+                value = builder.shl(builder.load(builder.gep(vector, [loop.index])), shift)
+                value = builder.insert_element(nothing, value, ir.Constant(number, 0))
+                value = builder.shuffle_vector(value, nothing, ir.Constant(lanes, [0] * LANES))
+                weights = builder.load(at(column, builder.mul(loop.index, stride)), align=4)
+                builder.store(builder.add(builder.load(sums), builder.mul(value, weights)), sums)
+            builder.store(builder.load(sums), at(out, row), align=4)
+        return context.get_dummy_value()
+
+    def typed(
+        context: Any,
+        out: Any,
+        matrices: Any,
+        j: Any,
+        first: Any,
+        vector: Any,
+        count: Any,
+        rows: Any,
+        shift: Any,
+    ) -> Any:
+        del context, j, first, count, rows, shift
+        return types.void(out, matrices, place, place, vector, place, place, types.int32), build
+
+    return intrinsic(typed)
+
+
+add_product = _compiled() if COMPILED else add_product_numpy
