@@ -32,7 +32,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help install develop run samples wheels arm64 test test-slow fuzz lint check-format check-lint check-types \
-    check-imports format pre-commit bench-archive docs clean
+    check-imports format pre-commit bench-archive bench-speed docs clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
@@ -42,12 +42,14 @@ help:
 	@echo "make arm64      an aarch64 Python for make test-slow, unpacked from Debian's packages (where there is apt)"
 	@echo "make lint       format, lint, types and import contracts, checked"
 	@echo "make format     format and lint, mended in place"
-	@echo "make develop    the packages of make run, test, lint, docs and bench-archive, in one installation"
+	@echo "make develop    the packages of make run, test, lint, docs and the benchmarks, in one installation"
 	@echo "make wheels     the built wheel in environments of its own, as make test-slow wants it"
 	@echo "make samples    the larger sample sets (mnist, adult, solar)"
 	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
 	@echo "                some of it: BENCH_ARGS='--sets covertype --bounds 5% --codes none --seeds 0';"
 	@echo "                the rivals alone: BENCH_ARGS=--codes; table and chart anew: BENCH_ARGS=--show"
+	@echo "make bench-speed how fast archives are written and read, against xz, zstd, brotli and OpenZL (half an hour;"
+	@echo "                BENCH_ARGS='--sets flights --effort fast' takes five minutes)"
 	@echo "make docs       the Python API's page, from its docstrings, into build/docs"
 	@echo "make pre-commit the checks of make lint before each commit"
 	@echo "make clean      removes the environments and what tools left behind"
@@ -158,6 +160,9 @@ fuzz: $(STAMPS)/fuzz
 
 bench-archive: $(STAMPS)/bench $(STAMPS)/samples
 	$(BIN)/python -m benchmarks.archive $(BENCH_ARGS)
+
+bench-speed: $(STAMPS)/bench $(STAMPS)/samples
+	$(BIN)/python -m benchmarks.speed $(BENCH_ARGS)
 
 # ---------------------------------------------------------------------------------------------------------- docs
 

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure what is not measured yet; write the table and the chart, and print the table."""
     asked = _parser().parse_args(arguments)
     # as they are now, whatever happens to them while cells are measured
-    _own_sources()
+    own_sources()
     _commit()
     for cell in () if asked.show else _cells(asked):
         try:
@@ -126,7 +126,7 @@ def _cells(asked: argparse.Namespace) -> Iterator[Cell]:
 
 
 @functools.cache
-def _own_sources() -> str:
+def own_sources() -> str:
     """Digest of sources as they were when first asked for: what runs does not change while it runs."""
     state = hashlib.sha256()
     for folder in (Path(data.__file__).parent, Path(vae.__file__).parent):
@@ -182,7 +182,7 @@ def key_for(cell: Cell) -> str:
         return key_of("archive", content, sources=_rival_sources())
     tools = {name: version(name) for name in ("torch", "pcodec")}
     content |= {"data": datasets.source(cell.dataset).digest(), "versions": tools}
-    return key_of("archive", content, sources=_own_sources())
+    return key_of("archive", content, sources=own_sources())
 
 
 def measure(cell: Cell, *, fresh: bool = False) -> dict[str, Any]:
@@ -195,8 +195,8 @@ def measure(cell: Cell, *, fresh: bool = False) -> dict[str, Any]:
     began = time.perf_counter()
     content = {
         "key": key,
-        "sources": (_rival_sources() if cell.codes is None else _own_sources())[:16],
-        **_where(),
+        "sources": (_rival_sources() if cell.codes is None else own_sources())[:16],
+        **where(),
         **cell._asdict(),
         **(_rivals(cell) if cell.codes is None else _ours(cell)),
     }
@@ -215,12 +215,13 @@ def _git(*arguments: str) -> str:
 
 @functools.cache
 def _commit() -> str:
-    """The commit of the sources when first asked for, as `_own_sources`; results are no edit of what measures them."""
+    """The commit of the sources when first asked for, as `own_sources`; results are no edit of what measures them."""
     edited = _git("status", "--porcelain", "--", "data", "vae", "benchmarks", ":!benchmarks/results")
     return _git("rev-parse", "--short", "HEAD") + ("-dirty" if edited else "")
 
 
-def _where() -> dict[str, Any]:
+def where() -> dict[str, Any]:
+    """What a measurement is of, and where and when it was made."""
     return {
         "commit": _commit(),
         "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

@@ -143,12 +143,22 @@ def openzl(values: Numbers) -> bytes:
     """OpenZL: the smallest of its graphs for columns: entropy coders and field-wise LZ of the numbers, packed, of
     their differences and of their ranks.
     """
-    import openzl.ext as zl
-
     whole = values.view(f"u{values.dtype.itemsize}")
     best = _smallest(whole, [functools.partial(_openzl, graph=graph) for graph in _openzl_graphs()])
-    _must_be(np.asarray(zl.DCtx().decompress(best)[0].content.as_nparray()), whole, "openzl")
+    _must_be(openzl_restored(best), whole, "openzl")
     return best
+
+
+def openzl_automatic(values: Numbers) -> bytes:
+    """What OpenZL makes of numbers when it is left to choose."""
+    return _openzl(values, _openzl_graphs()[0]) or values.tobytes()
+
+
+def openzl_restored(packed: bytes) -> Numbers:
+    """The numbers again."""
+    import openzl.ext as zl
+
+    return np.asarray(zl.DCtx().decompress(packed)[0].content.as_nparray())
 
 
 def _openzl(values: Numbers, graph: Callable[[Any], Any]) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The archive's figures in the README, made from `benchmarks/results/`: `python -m benchmarks.readme`."""
+"""The benchmarks' figures in the README, made from `benchmarks/results/`: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from benchmarks import show
 from data.atomic import atomic_path
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN = "<!-- archive table: made by `python -m benchmarks.readme` from benchmarks/results/, not by hand -->"
-END = "<!-- end of the archive table -->"
+BEGIN = "<!-- {} table: made by `python -m benchmarks.readme` from benchmarks/results/, not by hand -->"
+END = "<!-- end of the {} table -->"
 
 
 def main() -> int:
-    """Put the table of what is measured in its place."""
+    """Put the tables of what is measured in their places."""
     text = README.read_text(encoding="utf-8")
     made = replaced(text)
     if made != text:
@@ -24,17 +24,20 @@ def main() -> int:
 
 
 def replaced(text: str) -> str:
-    """A README with its block made anew; ValueError if it has none."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no block between {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n{block()}{END}{after}"
+    """A README with its blocks made anew; ValueError if it lacks one."""
+    for name, content in (("archive", _archive()), ("speed", show.speed_table())):
+        opening, closing = BEGIN.format(name), END.format(name)
+        before, begin, rest = text.partition(opening)
+        _, end, after = rest.partition(closing)
+        if not begin or not end:
+            raise ValueError(f"no block between {opening!r} and {closing!r}")
+        text = f"{before}{opening}\n\n{content}\n{closing}{after}"
+    return text
 
 
-def block() -> str:
-    """What stands between the two comments."""
-    return f"\n{show.table()}\n![Bytes of the archive over those of the best rival](benchmarks/results/archive.svg)\n\n"
+def _archive() -> str:
+    chart = "![Bytes of the archive over those of the best rival](benchmarks/results/archive.svg)"
+    return f"{show.table()}\n{chart}\n"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from data.atomic import atomic_path
 from vae.settings import Codes
 
 RESULTS = Path(__file__).parent / "results"
+SPEED = RESULTS / "speed.json"
+"""What `benchmarks.speed` measured, by set."""
 CODES = (Codes.balanced, Codes.lean, Codes.none)
 ORDER = (Codes.rich, *CODES)
 Result = dict[str, Any]
@@ -283,3 +285,35 @@ def _text(x: float, y: float, content: str, *, anchor: str = "start", size: int 
     return (
         f'<text x="{x:g}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="#222">{content}</text>'
     )
+
+
+# --------------------------------------------------------------------------------------------------------- speed
+
+
+def speed_results() -> dict[str, Result]:
+    """What is measured, by set."""
+    return json.loads(SPEED.read_text(encoding="utf-8")) if SPEED.is_file() else {}
+
+
+def speed_table() -> str:
+    """Seconds of each tool, and how many times faster they are than `xz -9` compresses in the same run."""
+    lines = [
+        "| set | tool | bytes | compress, s | xz compresses in | decompress, s | xz compresses in |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    found = speed_results()
+    for name, one in found.items():
+        unit = one["tools"]["xz -9"]["write"]
+        for tool, seen in one["tools"].items():
+            times = (f"{seen[what]:.1f} | {unit / seen[what]:.1f} times that" for what in ("write", "read"))
+            lines.append(f"| {name} | {tool} | {seen['bytes']:,.0f} | {' | '.join(times)} |")
+    for name, one in found.items():
+        cold = one["compilation"]
+        lines += [
+            "",
+            f"{name}: {one['rows']:,} rows, exact, {one['csv_bytes'] / 1e6:.1f} MB as CSV; compressed with a trained "
+            f"model (effort `{one['effort']}`), read back and compared. Machine code is kept from call to call; the "
+            f"first takes {cold['read']:.0f} s to read, {cold['write']:.0f} s to write in addition. Measured "
+            f"{one['measured'][:10]} on {one['machine']}, {one['software']}, commit {one['commit']}.",
+        ]
+    return "\n".join(lines) + "\n"

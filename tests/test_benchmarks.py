@@ -12,8 +12,11 @@ import pyarrow as pa
 import pytest
 from pcodec import standalone
 
-from benchmarks import archive, coders, datasets, readme, rivals, show
+from benchmarks import archive, coders, datasets, readme, rivals, show, speed
 from benchmarks.forms import SLACK, columns_of
+from data.schema import Schema
+from vae import pipeline, store
+from vae.settings import TrainSettings
 
 ROWS = 600
 BOUNDS = {"reading": 0.25, "steps": 3.0}
@@ -220,3 +223,42 @@ def test_a_cell_names_the_commit_of_its_sources(
         [*as_someone, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     )
     assert archive._commit.__wrapped__() == head.stdout.strip() + "-dirty" * dirty
+
+
+def test_every_tool_that_is_timed_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    pytest.importorskip("openzl")
+    table = sample()
+    model = pipeline.fit(table, Schema.from_arrow(table.schema), training=TrainSettings(steps=20))
+    text = speed.csv_text(table)
+    tools = speed.tools(table, text, store.save(model, tmp_path / "model"), tmp_path / "a.svae")
+    for name, tool in tools.items():
+        packed = tool.write()
+        restored = tool.read(packed)
+        assert tool.size(packed) > 0
+        if name == "svae":
+            assert restored.to_pandas().equals(table.to_pandas())  # where NaN is NaN
+        elif name == "OpenZL":
+            assert len(restored) == table.num_columns - 1  # all but the one of nulls alone
+        else:
+            assert bytes(restored) == text
+
+
+def test_the_median_of_several_turns_counts_and_one_of_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 3, 3, 4, 10, 11, 11, 15, 20, 22, 22, 24, 30, 230, 230, 231])
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: float(next(clock)))
+    tool = speed.Tool(lambda: b"four", len)
+    assert speed.timed(tool) == {"bytes": 4, "write": 2.0, "read": 2.0}
+    assert speed.timed(tool) == {"bytes": 4, "write": 200.0, "read": 1.0}
+
+
+def test_speeds_are_told_as_ratios_to_xz(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = {
+        "svae": {"bytes": 1_000, "write": 2.0, "read": 0.5},
+        "xz -9": {"bytes": 3_000, "write": 12.0, "read": 0.1},
+    }
+    one = {"rows": 5, "csv_bytes": 2_000_000, "tools": tools, "compilation": {"read": 9.6, "write": 1.2}}
+    where = {"effort": "fast", "measured": "2026-01-02T", "machine": "m", "software": "s", "commit": "c"}
+    monkeypatch.setattr(show, "speed_results", lambda: {"flights": {**one, **where}})
+    found = show.speed_table()
+    assert "| flights | svae | 1,000 | 2.0 | 6.0 times that | 0.5 | 24.0 times that |" in found
+    assert "10 s to read, 1 s to write" in found

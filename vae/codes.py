@@ -6,7 +6,10 @@ half a standard deviation of the prior.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -82,12 +85,36 @@ def encode_symbols(
     if not latents:
         return codes
     view = row_view(trained.layout, symbols, states)
-    for start in range(0, rows, ENCODE_ROWS):
-        part = slice(start, min(rows, start + ENCODE_ROWS))
-        codes[part] = _encode_part(trained, {name: array[part] for name, array in view.items()})
-        if on_progress is not None:
-            on_progress(part.stop, rows)
+    parts = [slice(start, min(rows, start + ENCODE_ROWS)) for start in range(0, rows, ENCODE_ROWS)]
+
+    def encoded(part: slice) -> Codes:
+        return _encode_part(trained, {name: array[part] for name, array in view.items()})
+
+    with _single_threaded() as threads, ThreadPoolExecutor(threads) as pool:
+        for part, found in zip(parts, pool.map(encoded, parts), strict=True):
+            codes[part] = found
+            if on_progress is not None:
+                on_progress(part.stop, rows)
     return codes
+
+
+_one_at_a_time = threading.Lock()
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Generator[int]:
+    """One thread for each operation of torch; gives the number there was.
+
+    A batch is too small to be shared out: two threads that wait for each other take three to four times the processor
+    time of one.
+    """
+    with _one_at_a_time:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(threads)
 
 
 def rows_from_codes(trained: TrainedModel, codes: Codes, on_progress: Progress | None = None) -> pa.Table:

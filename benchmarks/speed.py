@@ -1,0 +1,210 @@
+"""How fast archives are written and read, against `xz -9` of the same CSV text: `make bench-speed`.
+
+For each set a model is trained first (kept in `build/bench-speed`, so that a second call measures at once). Then, in
+one process and in turns: this project compresses the table with that model, reading everything back and comparing it,
+and reads the archive again; xz, zstd and brotli do the same with the CSV text, OpenZL with the columns as numbers. Of
+several turns the median counts; those that take longer than a minute have one. Figures are with machine code in numba's
+cache; what it takes to compile it is measured by itself, in a process with an empty cache::
+
+    python -m benchmarks.speed --sets flights --effort fast
+    python -m benchmarks.speed --show       # measures nothing: the table of what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import lzma
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv
+
+from benchmarks import archive, datasets, readme, show
+from benchmarks.coders import openzl_automatic, openzl_restored
+from benchmarks.forms import Numbers, columns_of
+from data.atomic import atomic_path
+from vae import pipeline, store
+from vae.codec import archive as archives
+from vae.settings import Effort, TrainSettings
+
+SETS = ("flights", "solar")
+TURNS = 3
+LONG = 60.0
+"""Seconds from which on one turn is enough."""
+MODELS = Path(__file__).parents[1] / "build" / "bench-speed"
+
+
+class Tool(NamedTuple):
+    """A way to make bytes of a set and to read them again; `read` takes what `write` gave."""
+
+    write: Callable[[], Any]
+    read: Callable[[Any], object]
+    size: Callable[[Any], int] = len
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, keep and print."""
+    asked = _parser().parse_args(arguments)
+    for name in () if asked.show else asked.sets:
+        known = show.speed_results()
+        known[name] = {**archive.where(), "effort": asked.effort, **measure(name, asked.effort)}
+        with atomic_path(show.SPEED) as path:
+            path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    readme.main()
+    print(show.speed_table())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--sets", nargs="+", choices=datasets.SETS, default=list(SETS))
+    parser.add_argument("--effort", type=Effort, default=Effort.standard, help="of the model's training")
+    parser.add_argument("--show", action="store_true", help="measure nothing")
+    return parser
+
+
+# ---------------------------------------------------------------------------------------------------- measuring
+
+
+def measure(name: str, effort: Effort) -> dict[str, Any]:
+    """Bytes and seconds of each tool on one set, exact, and what compilation takes."""
+    table = datasets.variants(name)[0]
+    folder = trained(name, table, effort)
+    text = csv_text(table)
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "a.svae"
+        found = {tool: timed(how) for tool, how in tools(table, text, folder, path).items()}
+        cold = compilation(path, folder)
+    return {"rows": table.num_rows, "csv_bytes": len(text), "tools": found, "compilation": cold}
+
+
+def trained(name: str, table: pa.Table, effort: Effort) -> Path:
+    """The folder of a model of this set; trained if there is none of these sources."""
+    folder = MODELS / f"{name}-{effort}-{archive.own_sources()[:16]}"
+    if not folder.exists():
+        model = pipeline.fit(
+            table, datasets.source(name).schema, bounds={}, training=TrainSettings(effort=effort)
+        )
+        store.save(model, folder)
+    return folder
+
+
+def csv_text(table: pa.Table) -> bytes:
+    """What the general compressors are given."""
+    sink = io.BytesIO()
+    pyarrow.csv.write_csv(table, sink)
+    return sink.getvalue()
+
+
+def tools(table: pa.Table, text: bytes, model: Path, path: Path) -> dict[str, Tool]:
+    """This project and its peers, by name."""
+    loaded = store.load(model)
+
+    def write() -> Path:
+        pipeline.compress(table, path, model=loaded)
+        return path
+
+    def read(written: Path) -> pa.Table:
+        with archives.open(written) as opened:
+            return opened.read()
+
+    # its columns as numbers, floats by their bits; making them so is not counted
+    numbers = [_whole(column.forms[-1].numbers) for column in columns_of(table, {}) if len(column.values)]
+    return {
+        "svae": Tool(write, read, lambda written: written.stat().st_size),
+        "xz -9": Tool(lambda: lzma.compress(text, preset=9), lzma.decompress),
+        "zstd -19": _codec("zstd", 19, text),
+        "brotli -11": _codec("brotli", 11, text),
+        "OpenZL": Tool(
+            lambda: [openzl_automatic(one) for one in numbers],
+            lambda packed: [openzl_restored(one) for one in packed],
+            lambda packed: sum(map(len, packed)),
+        ),
+    }
+
+
+def _whole(numbers: Numbers) -> Numbers:
+    return numbers.view(f"u{numbers.itemsize}")
+
+
+def _codec(name: str, level: int, text: bytes) -> Tool:
+    codec = pa.Codec(name, compression_level=level)
+    return Tool(
+        lambda: codec.compress(text, asbytes=True),
+        lambda packed: codec.decompress(packed, decompressed_size=len(text)),
+    )
+
+
+def timed(tool: Tool) -> dict[str, float]:
+    """Bytes, and the median seconds to write and to read."""
+    writing, reading = list[float](), list[float]()
+    packed: Any = None
+    while not writing or (len(writing) < TURNS and writing[0] < LONG):
+        packed = _clocked(tool.write, writing)
+        _clocked(lambda made=packed: tool.read(made), reading)
+    return {
+        "bytes": tool.size(packed),
+        "write": statistics.median(writing),
+        "read": statistics.median(reading),
+    }
+
+
+def _clocked(call: Callable[[], Any], seconds: list[float]) -> Any:
+    start = time.perf_counter()
+    result = call()
+    seconds.append(time.perf_counter() - start)
+    return result
+
+
+_FIRST_CALLS = """
+import sys, time
+from vae import store
+from vae.codec import archive
+from vae.pipeline import integer_model
+
+start = time.perf_counter()
+with archive.open(sys.argv[1]) as opened:
+    opened.read(rows=(0, 10))
+read = time.perf_counter()
+model = integer_model(store.load(sys.argv[2]))
+if model.columns:
+    import numpy as np
+
+    symbols = np.array([[item.low for item in model.plan.columns]])
+    model.encode_block(symbols, np.zeros(symbols.shape, np.uint8), np.zeros((1, model.latents), np.int8))
+print(read - start, time.perf_counter() - read)
+"""
+
+
+def compilation(path: Path, model: Path) -> dict[str, float]:
+    """Seconds that the first reading and the first writing take with an empty cache, less those with a full one."""
+    with tempfile.TemporaryDirectory() as cache:
+        cold, warm = (_first_calls(path, model, cache) for _ in range(2))
+    return {name: cold[name] - warm[name] for name in cold}
+
+
+def _first_calls(path: Path, model: Path, cache: str) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_CALLS, str(path), str(model)],
+        env={**os.environ, "NUMBA_CACHE_DIR": cache}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    read, write = map(float, done.stdout.split())
+    return {"read": read, "write": write}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
