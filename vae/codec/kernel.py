@@ -145,8 +145,7 @@ def _activate(total: Sums, bias: Weight, j: int, bias_shift: int, shift: int, ou
 @jit
 def _multiply(matrices: Weight, j: int, first: int, vector: Sums, rows: int, out: Sums) -> None:
     """out[:rows] = vector @ matrices[j, :, first:][:, :rows]."""
-    for r in range(rows):
-        out[r] = 0
+    out[:rows] = 0
     add_product(out, matrices, j, first, vector, vector.shape[0], rows, 0)
 
 
