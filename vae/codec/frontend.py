@@ -215,8 +215,8 @@ def look_before(j: int, front: Front, memory: Memory, features: Features) -> int
         table = slots[j, TABLES + 1 + e]
         slot = find_slot(memory.keys[table], key_of(front.contexts[j, e], items, row))
         slots[j, 1 + e] = slot
-        features[at] = squashed(memory.entries[table, slot, counts.TOTAL], front.squash)
-        features[at + 1] = squashed(memory.entries[table, slot, counts.DISTINCT], front.squash)
+        features[at] = squashed(np.int64(memory.entries[table, slot, counts.TOTAL]), front.squash)
+        features[at + 1] = squashed(np.int64(memory.entries[table, slot, counts.DISTINCT]), front.squash)
         at += 2
     if items[j, EMBED_BEFORE] < 0:
         return -1

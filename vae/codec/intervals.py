@@ -267,9 +267,8 @@ def code_memory(
     contexts, low = items[j, CONTEXTS], items[j, LOW]
     span = items[j, HIGH] - low + 1
     logits, which = work[4], work[5]
-    open_classes = 0
-    mine = 0
-    chosen_class = 0 if reading else memory_class(j, chosen, front, memory)
+    open_classes, mine = np.int64(0), np.int64(0)  # literals would be types of their own to numba
+    chosen_class = np.int64(0) if reading else memory_class(j, chosen, front, memory)
     for e in range(contexts + 1):
         if (
             e == contexts
@@ -315,7 +314,7 @@ def code_state(
     """Write or read whether the cell holds a value, a null, a NaN or an escape."""
     logits, which = work[4], work[5]
     logits[0], which[0] = 0, 0
-    count, mine = 1, 0
+    count, mine = np.int64(1), np.int64(0)
     for k in range(3):
         output = front.items[j, NULL + k]
         if output >= 0 or unseen:

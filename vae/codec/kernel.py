@@ -63,6 +63,8 @@ Sums = npt.NDArray[np.int32]
 """Sums of products: proved to stay within 31 bits, in whatever order they are added."""
 
 ACTIVATION_MAX = 8 * 256
+NONE, ONE, TWO, THREE, FIVE, EIGHT = map(np.int64, (0, 1, 2, 3, 5, 8))
+"""Numbers that are handed on: numba would compile what takes them anew for each literal."""
 
 
 class Weights(NamedTuple):
@@ -168,32 +170,32 @@ def code_latents(
     reach, above, deep = w.reach, w.prior_stay.shape[0] > 0, w.prior_hidden.shape[0] > 0
     if above and t > 0:  # zeros, which are above the first row, show nothing
         for i in range(codes.shape[1]):
-            latent_features(codes[t - 1, i], features)
-            _add_rows(prior_total, w.prior_above, i, features, 2, 0)
+            latent_features(np.int64(codes[t - 1, i]), features)
+            _add_rows(prior_total, w.prior_above, i, features, TWO, NONE)
     for i in range(codes.shape[1]):
-        last = codes[t - 1, i] if t > 0 else 0
+        last = np.int64(codes[t - 1, i]) if t > 0 else NONE
         latent_features(last, features)
-        _add_rows(prior_total, w.prior_before, i, features, 1, 0)
-        _activate(prior_total, w.prior_bias, i, 5, w.fraction - 3, hidden)
+        _add_rows(prior_total, w.prior_before, i, features, ONE, NONE)
+        _activate(prior_total, w.prior_bias, i, FIVE, w.fraction - 3, hidden)
         if deep:
-            _multiply(w.prior_hidden, i, 0, hidden, hidden.shape[0], product)
-            _activate(product, w.prior_hidden_bias, i, 8, w.fraction, hidden)
-        _multiply(w.prior_head, i, 0, hidden, 2 * reach + 1, product)
+            _multiply(w.prior_hidden, i, NONE, hidden, hidden.shape[0], product)
+            _activate(product, w.prior_hidden_bias, i, EIGHT, w.fraction, hidden)
+        _multiply(w.prior_head, i, NONE, hidden, 2 * reach + 1, product)
         half = np.int64(1) << (w.fraction - 1)
         for k in range(2 * reach + 1):
             bias = np.int64(w.prior_head_bias[i, k])
             if above and k == last + reach:
                 bias += w.prior_stay[i]
             out[k] = (product[k] + (bias << 8) + half) >> w.fraction
-        chosen = 0 if reading else codes[t, i] + reach
-        chosen = code_class(reading, chosen, out, 2 * reach + 1, exp, sums, tape, streams, 0)
+        chosen = NONE if reading else codes[t, i] + reach
+        chosen = code_class(reading, chosen, out, 2 * reach + 1, exp, sums, tape, streams, NONE)
         if reading:
             codes[t, i] = chosen - reach
-        latent_features(codes[t, i], features)
-        _add_rows(prior_total, w.prior_after, i, features, 2, 0)
+        latent_features(np.int64(codes[t, i]), features)
+        _add_rows(prior_total, w.prior_after, i, features, TWO, NONE)
         if above and codes[t, i] == last:
-            _add(prior_total, w.prior_same, i, 5)
-        _add_rows(total, w.code_after, i, features, 2, 0)
+            _add(prior_total, w.prior_same, i, FIVE)
+        _add_rows(total, w.code_after, i, features, TWO, NONE)
 
 
 @jit
@@ -228,16 +230,16 @@ def walk(
         )  # fmt: skip
         for j in range(upto):
             place = look_before(j, front, memory, features)
-            _add_rows(total, w.before, j, features, items[j, BEFORE], 0)
+            _add_rows(total, w.before, j, features, items[j, BEFORE], NONE)
             if place >= 0:
-                _add(total, w.embedding, place, 5)
-            _activate(total, w.bias, j, 5, w.fraction - 3, hidden)
-            _multiply(w.hidden, j, 0, hidden, width, inner)
+                _add(total, w.embedding, place, FIVE)
+            _activate(total, w.bias, j, FIVE, w.fraction - 3, hidden)
+            _multiply(w.hidden, j, NONE, hidden, width, inner)
             if direct:
-                _add_rows(inner, w.direct, j, features, items[j, BEFORE], 3)  # from 1/32 to 1/256
-            _activate(inner, w.hidden_bias, j, 8, w.fraction, second)
+                _add_rows(inner, w.direct, j, features, items[j, BEFORE], THREE)  # from 1/32 to 1/256
+            _activate(inner, w.hidden_bias, j, EIGHT, w.fraction, second)
             rows, first = items[j, OUTPUTS], items[j, HEAD_ROW]
-            _multiply(w.head, 0, first, second, rows, product)
+            _multiply(w.head, NONE, first, second, rows, product)
             for k in range(rows):
                 out[k] = (product[k] + (np.int64(w.head_bias[first + k]) << 8) + half) >> w.fraction
             s = j + 1
@@ -249,7 +251,7 @@ def walk(
                 value = symbols[t, j]
                 if items[j, HEAD] == SOFTMAX:
                     count = items[j, HIGH] - items[j, LOW] + 1
-                    chosen = value - items[j, LOW] if count > 1 else 0
+                    chosen = value - items[j, LOW] if count > 1 else NONE
                     if count > 1:
                         for k in range(count):
                             out[k] = out[items[j, STATES] + k]
@@ -269,9 +271,9 @@ def walk(
             row[j, VALUE] = value
             row[j, STATE] = state
             place = look_after(j, front, memory, features)
-            _add_rows(total, w.after, j, features, items[j, AFTER], 0)
+            _add_rows(total, w.after, j, features, items[j, AFTER], NONE)
             if place >= 0:
-                _add(total, w.embedding, place, 5)
+                _add(total, w.embedding, place, FIVE)
             remember(j, front, memory)
         end_row(front, memory)
 
