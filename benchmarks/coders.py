@@ -151,7 +151,10 @@ def openzl(values: Numbers) -> bytes:
 
 def openzl_automatic(values: Numbers) -> bytes:
     """What OpenZL makes of numbers when it is left to choose."""
-    return _openzl(values, _openzl_graphs()[0]) or values.tobytes()
+    packed = _openzl(values, _openzl_graphs()[0])
+    if packed is None:
+        raise AssertionError(f"OpenZL does not take {values.dtype}")
+    return packed
 
 
 def openzl_restored(packed: bytes) -> Numbers:

@@ -296,24 +296,33 @@ def speed_results() -> dict[str, Result]:
 
 
 def speed_table() -> str:
-    """Seconds of each tool, and how many times faster they are than `xz -9` compresses in the same run."""
-    lines = [
-        "| set | tool | bytes | compress, s | xz compresses in | decompress, s | xz compresses in |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
+    """Seconds of each tool, and how many times faster than `xz -9` in the same run they are.
+
+    ValueError if nothing is measured.
+    """
     found = speed_results()
+    if not found:
+        raise ValueError("no speed is measured: run make bench-speed")
+    lines = [
+        "| set | tool | bytes | writes in, s | xz writes in / that | reads in, s | xz reads in / that |"
+        " xz writes in / that |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
     for name, one in found.items():
-        unit = one["tools"]["xz -9"]["write"]
-        for tool, seen in one["tools"].items():
-            times = (f"{seen[what]:.1f} | {unit / seen[what]:.1f} times that" for what in ("write", "read"))
-            lines.append(f"| {name} | {tool} | {seen['bytes']:,.0f} | {' | '.join(times)} |")
+        unit = one["tools"]["xz -9"]
+        lines += [
+            f"| {name} | {tool} | {seen['bytes']:,.0f} | {seen['write']:.1f} | {unit['write'] / seen['write']:.1f} | "
+            f"{seen['read']:.2f} | {unit['read'] / seen['read']:.2f} | {unit['write'] / seen['read']:.1f} |"
+            for tool, seen in one["tools"].items()
+        ]
     for name, one in found.items():
         cold = one["compilation"]
         lines += [
             "",
-            f"{name}: {one['rows']:,} rows, exact, {one['csv_bytes'] / 1e6:.1f} MB as CSV; compressed with a trained "
-            f"model (effort `{one['effort']}`), read back and compared. Machine code is kept from call to call; the "
-            f"first takes {cold['read']:.0f} s to read, {cold['write']:.0f} s to write in addition. Measured "
-            f"{one['measured'][:10]} on {one['machine']}, {one['software']}, commit {one['commit']}.",
+            f"{name}: {one['rows']:,} rows, exact, {one['csv_bytes'] / 1e6:.1f} MB as CSV; svae with a trained model "
+            f"(effort `{one['effort']}`) on all cores, what it writes read back and compared, the others on one core. "
+            f"Machine code is kept from call to call; the first takes {cold['read']:.0f} s more to read, and to write "
+            f"{cold['write']:.0f} s more. Measured {one['measured'][:10]} on {one['machine']}, {one['software']}, "
+            f"commit {one['commit']}.",
         ]
     return "\n".join(lines) + "\n"

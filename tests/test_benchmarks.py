@@ -225,30 +225,57 @@ def test_a_cell_names_the_commit_of_its_sources(
     assert archive._commit.__wrapped__() == head.stdout.strip() + "-dirty" * dirty
 
 
-def test_every_tool_that_is_timed_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    pytest.importorskip("openzl")
-    table = sample()
+@pytest.fixture(scope="module")
+def timed_tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, speed.Tool]:
+    table, folder = sample(), tmp_path_factory.mktemp("speed")
     model = pipeline.fit(table, Schema.from_arrow(table.schema), training=TrainSettings(steps=20))
-    text = speed.csv_text(table)
-    tools = speed.tools(table, text, store.save(model, tmp_path / "model"), tmp_path / "a.svae")
-    for name, tool in tools.items():
-        packed = tool.write()
-        restored = tool.read(packed)
-        assert tool.size(packed) > 0
-        if name == "svae":
-            assert restored.to_pandas().equals(table.to_pandas())  # where NaN is NaN
-        elif name == "OpenZL":
-            assert len(restored) == table.num_columns - 1  # all but the one of nulls alone
-        else:
-            assert bytes(restored) == text
+    return speed.tools(table, speed.csv_text(table), store.save(model, folder / "model"), folder / "a.svae")
 
 
-def test_the_median_of_several_turns_counts_and_one_of_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0, 3, 3, 4, 10, 11, 11, 15, 20, 22, 22, 24, 30, 230, 230, 231])
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: float(next(clock)))
-    tool = speed.Tool(lambda: b"four", len)
-    assert speed.timed(tool) == {"bytes": 4, "write": 2.0, "read": 2.0}
-    assert speed.timed(tool) == {"bytes": 4, "write": 200.0, "read": 1.0}
+@pytest.mark.parametrize("name", ["svae", "xz -9", "zstd -19", "brotli -11", "OpenZL, numbers only"])
+def test_every_tool_that_is_timed_gives_back_what_it_was_given(
+    name: str, timed_tools: dict[str, speed.Tool]
+) -> None:
+    if name.startswith("OpenZL"):
+        pytest.importorskip("openzl")
+    tool = timed_tools[name]
+    packed = tool.write()
+    restored: Any = tool.read(packed)
+    assert tool.size(packed) > 0
+    if name == "svae":
+        assert restored.to_pandas().equals(sample().to_pandas())  # where NaN is NaN
+    elif name.startswith("OpenZL"):
+        given = [column.forms[-1].numbers for column in columns_of(sample(), {}) if len(column.values)]
+        assert [one.tobytes() for one in restored] == [one.tobytes() for one in given]
+        assert tool.size(packed) > sum(map(len, packed))
+    else:
+        assert bytes(restored) == speed.csv_text(sample())
+
+
+def test_tools_take_turns_and_long_ones_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, order = [0.0], list[str]()
+
+    def tool(name: str, *seconds: float) -> speed.Tool:
+        left = iter(seconds)
+
+        def write() -> bytes:
+            order.append(name)
+            now[0] += next(left)
+            return b"four"
+
+        def read(_: bytes) -> None:
+            now[0] += 1.0
+
+        return speed.Tool(write, read)
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    tools = {"quick": tool("quick", 1, 9, 3), speed.UNIT: tool("xz", 200, 100), "slow": tool("slow", 300)}
+    assert speed.timed(tools) == {
+        "quick": {"bytes": 4, "write": 3.0, "read": 1.0},
+        speed.UNIT: {"bytes": 4, "write": 150.0, "read": 1.0},
+        "slow": {"bytes": 4, "write": 300.0, "read": 1.0},
+    }
+    assert order == ["quick", "xz", "slow", "quick", "xz", "quick"]
 
 
 def test_speeds_are_told_as_ratios_to_xz(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,5 +287,8 @@ def test_speeds_are_told_as_ratios_to_xz(monkeypatch: pytest.MonkeyPatch) -> Non
     where = {"effort": "fast", "measured": "2026-01-02T", "machine": "m", "software": "s", "commit": "c"}
     monkeypatch.setattr(show, "speed_results", lambda: {"flights": {**one, **where}})
     found = show.speed_table()
-    assert "| flights | svae | 1,000 | 2.0 | 6.0 times that | 0.5 | 24.0 times that |" in found
-    assert "10 s to read, 1 s to write" in found
+    assert "| flights | svae | 1,000 | 2.0 | 6.0 | 0.50 | 0.20 | 24.0 |" in found
+    assert "10 s more to read, and to write 1 s more" in found
+    monkeypatch.setattr(show, "speed_results", dict)
+    with pytest.raises(ValueError, match="make bench-speed"):
+        show.speed_table()

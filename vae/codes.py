@@ -6,9 +6,9 @@ half a standard deviation of the prior.
 
 from __future__ import annotations
 
-import contextlib
+import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -90,31 +90,43 @@ def encode_symbols(
     def encoded(part: slice) -> Codes:
         return _encode_part(trained, {name: array[part] for name, array in view.items()})
 
-    with _single_threaded() as threads, ThreadPoolExecutor(threads) as pool:
-        for part, found in zip(parts, pool.map(encoded, parts), strict=True):
-            codes[part] = found
-            if on_progress is not None:
-                on_progress(part.stop, rows)
+    for part, found in zip(parts, _encoders().map(encoded, parts), strict=True):
+        codes[part] = found
+        if on_progress is not None:
+            on_progress(part.stop, rows)
     return codes
 
 
 _one_at_a_time = threading.Lock()
+_kept: list[ThreadPoolExecutor] = []
 
 
-@contextlib.contextmanager
-def _single_threaded() -> Generator[int]:
-    """One thread for each operation of torch; gives the number there was.
+def _encoders() -> ThreadPoolExecutor:
+    """As many threads as torch has, in each of which its operations have one: so codes do not depend on that number.
 
     A batch is too small to be shared out: two threads that wait for each other take three to four times the processor
-    time of one.
+    time of one. They are kept, for torch's number of threads is that of all threads yet to begin: it is changed once.
     """
     with _one_at_a_time:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield threads
-        finally:
+        if not _kept:
+            threads = torch.get_num_threads()
+            begun = threading.Barrier(threads + 1)
+
+            def begin() -> None:
+                torch.get_num_threads()  # a thread takes over torch's number when it first asks for it
+                torch.set_num_threads(1)  # of this thread, and of those that ask from now on
+                begun.wait()
+
+            pool = ThreadPoolExecutor(threads, "encode")
+            for _ in range(threads):
+                pool.submit(begin)
+            begun.wait()
             torch.set_num_threads(threads)
+            _kept.append(pool)
+        return _kept[0]
+
+
+os.register_at_fork(after_in_child=_kept.clear)  # a child has none of its parent's threads
 
 
 def rows_from_codes(trained: TrainedModel, codes: Codes, on_progress: Progress | None = None) -> pa.Table:

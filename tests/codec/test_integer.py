@@ -25,7 +25,9 @@ from vae.codec.entropy import TOTAL, sigmoid_table
 from vae.codec.integer import GROUPS, MAX_CELLS, MAX_REMEMBERED, IntegerModel
 from vae.codec.intervals import T_MAX, edge
 from vae.codec.jit import COMPILED
+from vae.codec.kernel import new_desk
 from vae.codec.plan import MAX_TABLES, Plan
+from vae.codec.vectors import rounded_up
 
 BLOCKS = settings(max_examples=120 if COMPILED else 40)
 
@@ -97,7 +99,7 @@ def models(draw: st.DrawFn) -> IntegerModel:
         "direct": draw(st.booleans()),
         "fine": draw(st.booleans()),
         "reach": draw(st.sampled_from([1, 5, 30])),
-        "width": draw(st.sampled_from([1, 3, 8])),
+        "width": draw(st.sampled_from([1, 3, 8, 9, 17])),
         "prior_width": draw(st.sampled_from([1, 4])),
         "fraction": draw(st.integers(4, 10)),
         "columns": draw(columns(draw(st.integers(0, 4)))),
@@ -139,6 +141,27 @@ def assert_same(found: tuple[npt.NDArray[Any], ...], block: Block, upto: int | N
     assert found[0].tolist() == block.symbols[:, :upto].tolist()
     assert found[1].tolist() == block.states[:, :upto].tolist()
     assert found[2].tolist() == block.codes.tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(model=models())
+def test_weights_have_room_for_whole_vectors_wherever_they_are_read(model: IntegerModel) -> None:
+    w, desk = model._weights, new_desk(model._weights)
+    width, prior = rounded_up(model.plan.width), rounded_up(model.plan.prior_width)
+    for name in ("before", "direct", "after", "code_after", "hidden", "embedding", "bias", "hidden_bias"):
+        assert getattr(w, name).shape[-1] == width
+    for name in ("prior_before", "prior_above", "prior_after", "prior_same", "prior_bias", "prior_hidden"):
+        assert getattr(w, name).shape[-1] == prior
+    assert (w.hidden.shape[1], w.prior_hidden.shape[1], w.prior_head.shape[1]) == (width, prior, prior)
+    assert w.prior_head.shape[2] >= rounded_up(2 * model.plan.reach + 1)
+    first = 0
+    for item in model.plan.columns:
+        assert first + rounded_up(item.outputs) <= w.head.shape[2]
+        assert rounded_up(item.outputs) <= len(desk.product)
+        first += item.outputs
+    assert len(desk.product) >= max(width, prior, rounded_up(2 * model.plan.reach + 1))
+    assert (len(desk.total), len(desk.hidden), len(desk.second), len(desk.inner)) == (width,) * 4
+    assert len(desk.prior_total) == len(desk.prior_hidden) == prior
 
 
 @pytest.mark.jit

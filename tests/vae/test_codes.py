@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,41 @@ def test_codes_are_small_integers_with_exact_zeros(trained: TrainedModel, found:
     assert found.dtype == np.int8
     assert 0.5 < metrics.sparsity(found)["mean_nonzero"] < 5.5
     assert np.abs(found).max() <= trained.layout.plan.reach
+
+
+def test_codes_are_made_by_several_threads_and_the_same_by_one(
+    trained: TrainedModel, table: pa.Table, found: codes.Codes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = pa.concat_tables([table] * 4)
+    torch.set_num_threads(3)
+    monkeypatch.setattr(codes, "_kept", [])
+    seen = set[tuple[str, int]]()
+    encode = codes._encode_part
+
+    def noted(*arguments: Any) -> codes.Codes:
+        seen.add((threading.current_thread().name, torch.get_num_threads()))
+        together.wait(timeout=60)
+        return encode(*arguments)
+
+    together = threading.Barrier(3)
+    monkeypatch.setattr(codes, "_encode_part", noted)
+    done = list[tuple[int, int]]()
+    assert np.array_equal(
+        codes.encode_rows(trained, long, lambda *rows: done.append(rows)), np.tile(found, (4, 1))
+    )
+    assert done == [(min(6_000, 1_024 * k), 6_000) for k in range(1, 7)]
+    assert [threads for _, threads in sorted(seen)] == [1, 1, 1]
+    assert torch.get_num_threads() == 3
+
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    together.reset()
+    monkeypatch.setattr(codes, "_encode_part", encode)
+    with pytest.raises(KeyboardInterrupt):
+        codes.encode_rows(trained, long, stop)
+    assert torch.get_num_threads() == 3
+    assert np.array_equal(codes.encode_rows(trained, table), found)
 
 
 def test_a_row_has_the_same_code_in_any_company(

@@ -2,11 +2,11 @@
 
 All features are integers from -127 to 127 in units of 1/32. A number shows its magnitude and its squashed differences
 (sign * 8 * log2(1 + |d|)) to the previous row, to a linear prediction from earlier columns, and to the value last seen
-with the same key; a name shows whether it changed. `Memory` holds what the block has seen so far: the tables that
-recall values by key, and the adaptive counts of identifiers.
+with the same key; a name shows whether it changed. What the block has seen so far, the values recalled by key and the
+counts of identifiers, is in the `Memory` of `vae.codec.counts`.
 
-All is int64. `vae.codec.plan` keeps symbols, centers and bins within 32 bits, so a difference of two is below 2**33;
-what multiplies such numbers says why it stays below 2**63.
+Features are int32, all else is int64. `vae.codec.plan` keeps symbols, centers and bins within 32 bits, so a difference
+of two is below 2**33; what multiplies such numbers says why it stays below 2**63.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vae.codec import counts
 from vae.codec.counts import Memory, enter, find_slot, tables_of
-from vae.codec.jit import jit
+from vae.codec.jit import NONE, jit
 from vae.codec.plan import HISTORY_FEATURES, MAX_CONTEXTS, MAX_LINEAR, MAX_PARENTS, Head, Plan
 
 Longs = npt.NDArray[np.int64]
@@ -215,8 +215,8 @@ def look_before(j: int, front: Front, memory: Memory, features: Features) -> int
         table = slots[j, TABLES + 1 + e]
         slot = find_slot(memory.keys[table], key_of(front.contexts[j, e], items, row))
         slots[j, 1 + e] = slot
-        features[at] = squashed(np.int64(memory.entries[table, slot, counts.TOTAL]), front.squash)
-        features[at + 1] = squashed(np.int64(memory.entries[table, slot, counts.DISTINCT]), front.squash)
+        features[at] = squashed(NONE + memory.entries[table, slot, counts.TOTAL], front.squash)
+        features[at + 1] = squashed(NONE + memory.entries[table, slot, counts.DISTINCT], front.squash)
         at += 2
     if items[j, EMBED_BEFORE] < 0:
         return -1

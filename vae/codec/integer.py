@@ -42,7 +42,7 @@ MAX_WEIGHTS = 1 << 24
 MAX_CELLS = 1 << 26
 """Most cells, latents among them, of a block: what a file may ask a reader to make room for."""
 MAX_REMEMBERED = 1 << 24
-"""Most rows of a block times tables that remember: below 150 bytes each, mostly below 100 (`counts.tables_of`)."""
+"""Most rows of a block times tables that remember: 92 bytes each at 65,536 rows, at most 148 (`counts.tables_of`)."""
 
 Longs = npt.NDArray[np.int64]
 States = npt.NDArray[np.uint8]

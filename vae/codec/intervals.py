@@ -1,7 +1,8 @@
 """What the network's outputs say of one symbol, as an interval of the entropy coder: for writing and for reading.
 
 Outputs (logits, offsets, log2 scales, in units of 1/256) are sums below 2**31 shifted right by at least 4: below 2**28.
-All is int64, and every product says why it stays below 2**63. Probabilities are in units of 2**-28, none is 0.
+Tables and counts are int32, all that is made of them is int64, and every product says why it stays below 2**63.
+Probabilities are in units of 2**-28, none is 0.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vae.codec.frontend import (
     UNIT,
     Front,
 )
-from vae.codec.jit import jit
+from vae.codec.jit import NONE, ONE, jit
 
 Longs = npt.NDArray[np.int64]
 
@@ -267,8 +268,8 @@ def code_memory(
     contexts, low = items[j, CONTEXTS], items[j, LOW]
     span = items[j, HIGH] - low + 1
     logits, which = work[4], work[5]
-    open_classes, mine = np.int64(0), np.int64(0)  # literals would be types of their own to numba
-    chosen_class = np.int64(0) if reading else memory_class(j, chosen, front, memory)
+    open_classes, mine = NONE, NONE
+    chosen_class = NONE if reading else memory_class(j, chosen, front, memory)
     for e in range(contexts + 1):
         if (
             e == contexts
@@ -314,7 +315,7 @@ def code_state(
     """Write or read whether the cell holds a value, a null, a NaN or an escape."""
     logits, which = work[4], work[5]
     logits[0], which[0] = 0, 0
-    count, mine = np.int64(1), np.int64(0)
+    count, mine = ONE, NONE
     for k in range(3):
         output = front.items[j, NULL + k]
         if output >= 0 or unseen:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 try:
@@ -17,6 +19,9 @@ except ImportError:  # a machine without numba still reads every archive, slowly
 
 COMPILED = _njit is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 """Whether jitted functions run as machine code."""
+
+NONE, ONE, TWO, THREE, FIVE, EIGHT = (cast(int, np.int64(number)) for number in (0, 1, 2, 3, 5, 8))
+"""Numbers to hand to jitted functions: numba compiles them anew for each literal, and for each width of integers."""
 
 _JITTED = ("jit", "vectors", "entropy", "counts", "plan", "frontend", "intervals", "kernel")
 """Modules whose functions and constants are compiled into one another."""

@@ -53,7 +53,7 @@ from vae.codec.intervals import (
     code_state,
     memory_class,
 )
-from vae.codec.jit import jit
+from vae.codec.jit import EIGHT, FIVE, NONE, ONE, THREE, TWO, jit
 from vae.codec.plan import MAX_OUTPUTS, MAX_STATES
 from vae.codec.vectors import add_product, rounded_up
 
@@ -63,13 +63,13 @@ Sums = npt.NDArray[np.int32]
 """Sums of products: proved to stay within 31 bits, in whatever order they are added."""
 
 ACTIVATION_MAX = 8 * 256
-NONE, ONE, TWO, THREE, FIVE, EIGHT = map(np.int64, (0, 1, 2, 3, 5, 8))
-"""Numbers that are handed on: numba would compile what takes them anew for each literal."""
 
 
 class Weights(NamedTuple):
     """Weights of the integer model, padded to rectangles; shapes as in `Plan.shapes`, but matrices that multiply
-    activations (`hidden`, `head`, `prior_hidden`, `prior_head`) are transposed, inputs first.
+    activations (`hidden`, `head`, `prior_hidden`, `prior_head`) are transposed, inputs first. Widths are rounded up
+    to a multiple of `LANES` with units of weight 0, and rows of `head` and `prior_head` have room for as many more
+    outputs: `add_product` reads them, unchecked.
     """
 
     fraction: int
@@ -170,10 +170,10 @@ def code_latents(
     reach, above, deep = w.reach, w.prior_stay.shape[0] > 0, w.prior_hidden.shape[0] > 0
     if above and t > 0:  # zeros, which are above the first row, show nothing
         for i in range(codes.shape[1]):
-            latent_features(np.int64(codes[t - 1, i]), features)
+            latent_features(NONE + codes[t - 1, i], features)
             _add_rows(prior_total, w.prior_above, i, features, TWO, NONE)
     for i in range(codes.shape[1]):
-        last = np.int64(codes[t - 1, i]) if t > 0 else NONE
+        last = NONE + codes[t - 1, i] if t > 0 else NONE
         latent_features(last, features)
         _add_rows(prior_total, w.prior_before, i, features, ONE, NONE)
         _activate(prior_total, w.prior_bias, i, FIVE, w.fraction - 3, hidden)
@@ -191,7 +191,7 @@ def code_latents(
         chosen = code_class(reading, chosen, out, 2 * reach + 1, exp, sums, tape, streams, NONE)
         if reading:
             codes[t, i] = chosen - reach
-        latent_features(np.int64(codes[t, i]), features)
+        latent_features(NONE + codes[t, i], features)
         _add_rows(prior_total, w.prior_after, i, features, TWO, NONE)
         if above and codes[t, i] == last:
             _add(prior_total, w.prior_same, i, FIVE)

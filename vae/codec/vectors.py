@@ -6,17 +6,20 @@ numba's own loops over a row of a matrix spend more time on beginning than on mu
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vae.codec.jit import COMPILED
+from vae.codec.jit import COMPILED, jit
 
 Ints = npt.NDArray[np.int32]
 
 LANES = 8
-"""Numbers of 32 bits that are multiplied at once. `out` and the rows of matrices have room for a multiple of them."""
+"""Numbers of 32 bits that are multiplied at once. `out` has room for `rounded_up(rows)` numbers, each row of a matrix
+for `first + rounded_up(rows)`: nothing checks it when it is used (`weights.padded` sees to it).
+"""
 
 
 def rounded_up(count: int) -> int:
@@ -35,14 +38,25 @@ def add_product_numpy(
 
     Sums have 32 bits and wrap around. What `out` holds from `rows` to the next multiple of `LANES` is lost.
     """
-    out[:rows] += (vector[:count] << shift) @ matrices[j, :count, first : first + rows]
+    out[:rows] += (vector[:count] << int(shift)) @ matrices[j, :count, first : first + rows]
 
 
-def _compiled() -> Any:
+@jit
+def add_product_checked(
+    out: Ints, matrices: Ints, j: int, first: int, vector: Ints, count: int, rows: int, shift: int
+) -> None:
+    """As the vectors do it, touching what they touch, with indices that numba checks where it is asked to."""
+    for row in range(-(-rows // LANES) * LANES):
+        for k in range(count):
+            out[row] += (vector[k] << shift) * matrices[j, k, first + row]
+
+
+def _vectors() -> Any:
     """`add_product_numpy` as a function that jitted functions may call."""
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
+    from numba.core.errors import TypingError
     from numba.extending import intrinsic
 
     number, place = ir.IntType(32), types.intp
@@ -86,9 +100,19 @@ def _compiled() -> Any:
         shift: Any,
     ) -> Any:
         del context, j, first, count, rows, shift
+        for array, dimensions in ((out, 1), (matrices, 3), (vector, 1)):
+            if array != types.Array(types.int32, dimensions, "C"):
+                raise TypingError(
+                    f"{array} is not {dimensions}-dimensional, contiguous and of 32-bit integers"
+                )
         return types.void(out, matrices, place, place, vector, place, place, types.int32), build
 
     return intrinsic(typed)
 
 
-add_product = _compiled() if COMPILED else add_product_numpy
+if not COMPILED:
+    add_product = add_product_numpy
+elif os.environ.get("NUMBA_BOUNDSCHECK", "0") in ("", "0"):
+    add_product = _vectors()
+else:
+    add_product = add_product_checked
