@@ -126,7 +126,8 @@ def _encoders() -> ThreadPoolExecutor:
         return _kept[0]
 
 
-os.register_at_fork(after_in_child=_kept.clear)  # a child has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_kept.clear)  # a child has none of its parent's threads
 
 
 def rows_from_codes(trained: TrainedModel, codes: Codes, on_progress: Progress | None = None) -> pa.Table:
