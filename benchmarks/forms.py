@@ -145,14 +145,12 @@ def _own_grid(numbers: Numbers, bound: float) -> Iterator[Form]:
     values = pa.array(numbers)
     grid = fit_column("", pa.chunked_array([values]), bound)
     if grid.kind == "number":
-        symbols, state, escapes = grid.encode(values)
-        if not state.any():
+        coded = grid.encode(values)
+        if not coded.state.any():
             yield Form(
-                narrow(symbols - grid.low),
+                narrow(coded.symbols - grid.low),
                 b"",
-                lambda k: grid.decode(k.astype(np.int64) + grid.low, state, escapes).to_numpy(
-                    zero_copy_only=False
-                ),
+                lambda k: grid.decode(k.astype(np.int64) + grid.low, *coded[1:]).to_numpy(zero_copy_only=False),
             )
 
 

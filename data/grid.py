@@ -3,7 +3,7 @@
 A column that the model can code becomes a pair of arrays: `symbols` (int64) and `state` (uint8), which says
 whether the row holds a value of the grid at all. What the grid cannot give back exactly, or within the bound, is an
 *escape*: the original value is kept verbatim beside the grid. Restoring uses one multiplication and one addition in
-float64, or one division by a power of ten, so that every machine restores the same bits (IEEE 754).
+float64, or integers and one division by a power of ten, so that every machine restores the same bits (IEEE 754).
 
 Exact means equal bit patterns: -0.0 beside 0.0 is an escape, and so is a NaN other than `QUIET_NAN`. Within a bound
 means |x - restored| <= bound in real arithmetic, of what is restored in the column's own type; there a NaN is a NaN.
@@ -11,6 +11,7 @@ means |x - restored| <= bound in real arithmetic, of what is restored in the col
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, cast
 
@@ -22,6 +23,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.errors import DamagedError
 from data.fractions import MAX_PARTS
+from data.lattice import (
+    MAX_DIGITS,
+    MAX_HALVES,
+    MAX_OFFSET,
+    MAX_POINT,
+    MIN_DIGITS,
+    Lattice,
+    halves,
+    lattice_halves,
+    lattice_symbols,
+    nudges_to,
+    rounded,
+)
 from data.stored import (
     QUIET_NAN,
     Mask,
@@ -49,6 +63,10 @@ MAX_STORED = 1 << 62
 MAX_RANGE = 1 << 60
 """Largest difference of integers on a grid, and its largest step: no sum on the way leaves 63 bits."""
 MAX_DECIMALS = 9
+SUMS = ("sum", "difference")
+"""Scales whose values are made of those of two other columns."""
+NUDGED = ("lattice", *SUMS)
+"""Scales whose values have 15 significant digits, the last of which a cell's nudge moves."""
 
 
 class State(IntEnum):
@@ -61,11 +79,15 @@ class State(IntEnum):
 
 
 class Coded(NamedTuple):
-    """A column on its grid; `symbols` are 0 where `state` is not VALUE; `escapes` in row order."""
+    """A column on its grid; `symbols` are 0 where `state` is not VALUE; `escapes` in row order.
+
+    `nudges` are what to add to the last digit of each value (`data.lattice`); None where the scale knows none.
+    """
 
     symbols: Ints
     state: States
     escapes: pa.Array
+    nudges: Ints | None = None
 
 
 class ColumnGrid(BaseModel):
@@ -73,24 +95,31 @@ class ColumnGrid(BaseModel):
 
     `scale` names the map from a symbol k to a value: `step` is `offset + step * k` on integers (timestamps and
     dates by their stored integers), `clock` is HHMM with k in minutes, `decimal` is `k / 10**digits`, `uniform` is
-    `offset + step * k` in float64, `ranks` is `values[k]` of a sorted table, `names` is `values[k]` of a category.
-    Symbols are `low` .. `high`; `bound` is absolute, in the stored unit. `values` may be kept elsewhere and put back.
+    `offset + step * k` in float64, `ranks` is `values[k]` of a sorted table, `names` is `values[k]` of a category,
+    `lattice` is `offset + step * k` in integers, rounded to 15 digits (`data.lattice`). Symbols are `low` .. `high`;
+    `bound` is absolute, in the stored unit. `values` may be kept elsewhere and put back. `sum` and `difference` are of
+    the values of two other columns, `sources`, rounded likewise; their one symbol is 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kind: Literal["number", "category", "opaque"]
-    scale: Literal["step", "clock", "decimal", "uniform", "ranks", "names", "none"] = "none"
+    scale: Literal[
+        "step", "clock", "decimal", "uniform", "ranks", "names", "lattice", "sum", "difference", "none"
+    ] = "none"
     low: int = Field(default=0, ge=-MAX_SYMBOL, le=MAX_SYMBOL)
     high: int = Field(default=0, ge=-MAX_SYMBOL, le=MAX_SYMBOL)
     offset: float | int = Field(default=0, allow_inf_nan=False)
     step: float | int = Field(default=1, gt=0, allow_inf_nan=False)
-    digits: int = Field(default=0, ge=0, le=MAX_DECIMALS)
+    digits: int = Field(default=0, ge=0, le=MAX_DIGITS)
+    point: int = Field(default=0, ge=0, le=MAX_POINT)
+    """Bits of `offset` and `step` after the binary point; of `lattice`."""
     bound: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     values: tuple[Any, ...] = ()
     parts: int = Field(default=0, ge=0, le=MAX_PARTS)
     """Of ranks: if not 0, all values are multiples of 1 / parts rounded to `digits` decimals; for who stores them."""
+    sources: tuple[str, ...] = ()
     one_hot: bool = False
     """Whether this is no column of the table but a group of its columns, by name in `values` (`data.onehot`)."""
 
@@ -104,24 +133,55 @@ class ColumnGrid(BaseModel):
             farthest = self.step * max(1, abs(self.low), abs(self.high))
             if not whole or abs(self.offset) >= MAX_STORED or farthest > 2 * MAX_RANGE:
                 raise ValueError(f"column {self.name!r}: steps of {self.step} from {self.offset}")
+        if self.digits > MAX_DECIMALS and self.scale not in NUDGED:
+            raise ValueError(f"column {self.name!r}: {self.digits} decimals")
+        if self.scale in NUDGED:
+            self._check_nudged()
         if self.values and (self.low, self.high) != (0, len(self.values) - 1):
             raise ValueError(f"column {self.name!r}: {len(self.values)} values for another range of symbols")
         return self
 
-    def encode(self, array: pa.Array | pa.ChunkedArray) -> Coded:
-        """Symbols and states of `array`; whatever does not come back within the bound becomes an escape."""
+    def _check_nudged(self) -> None:
+        """Of `data.lattice`: no sum on the way leaves 63 bits."""
+        if self.digits < MIN_DIGITS:
+            raise ValueError(f"column {self.name!r}: 15 digits of which only {self.digits} are decimals")
+        if self.scale != "lattice":
+            if len(self.sources) != 2 or (self.low, self.high) != (0, 0):
+                raise ValueError(f"column {self.name!r}: a {self.scale} of {len(self.sources)} columns")
+            return
+        whole = isinstance(self.offset, int) and isinstance(self.step, int)
+        farthest = (int(self.step) >> self.point) * max(1, abs(self.low), abs(self.high))
+        if not whole or abs(self.offset) > MAX_OFFSET or farthest > MAX_HALVES:
+            raise ValueError(f"column {self.name!r}: a lattice of {self.step} from {self.offset}")
+
+    def encode(
+        self, array: pa.Array | pa.ChunkedArray, sources: Sequence[pa.Array | pa.ChunkedArray] = ()
+    ) -> Coded:
+        """Symbols and states of `array`; whatever does not come back within the bound becomes an escape.
+
+        `sources` are the columns that this one is the sum or difference of.
+        """
         whole = one_array(array)
+        nudges = None
         if self.kind == "category":
             symbols, state = self._find_names(whole)
         elif self.kind == "number":
-            symbols, state = self._find_numbers(whole)
+            symbols, state, nudges = self._find_numbers(whole, sources)
         else:
             raise ValueError(f"column {self.name!r} has no grid")
         symbols[state != State.VALUE] = 0
-        return Coded(symbols, state, cast(pa.Array, cast(Any, whole).filter(pa.array(state == State.ESCAPE))))
+        escapes = cast(pa.Array, cast(Any, whole).filter(pa.array(state == State.ESCAPE)))
+        return Coded(symbols, state, escapes, nudges)
 
-    def decode(self, symbols: Ints, state: States, escapes: pa.Array) -> pa.Array:
-        """The column back; its Arrow type is that of `escapes`.
+    def decode(
+        self,
+        symbols: Ints,
+        state: States,
+        escapes: pa.Array,
+        nudges: Ints | None = None,
+        sources: Sequence[pa.Array] = (),
+    ) -> pa.Array:
+        """The column back; its Arrow type is that of `escapes`. Without `nudges`, none is moved.
 
         DamagedError where a symbol is not on the grid, or there are more or fewer escapes than their states say.
 
@@ -141,7 +201,7 @@ class ColumnGrid(BaseModel):
         if self.kind == "category":
             restored = self._names(verbatim.type, symbols, valued)
         else:
-            restored = self._numbers(verbatim.type, symbols, state)
+            restored = self._numbers(verbatim.type, symbols, state, nudges, sources)
         if len(escapes):
             # row numbers, not `replace_with_mask`, which knows neither dictionaries nor half floats
             rows = np.arange(len(symbols))
@@ -161,7 +221,9 @@ class ColumnGrid(BaseModel):
         names = cast(Any, pa.array(self.values, kind))
         return names.take(pa.array(symbols, mask=~valued))
 
-    def _find_numbers(self, array: pa.Array) -> tuple[Ints, States]:
+    def _find_numbers(
+        self, array: pa.Array, sources: Sequence[pa.Array | pa.ChunkedArray]
+    ) -> tuple[Ints, States, Ints | None]:
         numbers, missing = stored_numbers(array)
         nan = None
         if numbers.dtype.kind == "f":
@@ -177,9 +239,30 @@ class ColumnGrid(BaseModel):
             symbols = self._integer_symbols(numbers)
         inside = finite & (symbols >= self.low) & (symbols <= self.high)
         symbols = np.where(inside, symbols, np.int64(self.low))
-        restored = self._restore(symbols, numbers.dtype)
-        wrong = ~inside | offenders(numbers, restored, self.bound)
-        return symbols, _states(missing, nan, wrong)
+        nudges = None
+        if self.scale in NUDGED:
+            whole = self._halves(symbols, sources)
+            nudges = nudges_to(np.where(finite, numbers, 0).astype(np.float64), whole, self.digits)
+            restored = rounded(whole, self.digits, nudges).astype(numbers.dtype)
+        else:
+            restored = self._restore(symbols, numbers.dtype)
+        state = _states(missing, nan, ~inside | offenders(numbers, restored, self.bound))
+        if nudges is not None:
+            nudges[state != State.VALUE] = 0
+        return symbols, state, nudges
+
+    def _halves(self, symbols: Ints, sources: Sequence[pa.Array | pa.ChunkedArray]) -> Ints:
+        """What symbols, or sources, stand for in halves of a unit."""
+        if self.scale == "lattice":
+            return lattice_halves(symbols, self._lattice)
+        first, second = (
+            halves(stored_numbers(one_array(source))[0].astype(np.float64), self.digits) for source in sources
+        )
+        return first + second if self.scale == "sum" else first - second
+
+    @property
+    def _lattice(self) -> Lattice:
+        return Lattice(int(self.offset), int(self.step), self.digits, self.point)
 
     def _integer_symbols(self, numbers: Numbers) -> Ints:
         """The nearest symbol of each integer; one below `low` for what is far off the grid."""
@@ -199,12 +282,16 @@ class ColumnGrid(BaseModel):
     def _float_symbols(self, numbers: Numbers) -> Ints:
         """The nearest symbol of each finite float; one below `low` for what is far off the grid."""
         wide = numbers.astype(np.float64)
+        if self.sources:
+            return np.zeros(len(wide), np.int64)
         if self.scale == "ranks":
             table = np.array(self.values, np.float64)
             return np.minimum(np.searchsorted(table, wide), len(table) - 1).astype(np.int64)
         with np.errstate(over="ignore"):  # what overflows is far off the grid
             if self.scale == "decimal":
                 scaled = wide * float(10**self.digits)
+            elif self.scale == "lattice":
+                scaled = lattice_symbols(wide, self._lattice)
             else:
                 scaled = (wide - float(self.offset)) / float(self.step)
         near = np.abs(scaled) < 2.0**52
@@ -223,8 +310,19 @@ class ColumnGrid(BaseModel):
             product = symbols * float(self.step)
             return (product + float(self.offset)).astype(dtype)
 
-    def _numbers(self, kind: pa.DataType, symbols: Ints, state: States) -> pa.Array:
-        values = self._restore(symbols, storage_type(kind))
+    def _numbers(
+        self,
+        kind: pa.DataType,
+        symbols: Ints,
+        state: States,
+        nudges: Ints | None,
+        sources: Sequence[pa.Array],
+    ) -> pa.Array:
+        if self.scale in NUDGED:
+            moves = np.zeros(len(symbols), np.int64) if nudges is None else nudges
+            values = rounded(self._halves(symbols, sources), self.digits, moves).astype(storage_type(kind))
+        else:
+            values = self._restore(symbols, storage_type(kind))
         if values.dtype.kind == "f":
             bit_patterns(values)[state == State.NAN] = QUIET_NAN[values.dtype.itemsize]
         return from_stored(values, (state == State.NULL) | (state == State.ESCAPE), kind)

@@ -14,6 +14,7 @@ from data.bounds import effective_bound
 from data.errors import BoundError
 from data.fractions import denominator
 from data.grid import MAX_DECIMALS, MAX_RANGE, MAX_SPAN, MAX_STORED, MAX_SYMBOL, ColumnGrid, State, TableGrid
+from data.lattice import fit_lattice, lattice_symbols
 from data.phases import PHASES, description_bits, first_offset, sampled
 from data.stored import Numbers, is_numeric, one_array, plain_array, stored_numbers
 
@@ -26,7 +27,7 @@ MAX_RANKS = 65_536
 SPARSE_DECIMALS = 4
 """Decimals of which fewer than one in this many occurs are a lattice of something else, better kept by rank."""
 MANY_RANKS = 64
-"""Ranks from which on it is worth saying that they are rounded fractions: the table then takes about a third."""
+"""Ranks from which on it is worth saying what they are multiples of."""
 
 
 def fit_table(table: pa.Table, bounds: Mapping[str, float] | None = None) -> TableGrid:
@@ -105,8 +106,8 @@ def _cheapest(grids: Iterable[ColumnGrid], values: Numbers) -> ColumnGrid:
     sample = pa.array(sampled(values))
 
     def bits(grid: ColumnGrid) -> float:
-        symbols, state, escapes = grid.encode(sample)
-        return description_bits(symbols[state == State.VALUE], len(escapes))
+        coded = grid.encode(sample)
+        return description_bits(coded.symbols[coded.state == State.VALUE], len(coded.escapes))
 
     return min(grids, key=bits)
 
@@ -152,6 +153,10 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
             return ColumnGrid(
                 name=name, kind="number", scale="decimal", low=int(first), high=int(last), digits=digits
             )
+    if digits is None and len(table) >= MANY_RANKS and values.dtype == np.float64:
+        lattice = _fit_lattice(name, values)
+        if lattice and (not ranked or lattice.high - lattice.low < SPARSE_DECIMALS * len(table)):
+            return lattice
     if ranked:
         ranks = tuple(float(v) + 0.0 for v in table)  # + 0.0: the table's zero is never negative
         parts = denominator(table, digits, widest=MAX_SPAN) if digits and len(table) >= MANY_RANKS else 0
@@ -165,6 +170,17 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
             parts=parts,
         )
     return None
+
+
+def _fit_lattice(name: str, values: Numbers) -> ColumnGrid | None:
+    lattice = fit_lattice(values, widest=MAX_SPAN)
+    if lattice is None:
+        return None
+    places = lattice_symbols(np.array([values.min(), values.max()]), lattice)
+    low, high = (int(place) for place in places)
+    if high - low >= MAX_SPAN or max(abs(low), abs(high)) > MAX_SYMBOL:
+        return None
+    return ColumnGrid(name=name, kind="number", scale="lattice", low=low, high=high, **lattice._asdict())
 
 
 def _decimals(values: Numbers) -> int | None:

@@ -4,6 +4,7 @@
 
     cells       piece: packed states (uint8), piece: packed symbols (int64) of the rows that hold values, the node of
                 the escapes, in row order; nothing if there is none
+    nudges      of a column whose scale is among `data.grid.NUDGED`, before all else: piece: packed (int8), a row each
     rival       the cells of the group's rows if the column has a grid, else the node of its values
     exceptions  of a derived column: varint count, piece: packed gaps (int64) from row to row, the first from row -1,
                 the cells of these rows; every escape is an exception
@@ -14,7 +15,7 @@
                 piece: packed states (uint8), empty if all are values;
                 then for each column with a grid that is a dictionary array: varint count, piece: its node
 
-A *piece*, *node* and *packed* are those of `vae.codec.columns`. An empty stream has no exceptions or escapes.
+A *piece*, *node* and *packed* are those of `vae.codec.columns`. What is empty has no exceptions or escapes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import pyarrow.compute as _pc
 
 from data.errors import DamagedError
 from data.fractions import fractions, numerators
-from data.grid import MAX_SPAN, Coded, ColumnGrid, State
+from data.grid import MAX_SPAN, NUDGED, SUMS, Coded, ColumnGrid, State
 from vae.codec.columns import pack, unpack
 from vae.codec.container import ColumnCoding
 from vae.codec.framing import Cursor, put_varint
@@ -40,6 +41,7 @@ pc = cast(Any, _pc)
 Codes = npt.NDArray[np.int8]
 _LONG = np.dtype("i8")
 _BYTE = np.dtype("u1")
+_NUDGE = np.dtype("i1")
 BOOLEANS = (False, True)
 """The one set of values that stays in the header."""
 
@@ -81,6 +83,20 @@ def _piece(data: bytes) -> bytes:
     return put_varint(len(data)) + data
 
 
+def pack_nudges(coded: Coded, *, quick: bool = False) -> bytes:
+    """The nudges of a group, before what else its stream holds; nothing where the scale knows none."""
+    return b"" if coded.nudges is None else _piece(pack_numbers(coded.nudges.astype(_NUDGE), quick=quick))
+
+
+def split_nudges(data: bytes, grid: ColumnGrid | None, count: int) -> tuple[Ints | None, bytes]:
+    """The nudges of a group of `count` rows, if its scale knows any, and the rest of the stream."""
+    if grid is None or grid.scale not in NUDGED:
+        return None, data
+    cursor = Cursor(data)
+    nudges = unpack_numbers(cursor.take(cursor.varint()), count, _NUDGE, Budget(len(data)))
+    return nudges.astype(np.int64), bytes(cursor.rest())
+
+
 def pack_cells(coded: Coded, *, quick: bool = False) -> bytes:
     """The cells of a column; without the slowest coders if `quick`."""
     values = coded.symbols[coded.state == State.VALUE]
@@ -118,12 +134,14 @@ def check_cells(grid: ColumnGrid, cells: Cells) -> None:
         raise DamagedError("a symbol is outside its grid")
 
 
-def decode_cells(grid: ColumnGrid, coded: Coded, kind: pa.DataType) -> pa.Array:
+def decode_cells(
+    grid: ColumnGrid, coded: Coded, kind: pa.DataType, sources: Sequence[pa.Array] = ()
+) -> pa.Array:
     """The values of a column; DamagedError if its grid or its states are not those of its type."""
     if (coded.state == State.NAN).any() and not pa.types.is_floating(kind):
         raise DamagedError("a NaN among values that are no floats")
     try:
-        array = grid.decode(coded.symbols, coded.state, coded.escapes)
+        array = grid.decode(*coded, sources)
         array = cast(Any, array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
     except (pa.ArrowException, ValueError, TypeError, IndexError, OverflowError, KeyError) as error:
         raise DamagedError(f"its grid does not fit it: {' '.join(str(error).split())[:200]}") from error
@@ -199,10 +217,16 @@ def window(coded: Coded, start: int, stop: int) -> Coded:
     before = int((coded.state[:start] == State.ESCAPE).sum())
     inside = int((coded.state[start:stop] == State.ESCAPE).sum())
     escapes = coded.escapes.slice(before, inside)
-    return Coded(coded.symbols[start:stop], coded.state[start:stop], escapes)
+    nudges = None if coded.nudges is None else coded.nudges[start:stop]
+    return Coded(coded.symbols[start:stop], coded.state[start:stop], escapes, nudges)
 
 
 # -------------------------------------------------------------------------------------------------------- tables
+
+
+def grid_version(grid: ColumnGrid) -> int:
+    """The oldest version of the format that knows such a grid."""
+    return 6 if grid.scale in NUDGED else 4 if grid.parts else 1
 
 
 def has_table(grid: ColumnGrid | None) -> bool:
@@ -292,6 +316,8 @@ def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
     filled = bool(grid.values) == listed and ("values" in plain) == listed
     if grid.parts and grid.scale != "ranks":
         raise ValueError(f"column {grid.name!r}: fractions that are no ranks")
+    if (grid.point and grid.scale != "lattice") or bool(grid.sources) != (grid.scale in SUMS):
+        raise ValueError(f"column {grid.name!r}: a {grid.scale} with a binary point or sources")
     if grid.kind == "opaque" or grid.scale == "none" or not named or not filled:
         raise ValueError(f"column {grid.name!r} has no grid")
     if not 0 <= grid.high - grid.low < 1 << 21 or (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from data.grid import Coded, ColumnGrid, TableGrid
 from data.gridfit import fit_column
 from data.onehot import group_cells
 from data.stored import one_array
+from data.sums import find_sums, is_addend
 from vae.codec import blocks, structure
 from vae.codec.blocks import BlockModel, Codes, undress
 from vae.codec.columns import pack
@@ -58,7 +59,7 @@ class _Sample:
                 members = {member: self[member] for member in grid.values}
                 self._known[name] = group_cells(grid, [*self._grids.values()], members)
             else:
-                self._known[name] = encode(grid, _sample(self._table.column(name)))
+                self._known[name] = encode(grid, _sample(self._table))
         return self._known[name]
 
     def cells(self, name: str) -> Cells:
@@ -105,10 +106,14 @@ def lay_out(
     sources |= {name for g in kept for name in g.values}
     coders = ["neural" if n in neural else "derived" if n in functions else "rival" for n in names]
     dictionaries: list[pa.Array | None] = []
+    free = {name for place, name in enumerate(own) if coders[place] == "rival"} - sources
     for place, name in enumerate(own):
         g = grids[place]
-        if g is not None and coders[place] == "rival" and g.bound == 0 and name not in sources:
-            grids[place] = g if _grid_pays(table.column(place), g) else None
+        if g is not None and name in free and g.bound == 0:
+            grids[place] = g if _grid_pays(table, g) else None
+    sums = _sums(table, free, {name for name, g in zip(own, grids, strict=True) if g is None or g.bound == 0})
+    grids = [sums.get(name, g) for name, g in zip(own, grids, strict=True)]
+    for place in range(len(own)):
         dictionaries.append(_dictionary(table.column(place)) if grids[place] is not None else None)
     return Layout(
         table, names, [*grids, *kept], [functions.get(name) for name in names],
@@ -134,7 +139,7 @@ def _grids(
     for name in bounds or {}:
         if name not in names:
             raise BoundError(f"there is no column {name!r} to bound; the columns are {', '.join(names)}")
-    given = {} if grid is None else {g.name: g for g in grid.columns}
+    given = {} if grid is None else {g.name: g for g in grid.columns if not g.sources}
     out: list[ColumnGrid | None] = []
     for name, column in zip(names, table.columns, strict=True):
         own = given.get(name)
@@ -161,7 +166,7 @@ def _search(table: pa.Table, grids: Mapping[str, ColumnGrid], keep: Sequence[str
     if table.num_rows > SEARCH_ROWS:
         starts = range(0, table.num_rows, table.num_rows // 16)
         table = pa.concat_tables([table.slice(start, SEARCH_ROWS // 17) for start in starts])
-    coded = {name: encode(g, table.column(name)) for name, g in grids.items()}
+    coded = {name: encode(g, table) for name, g in grids.items()}
     return structure.analyse(TableGrid(columns=tuple(grids.values())), coded, keep=keep)
 
 
@@ -172,22 +177,45 @@ def _dictionary(column: pa.ChunkedArray) -> pa.Array | None:
     return chunks[0].dictionary if chunks else pa.array([], column.type.value_type)
 
 
-def encode(grid: ColumnGrid, column: Any) -> Coded:
-    """A column, or a part of one, on its grid."""
-    return grid.encode(undress(one_array(column)))
+def encode(grid: ColumnGrid, table: pa.Table) -> Coded:
+    """A column of a table on its grid."""
+    column, *sources = (undress(one_array(table.column(name))) for name in (grid.name, *grid.sources))
+    return grid.encode(column, sources)
 
 
-def _sample(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.slice(max(0, len(column) - DEFAULT_BLOCK_ROWS) // 2, DEFAULT_BLOCK_ROWS)
+def _sample(table: pa.Table) -> pa.Table:
+    return table.slice(max(0, table.num_rows - DEFAULT_BLOCK_ROWS) // 2, DEFAULT_BLOCK_ROWS)
 
 
-def _grid_pays(column: pa.ChunkedArray, grid: ColumnGrid) -> bool:
+def _grid_pays(table: pa.Table, grid: ColumnGrid) -> bool:
     """Whether a column is smaller on its exact grid than as it is, judged by a block."""
-    sample = _sample(column)
-    table = blocks.pack_tables([grid], [None], [None])[1][0]
-    share = len(sample) / max(1, len(column))
-    on_grid = len(blocks.pack_cells(encode(grid, sample), quick=True)) + share * table
-    return (grid.kind == "category" and len(column) > len(sample)) or on_grid < len(pack(sample, quick=True))
+    sample = _sample(table)
+    share = sample.num_rows / max(1, table.num_rows)
+    on_grid = _cell_bytes(encode(grid, sample)) + share * blocks.pack_tables([grid], [None], [None])[1][0]
+    as_it_is = len(pack(sample.column(grid.name), quick=True))
+    return (grid.kind == "category" and table.num_rows > sample.num_rows) or on_grid < as_it_is
+
+
+def _cell_bytes(coded: Coded) -> int:
+    return len(blocks.pack_nudges(coded, quick=True)) + len(blocks.pack_cells(coded, quick=True))
+
+
+def _sums(table: pa.Table, free: Set[str], exact: Set[str]) -> dict[str, ColumnGrid]:
+    """Grids of columns that are smaller as sums of others, judged by a block; what they are made of are no sums."""
+    addends = [f.name for f in table.schema if is_addend(f.type) and f.name in exact]
+    sample = _sample(table)
+    gains: list[tuple[float, ColumnGrid]] = []
+    for name in addends:
+        if name in free:
+            now = len(pack(sample.column(name), quick=True))
+            found = find_sums(name, table, addends)
+            gains += ((now - _cell_bytes(encode(grid, sample)), grid) for grid in found)
+    chosen: dict[str, ColumnGrid] = {}
+    for gain, grid in sorted(gains, key=lambda pair: -pair[0]):
+        used = {name for other in chosen.values() for name in other.sources}
+        if gain > 0 and grid.name not in {*chosen, *used} and not chosen.keys() & set(grid.sources):
+            chosen[grid.name] = grid
+    return chosen
 
 
 def rival_bytes(layout: Layout, place: int) -> int:
@@ -197,9 +225,7 @@ def rival_bytes(layout: Layout, place: int) -> int:
         raise ValueError(f"column {layout.names[place]!r} has no grid")
     cells = _Sample(layout.table, {g.name: g for g in layout.grids if g is not None})[grid.name]
     table = blocks.pack_tables([grid], [None], [None])[1][0]
-    return table + len(blocks.pack_cells(cells, quick=True)) * layout.table.num_rows // max(
-        1, len(cells.symbols)
-    )
+    return table + _cell_bytes(cells) * layout.table.num_rows // max(1, len(cells.symbols))
 
 
 def _function_pays(
@@ -209,8 +235,9 @@ def _function_pays(
     cells = sample[function.name]
     rows = len(cells.symbols)
     wrong = len(blocks.pack_exceptions(cells, function.evaluate(grids, sample.cells, rows)))
+    wrong += len(blocks.pack_nudges(cells, quick=True))
     shared = blocks.pack_tables([None], [function], [None])[1][0] * rows / max(1, table.num_rows)
-    return wrong + shared < len(blocks.pack_cells(cells, quick=True))
+    return wrong + shared < _cell_bytes(cells)
 
 
 def _group_pays(

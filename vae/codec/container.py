@@ -1,4 +1,4 @@
-r"""The byte format of an archive (`.svae`), versions 1 to 5.
+r"""The byte format of an archive (`.svae`), versions 1 to 6.
 
 All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing`. XXH3 is XXH3-64 with seed 0.
 A file is, without gaps, `prelude header tables model streams index trailer`::
@@ -52,7 +52,7 @@ from vae.codec.framing import Cursor, canonical_json, checksum, put_varint, sque
 
 MAGIC = b"\x89SVAE\r\n\x1a"
 END_MAGIC = b"\x1a\nEAVS\r\x89"
-VERSION = 5
+VERSION = 6
 """The newest; archives are written in the oldest version that can say what they hold."""
 DEFAULT_BLOCK_ROWS = 1 << 15
 """Rows of a block, unless a table is very wide or its values very long."""

@@ -71,12 +71,11 @@ class Parts:
                 container.load(container.tables, "tables"), self.header.columns, kinds
             )
             self.grids, self.functions, self.dictionaries = filled
-            self._fractions = any(grid is not None and grid.parts for grid in self.grids)
-            if self._fractions and container.version < 4:
-                raise ValueError(f"version {container.version} of the format has no fractions")
-            if self.header.model is None and container.version > (4 if self._fractions else 3):
-                lacking = "neither fractions nor a model" if container.version == 4 else "no model"
-                raise ValueError(f"version {container.version} of the format, and {lacking}")
+            self._oldest = max([1, *(blocks.grid_version(grid) for grid in self.grids if grid is not None)])
+            if self._oldest > container.version:
+                raise ValueError(f"version {container.version} of the format has no such grids")
+            if self.header.model is None and container.version > max(3, self._oldest):
+                raise ValueError(f"version {container.version} of the format, and nothing that needs it")
             self.names = container.names + [grid.name if grid else "" for grid in self.grids[own:]]
             self._kinds = kinds
             self.derived = self._check_columns(own)
@@ -107,7 +106,19 @@ class Parts:
             for source in function.sources if function else ():
                 if source not in self.place or self.grids[self.place[source]] is None:
                     raise ValueError(f"column {name!r} follows from {source!r}, which has no symbols")
+            if grid and grid.sources:
+                self._check_sum(place, grid)
         return [self.place[function.name] for function in structure.order(functions)]
+
+    def _check_sum(self, place: int, grid: ColumnGrid) -> None:
+        """A sum is stored for itself, and what it is made of are floats that are no sums."""
+        if self.header.columns[place].coder != "rival":
+            raise ValueError(f"column {grid.name!r} is a {grid.scale} and not stored for itself")
+        for source in grid.sources:
+            there = self.place.get(source)
+            other = None if there is None else self.grids[there]
+            if there is None or self._kinds[there] != pa.float64() or (other and other.sources):
+                raise ValueError(f"column {grid.name!r} is a {grid.scale} of {source!r}, which is no such float")
 
     def check_reference(self) -> None:
         """ModelError if the archive's model is elsewhere and was not handed over."""
@@ -152,7 +163,7 @@ class Parts:
             or model.latents != self.header.latents
         ):
             raise container.damaged("model", "it is not one of these columns")
-        needed = max(4 if self._fractions else 1, model.version)
+        needed = max(self._oldest, model.version)
         if needed != (container.version if container.version > 2 else 1):  # 2 is 1 with one-hot groups
             raise container.damaged("model", f"version {container.version} of the format has no such models")
         return model
@@ -237,14 +248,26 @@ class Parts:
             if place in needed:
                 coded[place] = self._derive(part, place, coded, kept)
         arrays = {place: v for place, v in values.items() if isinstance(v, pa.Array)}
-        gridded = [place for place in dict.fromkeys(places) if place not in arrays]
-        decode = pool.map(lambda place: self._decode(part, place, coded[place]), gridded)
-        arrays |= dict(zip(gridded, decode, strict=True))
+        sums = {place: self._addends(place) for place in dict.fromkeys(places)}
+        made = [place for place in sums if sums[place]]
+        plain = [*(place for place in sums if not sums[place]), *(there for place in made for there in sums[place])]
+        for wanted in (plain, made):  # a sum comes after what it is made of
+
+            def decode(place: int) -> pa.Array:
+                return self._decode(part, place, coded[place], [arrays[there] for there in self._addends(place)])
+
+            gridded = [place for place in dict.fromkeys(wanted) if place not in arrays]
+            arrays |= dict(zip(gridded, pool.map(decode, gridded), strict=True))
         return [arrays[place] for place in places]
 
+    def _addends(self, place: int) -> list[int]:
+        """What a column is the sum or difference of."""
+        grid = self.grids[place]
+        return [] if grid is None else [self.place[name] for name in grid.sources]
+
     def _closure(self, places: Sequence[int]) -> set[int]:
-        """The columns and all that they are functions of."""
-        needed = set(places)
+        """The columns and all that they are sums or functions of."""
+        needed = {*places, *(there for place in places for there in self._addends(place))}
         for place in reversed(self.derived):
             function = self.functions[place]
             if place in needed and function is not None:
@@ -277,7 +300,8 @@ class Parts:
         def decode(data: bytes) -> Coded | pa.Array:
             if grid is None:
                 return blocks.unpack(data, kind, last - first + 1)
-            return blocks.unpack_cells(data, grid, kind, last - first + 1)
+            nudges, rest = blocks.split_nudges(data, grid, last - first + 1)
+            return blocks.unpack_cells(rest, grid, kind, last - first + 1)._replace(nudges=nudges)
 
         whole = self._once(self.header.stream_of_column(part.group, place), kept, decode)
         if isinstance(whole, Coded):
@@ -291,9 +315,13 @@ class Parts:
         states = np.concatenate([block.states[:, k] for block in decoded])
         number = self.header.stream_of_column(part.group, place)
         inside, count = self.blocks(part), self.header.block_count(part.group)
-        counts, escapes = self._once(
-            number, kept, lambda data: blocks.unpack_escapes(data, self._plain(place), count)
-        )
+        begin, end = self._rows_of(part.group, None)
+
+        def decode(data: bytes) -> tuple[Ints | None, Ints, pa.Array]:
+            nudges, rest = blocks.split_nudges(data, self._grid(place), end - begin + 1)
+            return nudges, *blocks.unpack_escapes(rest, self._plain(place), count)
+
+        nudges, counts, escapes = self._once(number, kept, decode)
         before = int(counts[: inside.start].sum())
         here = int((states == State.ESCAPE).sum())
         after = sum(counts[inside.start : inside.stop].tolist()) - here
@@ -304,7 +332,9 @@ class Parts:
                 self.stream_name(number), "the number of escapes is not that of the blocks"
             )
         start = part.start - inside.start * self.header.block_rows
-        whole = Coded(symbols, states, escapes.slice(before, here))
+        if nudges is not None:
+            nudges = nudges[inside.start * self.header.block_rows :][: len(symbols)]
+        whole = Coded(symbols, states, escapes.slice(before, here), nudges)
         return blocks.window(whole, start, start + part.stop - part.start)
 
     def _derive(self, part: Part, place: int, coded: dict[int, Coded], kept: Kept) -> Coded:
@@ -323,18 +353,22 @@ class Parts:
             cells = function.evaluate(grids, get, part.stop - part.start)
         except (DamagedError, OverflowError) as error:
             raise self.container.damaged(self.stream_name(number), str(error)) from error
-        rows, wrong = self._once(
-            number, kept, lambda data: blocks.unpack_exceptions(data, grid, kind, last - first + 1)
-        )
+
+        def decode(data: bytes) -> tuple[Ints | None, Ints, Coded]:
+            nudges, rest = blocks.split_nudges(data, grid, last - first + 1)
+            return nudges, *blocks.unpack_exceptions(rest, grid, kind, last - first + 1)
+
+        nudges, rows, wrong = self._once(number, kept, decode)
         here = slice(*np.searchsorted(rows, [part.start, part.stop]))
         wrong = blocks.window(wrong, here.start, here.stop)
         cells.symbols[rows[here] - part.start] = wrong.symbols
         cells.states[rows[here] - part.start] = wrong.state
-        return Coded(cells.symbols, cells.states, wrong.escapes)
+        here = slice(part.start, part.stop)
+        return Coded(cells.symbols, cells.states, wrong.escapes, None if nudges is None else nudges[here])
 
-    def _decode(self, part: Part, place: int, coded: Coded) -> pa.Array:
+    def _decode(self, part: Part, place: int, coded: Coded, sources: Sequence[pa.Array]) -> pa.Array:
         try:
-            plain = blocks.decode_cells(self._grid(place), coded, self._plain(place))
+            plain = blocks.decode_cells(self._grid(place), coded, self._plain(place), sources)
             return blocks.dress(plain, self._kinds[place], self.dictionaries[place])
         except DamagedError as error:
             number = self.header.stream_of_column(part.group, place)

@@ -191,8 +191,7 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
     header = _header(layout, blob, options)
     with path.open("wb") as file, ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
         oldest = 1 if layout.model is None else layout.model.version
-        if any(grid is not None and grid.parts for grid in layout.grids):
-            oldest = max(oldest, 4)
+        oldest = max([oldest, *(blocks.grid_version(grid) for grid in layout.grids if grid is not None)])
         writer = Writer(file, header, layout.table.schema, oldest)
         writer.part(tables)
         writer.part(embedded)
@@ -269,7 +268,7 @@ def _cells(layout: Layout, part: pa.Table, pool: ThreadPoolExecutor) -> dict[int
     """The cells of every column and one-hot group that has a grid, by place."""
     grids = [grid for grid in layout.grids if grid is not None]
     own = [grid for grid in grids if not grid.one_hot]
-    encoded = pool.map(lambda grid: encode(grid, part.column(grid.name)), own)
+    encoded = pool.map(lambda grid: encode(grid, part), own)
     coded = dict(zip((grid.name for grid in own), encoded, strict=True))
     groups = [grid for grid in grids if grid.one_hot]
     coded |= dict(
@@ -286,10 +285,13 @@ def _column_stream(
     layout: Layout, part: pa.Table, place: int, coded: Mapping[int, Coded], starts: range, block_rows: int
 ) -> bytes:
     """What a group holds of a column outside its blocks."""
+    if layout.grids[place] is None:
+        return pack(part.column(place))
+    nudges = blocks.pack_nudges(coded[place])
     names = layout.names
     coder, function = layout.coders[place], layout.derived[place]
     if coder == "rival":
-        return pack(part.column(place)) if layout.grids[place] is None else blocks.pack_cells(coded[place])
+        return nudges + blocks.pack_cells(coded[place])
     if function is not None:
         grids = {g.name: g for g in layout.grids if g is not None}
 
@@ -297,10 +299,10 @@ def _column_stream(
             source = coded[names.index(name)]
             return Cells(source.symbols, source.state)
 
-        return blocks.pack_exceptions(coded[place], function.evaluate(grids, get, part.num_rows))
+        return nudges + blocks.pack_exceptions(coded[place], function.evaluate(grids, get, part.num_rows))
     escaped = coded[place].state == State.ESCAPE
     counts = [int(escaped[start : start + block_rows].sum()) for start in starts]
-    return blocks.pack_escapes(counts, coded[place].escapes)
+    return nudges + blocks.pack_escapes(counts, coded[place].escapes)
 
 
 def _verify(

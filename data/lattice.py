@@ -1,0 +1,201 @@
+"""Lattices of floats: whole multiples of a step, shifted, and rounded to 15 significant decimal digits.
+
+Averages of calibrated readings look like this once they have passed through a text file. Their decimals are far too
+many to be counted, but their places on the lattice are whole numbers. Values are made in integers and by one division,
+so that every machine makes the same bits. What the readings' own arithmetic did to the last digit is a *nudge*: how
+many units of it to add.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+MIN_DIGITS, MAX_DIGITS = 4, 22
+"""Decimals of the unit: no last digit is before the point, and powers of ten are whole in float64."""
+MAX_POINT = 30
+"""Most bits after the point: the product of a symbol with so many stays below 2**61."""
+MAX_HALVES = 4 * 10**18
+"""Largest number of halves of a unit of a value, and largest product of a symbol and the whole part of a step."""
+MAX_OFFSET = 1 << 61
+MAX_NUDGE = 127
+_FIFTEEN = 2 * 10**15
+"""The least number of 16 digits, in halves of a unit."""
+_EXCESS = 4
+"""Most digits beyond 15 of a number below 2**63."""
+_TENS = 10 ** np.arange(_EXCESS + 1)
+_FIT_ROUNDS = 6
+_CLOSE = 0.01
+"""Steps by which a gap of the fitted values may differ from a whole number of them."""
+_IN_STEP = 0.8
+"""Share of the distinct values that must be whole numbers of steps apart."""
+_SHARE = 0.99
+"""Share of values that must lie within `MAX_NUDGE` of a lattice for it to be one."""
+_UNMOVED = 0.8
+"""And of those that must need no nudge."""
+
+
+class Lattice(NamedTuple):
+    """Values `offset + step * k`, in halves of `10**-digits`; the lowest `point` bits are after the binary point."""
+
+    offset: int
+    step: int
+    digits: int
+    point: int
+
+
+def lattice_halves(symbols: Ints, lattice: Lattice) -> Ints:
+    """What symbols stand for, in halves of a unit, rounded down."""
+    whole, rest = lattice.step >> lattice.point, lattice.step & ((1 << lattice.point) - 1)
+    return symbols * whole + ((symbols * rest + lattice.offset) >> lattice.point)
+
+
+def lattice_symbols(values: Floats, lattice: Lattice) -> Floats:
+    """The nearest symbol of each value, as a float; of what is far off, anything."""
+    half = 0.5 * 10.0**-lattice.digits * 0.5**lattice.point
+    return np.rint((values - lattice.offset * half) / (lattice.step * half))
+
+
+def halves(values: Floats, digits: int) -> Ints:
+    """Floats, rounded to 15 significant digits, in halves of `10**-digits`; 0 for what is no number or too large.
+
+    One multiplication is enough: it errs by less than a quarter of the 15th digit.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = np.rint(values * float(2 * 10**digits))
+        numbers = np.where(np.abs(numbers) <= float(MAX_HALVES), numbers, 0.0).astype(np.int64)
+    excess = _excess(numbers)
+    return _digits(numbers, excess) * (2 * _TENS[excess])
+
+
+def rounded(numbers: Ints, digits: int, nudges: Ints) -> Floats:
+    """Halves of `10**-digits` as floats of 15 significant digits, ties upwards, moved by so many last digits.
+
+    >>> third = Lattice(offset=0, step=round(2 * 10**15 / 3 * 2**10), digits=15, point=10)
+    >>> numbers = lattice_halves(np.array([-1, 0, 2, 400]), third)
+    >>> rounded(numbers, 15, np.array([0, 0, 0, 1])).tolist()
+    [-0.333333333333333, 0.0, 0.666666666666667, 133.333333333334]
+    """
+    excess = _excess(numbers)
+    return (_digits(numbers, excess) + nudges) / np.array([float(10 ** (digits - k)) for k in range(5)])[excess]
+
+
+def nudges_to(values: Floats, numbers: Ints, digits: int) -> Ints:
+    """The nudges by which `rounded` comes nearest to values; far off the lattice, 0."""
+    excess = _excess(numbers)
+    nudges = _digits(halves(values, digits), excess) - _digits(numbers, excess)
+    return np.where(np.abs(nudges) <= MAX_NUDGE, nudges, 0)
+
+
+def unit_digits(largest: float) -> int:
+    """The finest unit in which values up to `largest` fit, as its decimals; 0 if there is none."""
+    if not 0 < largest < 1e14:
+        return 0
+    digits = int(np.floor(np.log10(MAX_HALVES) - np.log10(2 * largest)))
+    return min(digits, MAX_DIGITS) if digits >= MIN_DIGITS else 0
+
+
+def fit_lattice(values: Floats, *, widest: int) -> Lattice | None:
+    """The lattice on which nearly all `values` (finite) lie, with fewer than `widest` places; None if there is none.
+
+    The commonest gap between neighbours gives the places of all, these the step and offset by weighted least squares.
+    """
+    digits = unit_digits(float(np.abs(values).max()))
+    if not digits:
+        return None
+    numbers = np.unique(halves(values, digits))
+    step = _common_gap(np.diff(numbers), 2 * int(last_digit(numbers).max()))
+    if step is None:
+        return None
+    in_step = _in_step(numbers, step)
+    if in_step is None:
+        return None
+    numbers = in_step
+    places = np.cumsum(np.rint(np.diff(numbers, prepend=numbers[:1]) / step).astype(np.int64))
+    if not 0 < places[-1] < widest:
+        return None
+    point = max(0, min(MAX_POINT, 60 - int(step).bit_length()))
+    lattice = _least_squares(numbers, places, Lattice(0, int(step * 2.0**point), digits, point))
+    centred = lattice._replace(offset=0)
+    candidates = (lattice, centred) if abs(lattice.offset) < 8 << point else (lattice,)
+    shares = [_shares(values, candidate, widest) for candidate in candidates]
+    best = max(range(len(candidates)), key=lambda k: shares[k])
+    unmoved, near = shares[best]
+    return candidates[best] if near >= _SHARE and unmoved >= _UNMOVED else None
+
+
+def _excess(numbers: Ints) -> Ints:
+    """Digits beyond 15."""
+    size = np.abs(numbers)
+    return sum((size >= _FIFTEEN * 10**k for k in range(_EXCESS)), np.zeros(numbers.shape, np.int64))
+
+
+def _digits(numbers: Ints, excess: Ints) -> Ints:
+    unit = _TENS[excess]
+    return (numbers + unit) // (2 * unit)
+
+
+def last_digit(numbers: Ints) -> Ints:
+    """The 15th digit of each, in halves of a unit."""
+    return 2 * _TENS[_excess(numbers)]
+
+
+def _common_gap(gaps: Ints, least: int) -> float | None:
+    """The middle of the commonest gaps above `least`: those within 1% of each other."""
+    gaps = np.sort(gaps[gaps > least])
+    if not len(gaps):
+        return None
+    upper = np.searchsorted(gaps, gaps * (1 + _CLOSE))
+    first = int(np.argmax(upper - np.arange(len(gaps))))
+    return float(np.median(gaps[first : upper[first]]))
+
+
+def _in_step(numbers: Ints, step: float) -> Ints | None:
+    """Without those that are no whole number of steps from either neighbour; None if they are many."""
+    kept = numbers
+    for _ in range(_FIT_ROUNDS):
+        gaps = np.diff(kept) / step
+        odd = np.abs(gaps - np.rint(gaps)) > _CLOSE
+        alone = np.concatenate([odd[:1], odd[:-1] & odd[1:], odd[-1:]])
+        if not alone.any():
+            break
+        kept = kept[~alone]
+        if len(kept) < _IN_STEP * len(numbers):
+            return None
+    return kept
+
+
+def _least_squares(numbers: Ints, places: Ints, lattice: Lattice) -> Lattice:
+    """`lattice` fitted to numbers at places; symbol 0 becomes the place nearest below 0.
+
+    Residuals are whole numbers, so that what float64 loses of them is mended in the next round.
+    """
+    unit = last_digit(numbers)
+    first = int(numbers[0])
+    weights = (unit.max() / unit) ** 2.0
+    for _ in range(_FIT_ROUNDS):
+        rest = numbers - first - lattice_halves(places, lattice)
+        near = weights * (np.abs(rest) <= 3 * unit + 4 * np.median(np.abs(rest)))
+        centre = np.average(places, weights=near)
+        slope = float((near * (places - centre) * rest).sum() / (near * (places - centre) ** 2).sum())
+        shift = float(np.average(rest, weights=near) - slope * centre)
+        scale = 2.0**lattice.point
+        lattice = lattice._replace(
+            offset=lattice.offset + round(shift * scale), step=lattice.step + round(slope * scale)
+        )
+    offset = lattice.offset + (first << lattice.point)
+    return lattice._replace(offset=offset - round(offset / lattice.step) * lattice.step)
+
+
+def _shares(values: Floats, lattice: Lattice, widest: int) -> tuple[float, float]:
+    """Shares of values that lie on a lattice without and with a nudge."""
+    symbols = lattice_symbols(values, lattice).astype(np.int64)
+    numbers = lattice_halves(symbols, lattice)
+    nudges = nudges_to(values, numbers, lattice.digits)
+    same = rounded(numbers, lattice.digits, nudges) == values
+    return float(np.mean(same & (nudges == 0))), float(np.mean(same))
