@@ -150,7 +150,9 @@ def _own_grid(numbers: Numbers, bound: float) -> Iterator[Form]:
             yield Form(
                 narrow(coded.symbols - grid.low),
                 b"",
-                lambda k: grid.decode(k.astype(np.int64) + grid.low, *coded[1:]).to_numpy(zero_copy_only=False),
+                lambda k: grid.decode(k.astype(np.int64) + grid.low, *coded[1:]).to_numpy(
+                    zero_copy_only=False
+                ),
             )
 
 

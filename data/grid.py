@@ -33,7 +33,9 @@ from data.lattice import (
     halves,
     lattice_halves,
     lattice_symbols,
+    moved,
     nudges_to,
+    places_to,
     rounded,
 )
 from data.stored import (
@@ -66,7 +68,7 @@ MAX_DECIMALS = 9
 SUMS = ("sum", "difference")
 """Scales whose values are made of those of two other columns."""
 NUDGED = ("lattice", *SUMS)
-"""Scales whose values have 15 significant digits, the last of which a cell's nudge moves."""
+"""Scales whose values a cell's nudge moves: by so many of the last of 15 digits, or of a float's last places."""
 
 
 class State(IntEnum):
@@ -98,7 +100,8 @@ class ColumnGrid(BaseModel):
     `offset + step * k` in float64, `ranks` is `values[k]` of a sorted table, `names` is `values[k]` of a category,
     `lattice` is `offset + step * k` in integers, rounded to 15 digits (`data.lattice`). Symbols are `low` .. `high`;
     `bound` is absolute, in the stored unit. `values` may be kept elsewhere and put back. `sum` and `difference` are of
-    the values of two other columns, `sources`, rounded likewise; their one symbol is 0.
+    the values of two other columns, `sources`, rounded likewise or, if `digits` is 0, as float64 does it; their one
+    symbol is 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -143,7 +146,7 @@ class ColumnGrid(BaseModel):
 
     def _check_nudged(self) -> None:
         """Of `data.lattice`: no sum on the way leaves 63 bits."""
-        if self.digits < MIN_DIGITS:
+        if self.digits < MIN_DIGITS and (self.digits or self.scale == "lattice"):
             raise ValueError(f"column {self.name!r}: 15 digits of which only {self.digits} are decimals")
         if self.scale != "lattice":
             if len(self.sources) != 2 or (self.low, self.high) != (0, 0):
@@ -241,9 +244,7 @@ class ColumnGrid(BaseModel):
         symbols = np.where(inside, symbols, np.int64(self.low))
         nudges = None
         if self.scale in NUDGED:
-            whole = self._halves(symbols, sources)
-            nudges = nudges_to(np.where(finite, numbers, 0).astype(np.float64), whole, self.digits)
-            restored = rounded(whole, self.digits, nudges).astype(numbers.dtype)
+            restored, nudges = self._nudged(symbols, numbers.dtype, sources, np.where(finite, numbers, 0))
         else:
             restored = self._restore(symbols, numbers.dtype)
         state = _states(missing, nan, ~inside | offenders(numbers, restored, self.bound))
@@ -251,14 +252,33 @@ class ColumnGrid(BaseModel):
             nudges[state != State.VALUE] = 0
         return symbols, state, nudges
 
-    def _halves(self, symbols: Ints, sources: Sequence[pa.Array | pa.ChunkedArray]) -> Ints:
-        """What symbols, or sources, stand for in halves of a unit."""
-        if self.scale == "lattice":
-            return lattice_halves(symbols, self._lattice)
-        first, second = (
-            halves(stored_numbers(one_array(source))[0].astype(np.float64), self.digits) for source in sources
-        )
-        return first + second if self.scale == "sum" else first - second
+    def _nudged(
+        self,
+        symbols: Ints,
+        dtype: np.dtype[Any],
+        sources: Sequence[pa.Array | pa.ChunkedArray],
+        values: Numbers | None = None,
+        nudges: Ints | None = None,
+    ) -> tuple[Numbers, Ints]:
+        """What symbols, or sources, stand for, moved by `nudges`, or as near to `values` as nudges go; these, too."""
+        added = [stored_numbers(one_array(source))[0].astype(np.float64) for source in sources]
+        wanted = None if values is None else values.astype(np.float64)
+        if self.sources and not self.digits:
+            with np.errstate(over="ignore", invalid="ignore"):
+                made = added[0] + added[1] if self.scale == "sum" else added[0] - added[1]
+            if wanted is not None:
+                nudges = places_to(wanted, made)
+            nudges = np.zeros(len(symbols), np.int64) if nudges is None else nudges
+            return moved(made, nudges).astype(dtype), nudges
+        if self.sources:
+            first, second = (halves(numbers, self.digits) for numbers in added)
+            whole = first + second if self.scale == "sum" else first - second
+        else:
+            whole = lattice_halves(symbols, self._lattice)
+        if wanted is not None:
+            nudges = nudges_to(wanted, whole, self.digits)
+        nudges = np.zeros(len(symbols), np.int64) if nudges is None else nudges
+        return rounded(whole, self.digits, nudges).astype(dtype), nudges
 
     @property
     def _lattice(self) -> Lattice:
@@ -319,8 +339,7 @@ class ColumnGrid(BaseModel):
         sources: Sequence[pa.Array],
     ) -> pa.Array:
         if self.scale in NUDGED:
-            moves = np.zeros(len(symbols), np.int64) if nudges is None else nudges
-            values = rounded(self._halves(symbols, sources), self.digits, moves).astype(storage_type(kind))
+            values, _ = self._nudged(symbols, storage_type(kind), sources, nudges=nudges)
         else:
             values = self._restore(symbols, storage_type(kind))
         if values.dtype.kind == "f":

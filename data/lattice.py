@@ -8,7 +8,7 @@ many units of it to add.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ MIN_DIGITS, MAX_DIGITS = 4, 22
 """Decimals of the unit: no last digit is before the point, and powers of ten are whole in float64."""
 MAX_POINT = 30
 """Most bits after the point: the product of a symbol with so many stays below 2**61."""
-MAX_HALVES = 4 * 10**18
+MAX_HALVES = (1 << 62) - (1 << 59)
 """Largest number of halves of a unit of a value, and largest product of a symbol and the whole part of a step."""
 MAX_OFFSET = 1 << 61
 MAX_NUDGE = 127
@@ -32,6 +32,8 @@ _TENS = 10 ** np.arange(_EXCESS + 1)
 _FIT_ROUNDS = 6
 _CLOSE = 0.01
 """Steps by which a gap of the fitted values may differ from a whole number of them."""
+_NEAR = 0.75
+"""Last digits by which a fitted value may be off to count in the next round: rounding makes half of one."""
 _IN_STEP = 0.8
 """Share of the distinct values that must be whole numbers of steps apart."""
 _SHARE = 0.99
@@ -82,7 +84,9 @@ def rounded(numbers: Ints, digits: int, nudges: Ints) -> Floats:
     [-0.333333333333333, 0.0, 0.666666666666667, 133.333333333334]
     """
     excess = _excess(numbers)
-    return (_digits(numbers, excess) + nudges) / np.array([float(10 ** (digits - k)) for k in range(5)])[excess]
+    return (_digits(numbers, excess) + nudges) / np.array([float(10 ** (digits - k)) for k in range(5)])[
+        excess
+    ]
 
 
 def nudges_to(values: Floats, numbers: Ints, digits: int) -> Ints:
@@ -90,6 +94,23 @@ def nudges_to(values: Floats, numbers: Ints, digits: int) -> Ints:
     excess = _excess(numbers)
     nudges = _digits(halves(values, digits), excess) - _digits(numbers, excess)
     return np.where(np.abs(nudges) <= MAX_NUDGE, nudges, 0)
+
+
+def moved(values: Floats, nudges: Ints) -> Floats:
+    """Floats moved by so many of their last places, away from 0 or, if negative, towards it.
+
+    >>> moved(np.array([1.0, -1.0]), np.array([1, -1])).tolist()
+    [1.0000000000000002, -0.9999999999999999]
+    """
+    with np.errstate(over="ignore"):
+        return (values.view(np.int64) + nudges).view(np.float64)
+
+
+def places_to(values: Floats, made: Floats) -> Ints:
+    """The nudges by which `moved` makes values of what was made; far off it, 0."""
+    with np.errstate(over="ignore"):
+        nudges = values.view(np.int64) - made.view(np.int64)
+    return np.where((nudges >= -MAX_NUDGE) & (nudges <= MAX_NUDGE), nudges, 0)
 
 
 def unit_digits(largest: float) -> int:
@@ -123,7 +144,7 @@ def fit_lattice(values: Floats, *, widest: int) -> Lattice | None:
     lattice = _least_squares(numbers, places, Lattice(0, int(step * 2.0**point), digits, point))
     centred = lattice._replace(offset=0)
     candidates = (lattice, centred) if abs(lattice.offset) < 8 << point else (lattice,)
-    shares = [_shares(values, candidate, widest) for candidate in candidates]
+    shares = [_shares(values, candidate) for candidate in candidates]
     best = max(range(len(candidates)), key=lambda k: shares[k])
     unmoved, near = shares[best]
     return candidates[best] if near >= _SHARE and unmoved >= _UNMOVED else None
@@ -180,7 +201,8 @@ def _least_squares(numbers: Ints, places: Ints, lattice: Lattice) -> Lattice:
     weights = (unit.max() / unit) ** 2.0
     for _ in range(_FIT_ROUNDS):
         rest = numbers - first - lattice_halves(places, lattice)
-        near = weights * (np.abs(rest) <= 3 * unit + 4 * np.median(np.abs(rest)))
+        off = np.abs(rest) / unit
+        near = weights * (off <= max(_NEAR, 3 * float(np.median(off))))
         centre = np.average(places, weights=near)
         slope = float((near * (places - centre) * rest).sum() / (near * (places - centre) ** 2).sum())
         shift = float(np.average(rest, weights=near) - slope * centre)
@@ -192,7 +214,7 @@ def _least_squares(numbers: Ints, places: Ints, lattice: Lattice) -> Lattice:
     return lattice._replace(offset=offset - round(offset / lattice.step) * lattice.step)
 
 
-def _shares(values: Floats, lattice: Lattice, widest: int) -> tuple[float, float]:
+def _shares(values: Floats, lattice: Lattice) -> tuple[float, float]:
     """Shares of values that lie on a lattice without and with a nudge."""
     symbols = lattice_symbols(values, lattice).astype(np.int64)
     numbers = lattice_halves(symbols, lattice)

@@ -29,6 +29,8 @@ VALUE, NULL, NAN, ESCAPE = range(4)
 SOFTMAX, MIXTURE, MEMORY = range(3)
 HEAD, TAIL = b"\x89SVAE\r\n\x1a", b"\x1a\nEAVS\r\x89"
 TOTAL, STATE_LOW, UNSEEN = 2**28, 2**31, -2048
+SUMS = ("sum", "difference")
+NUDGED = ("lattice", *SUMS)
 
 
 class Cells(NamedTuple):
@@ -178,11 +180,18 @@ def read_entry(raw: dict, field: pa.Field | None) -> SimpleNamespace:
             step=1,
             digits=0,
             parts=0,
+            point=0,
+            sources=[],
             bound=0.0,
             values=None,
             one_hot=False,
         )
         need(not entry.grid.parts or entry.grid.scale == "ranks", "a grid without ranks has parts")
+        need(not entry.grid.point or entry.grid.scale == "lattice", "a grid without lattice has a point")
+        need(
+            len(entry.grid.sources) == 2 * (entry.grid.scale in SUMS),
+            "a grid has other sources than its scale",
+        )
     if entry.derived:
         entry.derived = filled(entry.derived, "name", terms=[], keys=[], modulus=0, base=0, follows=None)
         entry.derived.terms = [filled(term, "column factor") for term in entry.derived.terms]
@@ -208,7 +217,7 @@ def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
     """The header, and what is between it and the index: tables, model, streams (2, 4)."""
     need(data[:8] == HEAD and data[-8:] == TAIL and len(data) >= 52, "no archive, or cut short")
     version, flags, length, digest = struct.unpack("<HHIQ", data[8:24])
-    need(1 <= version <= 5 and flags == 0, "unknown version or flags")
+    need(1 <= version <= 6 and flags == 0, "unknown version or flags")
     need(checksum(data[:16] + data[24 : 24 + length]) == digest, "header is damaged")
     position, size, digest = struct.unpack("<QIQ", data[-28:-8])
     need(position + size + 28 == len(data), "index is misplaced")
@@ -388,6 +397,8 @@ def version_of(header: SimpleNamespace, plan: SimpleNamespace | None) -> int:
     if plan:
         news += [plan.deep, *(item.history or len(item.weights.head) > 67 for item in plan.columns)]
     grouped = len(header.columns) > len(header.schema)
+    if any(entry.grid and entry.grid.scale in NUDGED for entry in header.columns.values()):
+        return 6
     if plan and (plan.direct or plan.fine):
         return 5
     return 4 if any(news) else 3 if plan and plan.above else 1 + grouped
@@ -725,7 +736,51 @@ def numbers_of(symbols: np.ndarray, grid: SimpleNamespace) -> np.ndarray:
     return np.array(grid.values)[symbols]
 
 
-def values_of(cells: Cells, grid: SimpleNamespace, kind: pa.DataType) -> pa.Array:
+def excess(n: int) -> int:
+    """Digits of halves of a unit beyond 15 (5)."""
+    return sum(abs(n) >= 2 * 10**k for k in range(15, 19))
+
+
+def whole(n: int) -> int:
+    unit = 10 ** excess(n)
+    return (n + unit) // (2 * unit)
+
+
+def fifteen(n: int, nudge: int, grid: SimpleNamespace) -> np.float64:
+    """`rounded` of the document."""
+    return np.float64(whole(n) + nudge) / np.float64(10 ** (grid.digits - excess(n)))
+
+
+def halves(values: pa.Array, grid: SimpleNamespace) -> list[int]:
+    unit = np.float64(2 * 10**grid.digits)
+    scaled = [np.rint(x * unit) if x is not None and np.isfinite(x) else 0 for x in values.to_pylist()]
+    numbers = [int(n) if abs(n) <= 2**62 - 2**59 else 0 for n in scaled]
+    return [whole(n) * 2 * 10 ** excess(n) for n in numbers]
+
+
+def nudged(
+    symbols: np.ndarray, grid: SimpleNamespace, nudges: np.ndarray, sources: list[pa.Array]
+) -> np.ndarray:
+    """Values of 15 significant digits (5)."""
+    if grid.scale == "lattice":
+        low = 2**grid.point - 1
+        numbers = [
+            k * (grid.step >> grid.point) + ((k * (grid.step & low) + grid.offset) >> grid.point)
+            for k in symbols.tolist()
+        ]
+    else:
+        sign = 1 if grid.scale == "sum" else -1
+        if not grid.digits:
+            a, b = (source.fill_null(0.0).to_numpy(zero_copy_only=False) for source in sources)
+            with np.errstate(all="ignore"):
+                return ((a + sign * b).view(np.int64) + nudges).view(np.float64)
+        numbers = [a + sign * b for a, b in zip(*(halves(source, grid) for source in sources), strict=True)]
+    return np.array([fifteen(n, x, grid) for n, x in zip(numbers, nudges.tolist(), strict=True)])
+
+
+def values_of(
+    cells: Cells, grid: SimpleNamespace, kind: pa.DataType, nudges: np.ndarray, sources: list[pa.Array]
+) -> pa.Array:
     states, symbols, escapes = cells
     used = symbols[states == VALUE]
     need(bool(((used >= grid.low) & (used <= grid.high)).all()), "a symbol is outside its grid")
@@ -733,7 +788,9 @@ def values_of(cells: Cells, grid: SimpleNamespace, kind: pa.DataType) -> pa.Arra
         named = zip(symbols, states, strict=True)
         values = pa.array([grid.values[k] if state == VALUE else None for k, state in named], kind)
     else:
-        numbers = numbers_of(symbols, grid).astype(physical(kind))
+        exact = grid.scale in NUDGED
+        numbers = nudged(symbols, grid, nudges, sources) if exact else numbers_of(symbols, grid)
+        numbers = numbers.astype(physical(kind))
         if pa.types.is_floating(kind):
             numbers[states == NAN] = np.nan
         values = pa.array(numbers, mask=states == NULL).view(kind)
@@ -743,6 +800,13 @@ def values_of(cells: Cells, grid: SimpleNamespace, kind: pa.DataType) -> pa.Arra
 def group_table(
     header: SimpleNamespace, streams: dict[str, bytes], neural: list[np.ndarray], rows: int
 ) -> pa.Table:
+    nudges = {name: np.zeros(rows, np.int64) for name in streams}
+    for name, entry in header.columns.items():
+        if entry.grid and entry.grid.scale in NUDGED:
+            cursor = Cursor(streams[name])
+            nudges[name] = packed(cursor.piece(), "i1", rows)
+            streams[name] = cursor.rest()
+
     @cache  # a column is decoded when it is first asked for, so that sources come first
     def cells_of(name: str) -> Cells:
         entry, data = header.columns[name], streams[name]
@@ -752,12 +816,15 @@ def group_table(
             return derived_cells(entry, data, rows, header.columns, cells_of)
         return read_cells(Cursor(data), rows, entry.kind)
 
-    arrays = []
-    for name, entry in header.columns.items():
-        if entry.grid:
-            arrays.append(values_of(cells_of(name), entry.grid, entry.kind))
-        else:
-            arrays.append(node(streams[name], rows, entry.kind))
+    @cache
+    def column(name: str) -> pa.Array:
+        entry = header.columns[name]
+        if not entry.grid:
+            return node(streams[name], rows, entry.kind)
+        sources = [column(source) for source in entry.grid.sources]
+        return values_of(cells_of(name), entry.grid, entry.kind, nudges[name], sources)
+
+    arrays = [column(name) for name in header.columns]
     return pa.Table.from_arrays(arrays[: len(header.schema)], schema=header.schema)
 
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from data import grid
+from data import grid, lattice
 from data.grid import ColumnGrid, State
 from vae.codec import container, entropy, frontend, integer, intervals, kernel, plan, structure, weights
 from vae.codec.container import ColumnCoding, Header, ModelReference
@@ -22,7 +22,7 @@ from vae.codec.structure import Derived, Term
 from vae.codec.summary import StoredColumn, StoredReport
 
 TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
-MODULES = (container, grid, structure, entropy, intervals, frontend, kernel, plan, integer, weights)
+MODULES = (container, grid, lattice, structure, entropy, intervals, frontend, kernel, plan, integer, weights)
 CONSTANTS = re.findall(r"^([A-Z_]+) = (-?[\d*]+(?: - [\d*]+)?)(?:  .*)?$", TEXT, re.MULTILINE)
 RECORDS: tuple[type[BaseModel], ...] = (
     Header, ModelReference, ColumnCoding, StoredReport, StoredColumn, ColumnGrid, Derived, Term, Plan, Item, Linear,

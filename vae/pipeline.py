@@ -331,7 +331,9 @@ def _bytes_beside(trained: TrainedModel, table: pa.Table) -> int:
             total += len(columns.pack(coded[name].escapes)) if len(coded[name].escapes) else 0
         elif name in derived:
             predicted = derived[name].evaluate(grids, cells, table.num_rows)
-            total += len(blocks.pack_nudges(coded[name])) + len(blocks.pack_exceptions(coded[name], predicted))
+            total += len(blocks.pack_nudges(coded[name])) + len(
+                blocks.pack_exceptions(coded[name], predicted)
+            )
         else:
             total += len(blocks.pack_cells(coded[name]) if grid.one_hot else columns.pack(table[name]))
     return total
@@ -377,7 +379,9 @@ def _fit_or_none(
 
 
 def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
-    return Coded(coded.symbols[rows], coded.state[rows], coded.escapes)  # who learns needs neither these nor nudges
+    return Coded(
+        coded.symbols[rows], coded.state[rows], coded.escapes
+    )  # who learns needs neither these nor nudges
 
 
 def _sample_rows(rows: int) -> npt.NDArray[np.int64] | None:

@@ -145,7 +145,7 @@ def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
     head[8] = container.VERSION + 1
     head[16:24] = checksum(bytes(head[:16]), bytes(head[24 : 24 + length])).to_bytes(8, "little")
     (tmp_path / "t.svae").write_bytes(head)
-    with pytest.raises(ArchiveError, match=r"format version 6.0; this program reads 5.0; update it"):
+    with pytest.raises(ArchiveError, match=r"format version 7.0; this program reads 6.0; update it"):
         archive.open(tmp_path / "t.svae")
 
 
@@ -209,13 +209,13 @@ def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_p
 
 def test_version_4_without_a_reason_is_refused(rival_bytes: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.svae").write_bytes(of_version(rival_bytes, 4))
-    with pytest.raises(DamagedError, match="version 4 of the format, and neither fractions nor a model"):
+    with pytest.raises(DamagedError, match="version 4 of the format, and nothing that needs it"):
         archive.open(tmp_path / "t.svae")
 
 
 def test_version_5_without_a_model_is_refused(rival_bytes: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.svae").write_bytes(of_version(rival_bytes, 5))
-    with pytest.raises(DamagedError, match="version 5 of the format, and no model"):
+    with pytest.raises(DamagedError, match="version 5 of the format, and nothing that needs it"):
         archive.open(tmp_path / "t.svae")
 
 
@@ -318,8 +318,9 @@ THIRDS = {"name": "a", "kind": "number", "scale": "ranks", "high": 2, "digits": 
         ({}, [1, 1, (1 << 20) + 1], 4, "a gap between fractions is too wide"),
         ({}, [-(1 << 63), 1, 1], 4, "a gap between fractions is too wide"),
         ({}, [1, 1, 1], 3, "version 3 of the format, and no latents"),
-        ({}, [1, 1, 1], 1, "version 1 of the format has no fractions"),
-        ({}, [1, 1, 1], 5, "version 5 of the format, and no model"),
+        ({}, [1, 1, 1], 1, "version 1 of the format has no such grids"),
+        ({}, [1, 1, 1], 5, "version 5 of the format, and nothing that needs it"),
+        ({}, [1, 1, 1], 6, "version 6 of the format, and nothing that needs it"),
         ({"parts": (1 << 17) + 1}, [1, 1, 1], 4, "Input should be less than or equal to 131072"),
         ({"scale": "step"}, [1, 1, 1], 4, "fractions that are no ranks"),
         ({"scale": "uniform"}, [1, 1, 1], 4, "fractions that are no ranks"),

@@ -33,6 +33,9 @@ FROZEN = {
     # what that holds, all by the network, to whose second layers what is known before goes past the shared sum; shares
     # of components to 24 bits
     "hourly-2000-v5.svae": "5d03b3b793e9af504481bd05f0c1e777a9548343cae9f82e99b24221d09bb43e",
+    # 2,000 made rows, one an hour: averaged readings of two thermometers and of the sun, whose parts make its whole;
+    # floats that are the sum of two others; names that come back (contexts beside `direct`); 6 latents
+    "readings-2000-v6.svae": "a40097c5b8602eac56c041e5bf553445de24a184efe3fb49fcd7d742a412489e",
 }
 """SHA-256 of each as CSV. A missing archive fails: it is never made anew."""
 
@@ -42,6 +45,7 @@ CODES = {
     "hourly-2000-v3.svae": "c6c2fc7fb5feaa2ada49070bab0680512ea450514d0d48e97c155411e1b39b0a",
     "hourly-2000-v4.svae": "6b72c92c937f0685434a08b43621ccafda236d49af80f46e0feb1f673858c76e",
     "hourly-2000-v5.svae": "0479e7fc48f29c260f01a573d2844742b6f4331f31972965035bb079121e07e1",
+    "readings-2000-v6.svae": "873cce0e9da00e41ea93dbf53e2b7a63a396d54c309d67d61a727db747d6c506",
 }
 """SHA-256 of the sparse codes of each, row by row."""
 
@@ -88,6 +92,12 @@ SCHEMAS = {
         ("hourly-2000-v4.svae", "hourly-2000-v5.svae"),
         HOURLY | {"time": "timestamp[ms]?", "share": "double?", "city": "string?"},
     ),
+    "readings-2000-v6.svae": {
+        "time": "timestamp[s,tz=UTC]?",
+        **dict.fromkeys(("inside", "outside", "total", "beam", "diffuse", "pump", "fan", "both"), "double?"),
+        "station": "string?",
+        "level": "int64?",
+    },
 }
 """Each column's type (`?` if it may be null), kind, format of its text and the text of its nulls."""
 
@@ -105,6 +115,7 @@ DIALECTS: dict[str, dict[str, Any] | None] = {
     "hourly-2000-v3.svae": None,
     "hourly-2000-v4.svae": None,
     "hourly-2000-v5.svae": None,
+    "readings-2000-v6.svae": None,
 }
 """How the source was written, if it was CSV."""
 
@@ -114,6 +125,7 @@ LATENTS = {
     "hourly-2000-v3.svae": 6,
     "hourly-2000-v4.svae": 6,
     "hourly-2000-v5.svae": 6,
+    "readings-2000-v6.svae": 6,
 }
 CODERS = {
     "flights-2000-v1.svae": {"neural", "derived", "rival"},
@@ -121,6 +133,7 @@ CODERS = {
     "hourly-2000-v3.svae": {"neural", "derived"},
     "hourly-2000-v4.svae": {"neural", "derived"},
     "hourly-2000-v5.svae": {"neural", "derived"},
+    "readings-2000-v6.svae": {"neural", "rival"},
 }
 
 

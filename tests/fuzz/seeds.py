@@ -19,7 +19,7 @@ ROWS = 24
 
 
 def seeds(folder: Path) -> dict[str, Parts]:
-    """Archives of versions 1, 2, 4 and 5, with and without a model, by name; written in `folder` on the way."""
+    """Archives of versions 1, 2, 4, 5 and 6, with and without a model, by name; written in `folder` on the way."""
     numbers = np.random.default_rng(0)
     steps = np.cumsum(numbers.integers(-1, 2, ROWS))
     names = numbers.integers(0, 4, ROWS)
@@ -30,11 +30,19 @@ def seeds(folder: Path) -> dict[str, Parts]:
         "at": pa.array(1_600_000_000 + 60 * np.arange(ROWS), pa.timestamp("s", "UTC")),
         "l": pa.array([[1], None, [], [2, 3]] * (ROWS // 4)), "free": pa.array([f"x{k}" * k for k in range(ROWS)]),
     })  # fmt: skip
+    fine = numbers.normal(size=4 * ROWS)
+    seventh = np.array([float(f"{273.15 + k / 7:.15g}") for k in numbers.integers(0, 99, 4 * ROWS)])
+    readings = pa.table({
+        "fine": fine, "seventh": seventh, "both": fine + seventh, "rest": fine - seventh, "odd": np.tile(names, 4),
+        "digits": [float(f"{x:.15g}") for x in fine.round(9) + seventh],
+    })  # fmt: skip
     hot = pa.table({f"is_{k}": (names == k).astype(np.int8) for k in range(4)} | {"k": steps})
     found: dict[str, Parts] = {}
     for label, table, model in (
         ("stored", mixed, {}),
         ("hot", hot, {}),
+        ("readings", readings, {}),
+        ("nudged", readings, {"above": True, "deep": True, "direct": True, "fine": True}),
         ("model", mixed, {"above": False, "deep": False, "direct": False, "fine": False}),
         ("above", mixed, {"above": True, "deep": True}),
         ("newest", mixed, {"above": True, "deep": True, "direct": True, "fine": True}),
@@ -61,5 +69,5 @@ def _model(table: pa.Table, change: dict[str, Any], numbers: np.random.Generator
         "grid": grid,
         "derived": structure.find(grid, coded, keep=list(coded)),
         "model": IntegerModel(plan, tensors),
-        "codes": numbers.integers(-1, 2, (len(table), 2)).astype(np.int8),
+        "codes": numbers.integers(-1, 2, (table.num_rows, 2)).astype(np.int8),
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -200,16 +201,15 @@ def _cell_bytes(coded: Coded) -> int:
     return len(blocks.pack_nudges(coded, quick=True)) + len(blocks.pack_cells(coded, quick=True))
 
 
-def _sums(table: pa.Table, free: Set[str], exact: Set[str]) -> dict[str, ColumnGrid]:
+def _sums(table: pa.Table, free: AbstractSet[str], exact: AbstractSet[str]) -> dict[str, ColumnGrid]:
     """Grids of columns that are smaller as sums of others, judged by a block; what they are made of are no sums."""
-    addends = [f.name for f in table.schema if is_addend(f.type) and f.name in exact]
+    addends = [field.name for field in table.schema if is_addend(field.type) and field.name in exact]
     sample = _sample(table)
-    gains: list[tuple[float, ColumnGrid]] = []
-    for name in addends:
-        if name in free:
-            now = len(pack(sample.column(name), quick=True))
-            found = find_sums(name, table, addends)
-            gains += ((now - _cell_bytes(encode(grid, sample)), grid) for grid in found)
+    now = {name: len(pack(sample.column(name), quick=True)) for name in addends if name in free}
+    gains = [
+        (now[grid.name] - _cell_bytes(encode(grid, sample)), grid)
+        for grid in find_sums(table, addends, [*now])
+    ]
     chosen: dict[str, ColumnGrid] = {}
     for gain, grid in sorted(gains, key=lambda pair: -pair[0]):
         used = {name for other in chosen.values() for name in other.sources}

@@ -4,9 +4,9 @@ All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing
 A file is, without gaps, `prelude header tables model streams index trailer`::
 
     prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\x89SVAE\r\n\x1a")
-               2   version: 5 if the model's plan says `direct` or `fine`; else 4 if it says `deep` or `history` or
-                   more than 67 outputs, or a grid says `parts`; else 3 if the plan says `above`; else 2 if there are
-                   one-hot groups; else 1
+               2   version: 6 if a grid's scale is among `data.grid.NUDGED`; else 5 if the model's plan says `direct`
+                   or `fine`; else 4 if it says `deep` or `history` or more than 67 outputs, or a grid says `parts`;
+                   else 3 if the plan says `above`; else 2 if there are one-hot groups; else 1
                2   flags, 0
                4   length of the header
                8   XXH3 of the 16 bytes before, then the header
@@ -177,7 +177,7 @@ class Writer:
     """Writes the parts of an archive in their order; the caller asks for neither more nor fewer streams."""
 
     def __init__(self, file: BinaryIO, header: Header, schema: pa.Schema, oldest: int = 1) -> None:
-        """`oldest`: the oldest version of the format that knows the model."""
+        """`oldest`: the oldest version of the format that knows the model and the grids."""
         self.file = file
         self.header = header
         text = canonical_json(header.model_dump(mode="json", exclude_defaults=True))

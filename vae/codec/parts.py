@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -118,7 +119,9 @@ class Parts:
             there = self.place.get(source)
             other = None if there is None else self.grids[there]
             if there is None or self._kinds[there] != pa.float64() or (other and other.sources):
-                raise ValueError(f"column {grid.name!r} is a {grid.scale} of {source!r}, which is no such float")
+                raise ValueError(
+                    f"column {grid.name!r} is a {grid.scale} of {source!r}, which is no such float"
+                )
 
     def check_reference(self) -> None:
         """ModelError if the archive's model is elsewhere and was not handed over."""
@@ -249,15 +252,13 @@ class Parts:
                 coded[place] = self._derive(part, place, coded, kept)
         arrays = {place: v for place, v in values.items() if isinstance(v, pa.Array)}
         sums = {place: self._addends(place) for place in dict.fromkeys(places)}
-        made = [place for place in sums if sums[place]]
-        plain = [*(place for place in sums if not sums[place]), *(there for place in made for there in sums[place])]
-        for wanted in (plain, made):  # a sum comes after what it is made of
-
-            def decode(place: int) -> pa.Array:
-                return self._decode(part, place, coded[place], [arrays[there] for there in self._addends(place)])
-
+        plain = [place for place in sums if not sums[place]]
+        plain += [there for addends in sums.values() for there in addends]
+        for wanted in (plain, [*sums]):  # a sum comes after what it is made of
             gridded = [place for place in dict.fromkeys(wanted) if place not in arrays]
-            arrays |= dict(zip(gridded, pool.map(decode, gridded), strict=True))
+            addends = [[arrays[there] for there in self._addends(place)] for place in gridded]
+            cells = [coded[place] for place in gridded]
+            arrays |= zip(gridded, pool.map(self._decode, repeat(part), gridded, cells, addends), strict=True)
         return [arrays[place] for place in places]
 
     def _addends(self, place: int) -> list[int]:
