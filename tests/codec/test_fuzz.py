@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import DamagedError
+from tests.codec.test_archive import assert_same
 from tests.fuzz.parts import Parts, flat, put_together, take_apart, unflat
 from tests.fuzz.seeds import seeds
 from tests.fuzz.target import read
@@ -39,7 +40,7 @@ def test_parts_are_the_archive(made: dict[str, Parts], tmp_path: Path) -> None:
         again = tmp_path / path.name
         again.write_bytes(put_together(take_apart(path.read_bytes())))
         with archive.open(path) as before, archive.open(again) as after:
-            assert after.read().equals(before.read())
+            assert_same(after.read(), before.read())
 
 
 def test_what_is_no_parts_is_none() -> None:
