@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,45 +23,59 @@ from flows.versions import DIGEST
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def server(migrated: Path, tmp_path: Path) -> Iterator[str]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/m.db",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
-    command += ["--workers", "1"]
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
+AWAY_SECONDS = 30
+
+
+class Server:
+    """An MLflow server that can go away and come back, at one address and with one store."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/m.db", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "log").open("ab") as log:
+            # a group of its own, since its workers outlive it otherwise
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + 180
         while True:
             try:
-                with urllib.request.urlopen(url + "/health", timeout=2):  # noqa: S310
-                    break
+                with urllib.request.urlopen(self.url + "/health", timeout=2):  # noqa: S310
+                    return
             except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
+                assert self.process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()
                 time.sleep(0.5)
-        yield url
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, number)
+            self.process.wait(60)
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    try:
+        server.start()
+        yield server
     finally:
-        process.terminate()
-        process.wait(60)
-        log.close()
+        server.stop()
 
 
 def test_versions_and_aliases_through_a_server(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     monkeypatch.setenv("SVAE_ARTIFACT_LOCATION", "mlflow-artifacts:/runs")
     store = Store(load_tracking())
     registry = Registry(store)
@@ -82,3 +99,24 @@ def test_versions_and_aliases_through_a_server(
     assert (registry.download(f"runs:/{run}/model") / "weights").read_text() == "w"
     assert store.client.get_metric_history(run, "system/cpu_utilization_percentage")
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_no_metric_is_lost_while_the_server_is_away(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    store = Store(load_tracking())
+    run = store.start_run("r", params={}, tags={})
+    with store.recording(run) as metrics:
+        metrics.add({"loss": 0.0}, 0)
+        metrics.flush()
+        server.stop(signal.SIGKILL)
+        back = threading.Timer(AWAY_SECONDS, server.start)
+        back.start()
+        began = time.monotonic()
+        for step in range(1, 6):
+            metrics.add({"loss": float(step)}, step)
+            metrics.flush()
+        back.join()
+        assert time.monotonic() - began >= AWAY_SECONDS
+    store.end_run(run)
+    assert [metric.value for metric in store.client.get_metric_history(run, "loss")] == [0, 1, 2, 3, 4, 5]
+    assert store.client.get_run(run).info.status == "FINISHED"

@@ -215,7 +215,7 @@ def test_processes_that_promote_at_once(
     start_python: Callable[..., subprocess.Popen[str]],
     finish_python: Callable[..., list[str]],
 ) -> None:
-    workers = [start_python(PROMOTE, home, version.version) for version in three]
+    workers = [start_python(PROMOTE, home, three[k % len(three)].version) for k in range(8)]
     for worker in workers:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
