@@ -2,8 +2,9 @@
 
 A column that the model can code becomes a pair of arrays: `symbols` (int64) and `state` (uint8), which says
 whether the row holds a value of the grid at all. What the grid cannot give back exactly, or within the bound, is an
-*escape*: the original value is kept verbatim beside the grid. Restoring uses one multiplication and one addition in
-float64, or integers and one division by a power of ten, so that every machine restores the same bits (IEEE 754).
+*escape*: the original value is kept verbatim beside the grid. Restoring uses integers and single operations of
+float64, a multiplication and an addition or a division by a power of ten, so that every machine restores the same bits
+(IEEE 754).
 
 Exact means equal bit patterns: -0.0 beside 0.0 is an escape, and so is a NaN other than `QUIET_NAN`. Within a bound
 means |x - restored| <= bound in real arithmetic, of what is restored in the column's own type; there a NaN is a NaN.
@@ -28,6 +29,7 @@ from data.lattice import (
     MAX_HALVES,
     MAX_OFFSET,
     MAX_POINT,
+    MAX_STEP,
     MIN_DIGITS,
     Lattice,
     halves,
@@ -83,7 +85,7 @@ class State(IntEnum):
 class Coded(NamedTuple):
     """A column on its grid; `symbols` are 0 where `state` is not VALUE; `escapes` in row order.
 
-    `nudges` are what to add to the last digit of each value (`data.lattice`); None where the scale knows none.
+    `nudges` are what to add to the last digit or place of each value; None where the scale knows none.
     """
 
     symbols: Ints
@@ -154,7 +156,7 @@ class ColumnGrid(BaseModel):
             return
         whole = isinstance(self.offset, int) and isinstance(self.step, int)
         farthest = (int(self.step) >> self.point) * max(1, abs(self.low), abs(self.high))
-        if not whole or abs(self.offset) > MAX_OFFSET or farthest > MAX_HALVES:
+        if not whole or self.step >= MAX_STEP or abs(self.offset) > MAX_OFFSET or farthest > MAX_HALVES:
             raise ValueError(f"column {self.name!r}: a lattice of {self.step} from {self.offset}")
 
     def encode(
@@ -244,7 +246,10 @@ class ColumnGrid(BaseModel):
         symbols = np.where(inside, symbols, np.int64(self.low))
         nudges = None
         if self.scale in NUDGED:
-            restored, nudges = self._nudged(symbols, numbers.dtype, sources, np.where(finite, numbers, 0))
+            made = self._made(symbols, sources)
+            wanted = np.where(finite, numbers, 0).astype(np.float64)
+            nudges = nudges_to(wanted, made, self.digits) if self.digits else places_to(wanted, made)
+            restored = self._nudged(made, nudges).astype(numbers.dtype)
         else:
             restored = self._restore(symbols, numbers.dtype)
         state = _states(missing, nan, ~inside | offenders(numbers, restored, self.bound))
@@ -252,33 +257,19 @@ class ColumnGrid(BaseModel):
             nudges[state != State.VALUE] = 0
         return symbols, state, nudges
 
-    def _nudged(
-        self,
-        symbols: Ints,
-        dtype: np.dtype[Any],
-        sources: Sequence[pa.Array | pa.ChunkedArray],
-        values: Numbers | None = None,
-        nudges: Ints | None = None,
-    ) -> tuple[Numbers, Ints]:
-        """What symbols, or sources, stand for, moved by `nudges`, or as near to `values` as nudges go; these, too."""
-        added = [stored_numbers(one_array(source))[0].astype(np.float64) for source in sources]
-        wanted = None if values is None else values.astype(np.float64)
-        if self.sources and not self.digits:
-            with np.errstate(over="ignore", invalid="ignore"):
-                made = added[0] + added[1] if self.scale == "sum" else added[0] - added[1]
-            if wanted is not None:
-                nudges = places_to(wanted, made)
-            nudges = np.zeros(len(symbols), np.int64) if nudges is None else nudges
-            return moved(made, nudges).astype(dtype), nudges
-        if self.sources:
-            first, second = (halves(numbers, self.digits) for numbers in added)
-            whole = first + second if self.scale == "sum" else first - second
-        else:
-            whole = lattice_halves(symbols, self._lattice)
-        if wanted is not None:
-            nudges = nudges_to(wanted, whole, self.digits)
-        nudges = np.zeros(len(symbols), np.int64) if nudges is None else nudges
-        return rounded(whole, self.digits, nudges).astype(dtype), nudges
+    def _made(self, symbols: Ints, sources: Sequence[pa.Array | pa.ChunkedArray]) -> Numbers:
+        """What symbols, or sources, stand for before a nudge: halves of a unit, or floats if `digits` is 0."""
+        if self.scale == "lattice":
+            return lattice_halves(symbols, self._lattice)
+        first, second = (stored_numbers(one_array(source))[0].astype(np.float64) for source in sources)
+        if self.digits:
+            first, second = halves(first, self.digits), halves(second, self.digits)
+        with np.errstate(over="ignore", invalid="ignore"):
+            made = first + second if self.scale == "sum" else first - second
+        return made if self.digits else np.where(np.isnan(made), 0.0, made)  # machines differ in a NaN's bits
+
+    def _nudged(self, made: Numbers, nudges: Ints) -> Numbers:
+        return rounded(made, self.digits, nudges) if self.digits else moved(made, nudges)
 
     @property
     def _lattice(self) -> Lattice:
@@ -339,7 +330,8 @@ class ColumnGrid(BaseModel):
         sources: Sequence[pa.Array],
     ) -> pa.Array:
         if self.scale in NUDGED:
-            values, _ = self._nudged(symbols, storage_type(kind), sources, nudges=nudges)
+            nudges = np.zeros(len(symbols), np.int64) if nudges is None else nudges
+            values = self._nudged(self._made(symbols, sources), nudges).astype(storage_type(kind))
         else:
             values = self._restore(symbols, storage_type(kind))
         if values.dtype.kind == "f":

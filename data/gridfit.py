@@ -14,7 +14,7 @@ from data.bounds import effective_bound
 from data.errors import BoundError
 from data.fractions import denominator
 from data.grid import MAX_DECIMALS, MAX_RANGE, MAX_SPAN, MAX_STORED, MAX_SYMBOL, ColumnGrid, State, TableGrid
-from data.lattice import fit_lattice, lattice_symbols
+from data.lattice import fit_lattice
 from data.phases import PHASES, description_bits, first_offset, sampled
 from data.stored import Numbers, is_numeric, one_array, plain_array, stored_numbers
 
@@ -173,14 +173,11 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
 
 
 def _fit_lattice(name: str, values: Numbers) -> ColumnGrid | None:
-    lattice = fit_lattice(values, widest=MAX_SPAN)
-    if lattice is None:
+    fitted = fit_lattice(values, widest=MAX_SPAN)
+    if fitted is None or max(abs(fitted.low), abs(fitted.high)) > MAX_SYMBOL:
         return None
-    places = lattice_symbols(np.array([values.min(), values.max()]), lattice)
-    low, high = (int(place) for place in places)
-    if high - low >= MAX_SPAN or max(abs(low), abs(high)) > MAX_SYMBOL:
-        return None
-    return ColumnGrid(name=name, kind="number", scale="lattice", low=low, high=high, **lattice._asdict())
+    low, high, own = fitted.low, fitted.high, fitted.lattice._asdict()
+    return ColumnGrid(name=name, kind="number", scale="lattice", low=low, high=high, **own)
 
 
 def _decimals(values: Numbers) -> int | None:

@@ -23,12 +23,20 @@ MAX_POINT = 30
 MAX_HALVES = (1 << 62) - (1 << 59)
 """Largest number of halves of a unit of a value, and largest product of a symbol and the whole part of a step."""
 MAX_OFFSET = 1 << 61
+"""Of a lattice, in the same halves with the bits after the point."""
+MAX_STEP = 1 << 62
+"""Steps are below this, likewise."""
 MAX_NUDGE = 127
+"""Largest nudge that is written: a byte holds it."""
 _FIFTEEN = 2 * 10**15
 """The least number of 16 digits, in halves of a unit."""
 _EXCESS = 4
 """Most digits beyond 15 of a number below 2**63."""
 _TENS = 10 ** np.arange(_EXCESS + 1)
+_ROOM = 1.05
+"""What a unit leaves for the place next to the largest value."""
+_MIDDLE = (0.0025, 0.9975)
+"""Quantiles between which values are no strays."""
 _FIT_ROUNDS = 6
 _CLOSE = 0.01
 """Steps by which a gap of the fitted values may differ from a whole number of them."""
@@ -84,9 +92,8 @@ def rounded(numbers: Ints, digits: int, nudges: Ints) -> Floats:
     [-0.333333333333333, 0.0, 0.666666666666667, 133.333333333334]
     """
     excess = _excess(numbers)
-    return (_digits(numbers, excess) + nudges) / np.array([float(10 ** (digits - k)) for k in range(5)])[
-        excess
-    ]
+    units = np.array([float(10 ** (digits - k)) for k in range(_EXCESS + 1)])
+    return (_digits(numbers, excess) + nudges) / units[excess]
 
 
 def nudges_to(values: Floats, numbers: Ints, digits: int) -> Ints:
@@ -113,6 +120,11 @@ def places_to(values: Floats, made: Floats) -> Ints:
     return np.where((nudges >= -MAX_NUDGE) & (nudges <= MAX_NUDGE), nudges, 0)
 
 
+def last_digit(numbers: Ints) -> Ints:
+    """What the 15th digit of each counts, in halves of a unit."""
+    return 2 * _TENS[_excess(numbers)]
+
+
 def unit_digits(largest: float) -> int:
     """The finest unit in which values up to `largest` fit, as its decimals; 0 if there is none."""
     if not 0 < largest < 1e14:
@@ -121,33 +133,47 @@ def unit_digits(largest: float) -> int:
     return min(digits, MAX_DIGITS) if digits >= MIN_DIGITS else 0
 
 
-def fit_lattice(values: Floats, *, widest: int) -> Lattice | None:
+class Fitted(NamedTuple):
+    """A lattice and the smallest and largest place of the values on it."""
+
+    lattice: Lattice
+    low: int
+    high: int
+
+
+def fit_lattice(values: Floats, *, widest: int) -> Fitted | None:
     """The lattice on which nearly all `values` (finite) lie, with fewer than `widest` places; None if there is none.
 
     The commonest gap between neighbours gives the places of all, these the step and offset by weighted least squares.
     """
-    digits = unit_digits(float(np.abs(values).max()))
-    if not digits:
-        return None
-    numbers = np.unique(halves(values, digits))
-    step = _common_gap(np.diff(numbers), 2 * int(last_digit(numbers).max()))
-    if step is None:
-        return None
-    in_step = _in_step(numbers, step)
-    if in_step is None:
-        return None
-    numbers = in_step
-    places = np.cumsum(np.rint(np.diff(numbers, prepend=numbers[:1]) / step).astype(np.int64))
+    table = np.unique(values)
+    low, high = np.quantile(table, _MIDDLE)
+    middle = table[(table >= low) & (table <= high)]
+    strays = len(middle) > 1 and table[-1] / 2 - table[0] / 2 > middle[-1] - middle[0]
+    for part in (table, middle) if strays else (table,):
+        placed = [_placed(values, lattice, widest) for lattice in _candidates(part, widest)]
+        sound = [(share, fitted) for share, fitted in placed if fitted is not None]
+        if sound:
+            return max(sound, key=lambda pair: pair[0])[1]
+    return None
+
+
+def _candidates(table: Floats, widest: int) -> list[Lattice]:
+    """The lattice of sorted values, as fitted and, where that is nearly so, through 0."""
+    digits = unit_digits(_ROOM * float(np.abs(table).max()))
+    numbers = halves(table, digits)
+    step = _common_gap(np.diff(numbers), int(last_digit(numbers).max())) if digits else None
+    kept = None if step is None else _in_step(numbers, step)
+    if step is None or kept is None:
+        return []
+    places = np.cumsum(np.rint(np.diff(kept, prepend=kept[:1]) / step).astype(np.int64))
     if not 0 < places[-1] < widest:
-        return None
+        return []
     point = max(0, min(MAX_POINT, 60 - int(step).bit_length()))
-    lattice = _least_squares(numbers, places, Lattice(0, int(step * 2.0**point), digits, point))
-    centred = lattice._replace(offset=0)
-    candidates = (lattice, centred) if abs(lattice.offset) < 8 << point else (lattice,)
-    shares = [_shares(values, candidate) for candidate in candidates]
-    best = max(range(len(candidates)), key=lambda k: shares[k])
-    unmoved, near = shares[best]
-    return candidates[best] if near >= _SHARE and unmoved >= _UNMOVED else None
+    lattice = _least_squares(kept, places, Lattice(0, int(step * 2.0**point), digits, point))
+    if lattice is None:
+        return []
+    return [lattice, lattice._replace(offset=0)] if abs(lattice.offset) < 8 << point else [lattice]
 
 
 def _excess(numbers: Ints) -> Ints:
@@ -161,14 +187,9 @@ def _digits(numbers: Ints, excess: Ints) -> Ints:
     return (numbers + unit) // (2 * unit)
 
 
-def last_digit(numbers: Ints) -> Ints:
-    """The 15th digit of each, in halves of a unit."""
-    return 2 * _TENS[_excess(numbers)]
-
-
 def _common_gap(gaps: Ints, least: int) -> float | None:
-    """The middle of the commonest gaps above `least`: those within 1% of each other."""
-    gaps = np.sort(gaps[gaps > least])
+    """The middle of the commonest gaps above twice `least`: those within 1% of each other."""
+    gaps = np.sort(gaps[gaps > 2 * least])
     if not len(gaps):
         return None
     upper = np.searchsorted(gaps, gaps * (1 + _CLOSE))
@@ -191,8 +212,8 @@ def _in_step(numbers: Ints, step: float) -> Ints | None:
     return kept
 
 
-def _least_squares(numbers: Ints, places: Ints, lattice: Lattice) -> Lattice:
-    """`lattice` fitted to numbers at places; symbol 0 becomes the place nearest below 0.
+def _least_squares(numbers: Ints, places: Ints, lattice: Lattice) -> Lattice | None:
+    """`lattice` fitted to numbers at places; symbol 0 becomes the place nearest to 0. None where none fits.
 
     Residuals are whole numbers, so that what float64 loses of them is mended in the next round.
     """
@@ -204,20 +225,32 @@ def _least_squares(numbers: Ints, places: Ints, lattice: Lattice) -> Lattice:
         off = np.abs(rest) / unit
         near = weights * (off <= max(_NEAR, 3 * float(np.median(off))))
         centre = np.average(places, weights=near)
-        slope = float((near * (places - centre) * rest).sum() / (near * (places - centre) ** 2).sum())
+        spread = float((near * (places - centre) ** 2).sum())
+        if not spread > 0:  # one place has them all
+            return None
+        slope = float((near * (places - centre) * rest).sum()) / spread
         shift = float(np.average(rest, weights=near) - slope * centre)
         scale = 2.0**lattice.point
         lattice = lattice._replace(
             offset=lattice.offset + round(shift * scale), step=lattice.step + round(slope * scale)
         )
+        if not (0 < lattice.step < MAX_STEP and abs(lattice.offset) <= MAX_OFFSET):
+            return None
     offset = lattice.offset + (first << lattice.point)
     return lattice._replace(offset=offset - round(offset / lattice.step) * lattice.step)
 
 
-def _shares(values: Floats, lattice: Lattice) -> tuple[float, float]:
-    """Shares of values that lie on a lattice without and with a nudge."""
-    symbols = lattice_symbols(values, lattice).astype(np.int64)
+def _placed(values: Floats, lattice: Lattice, widest: int) -> tuple[float, Fitted | None]:
+    """Share of values that need no nudge, and the lattice if it is one of nearly all of them."""
+    with np.errstate(over="ignore"):
+        places = lattice_symbols(values, lattice)
+    inside = np.abs(places) <= min(MAX_HALVES // max(1, lattice.step >> lattice.point), 1 << 31)
+    symbols = np.where(inside, places, 0.0).astype(np.int64)
     numbers = lattice_halves(symbols, lattice)
     nudges = nudges_to(values, numbers, lattice.digits)
-    same = rounded(numbers, lattice.digits, nudges) == values
-    return float(np.mean(same & (nudges == 0))), float(np.mean(same))
+    same = inside & (rounded(numbers, lattice.digits, nudges) == values)
+    unmoved = float(np.mean(same & (nudges == 0)))
+    if np.mean(same) < _SHARE or unmoved < _UNMOVED:
+        return unmoved, None
+    low, high = int(symbols[same].min()), int(symbols[same].max())
+    return unmoved, Fitted(lattice, low, high) if high - low < widest else None

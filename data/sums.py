@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from data.grid import ColumnGrid, State
-from data.lattice import MAX_NUDGE, Floats, Ints, halves, last_digit, unit_digits
+from data.lattice import MAX_NUDGE, Floats, Ints, unit_digits
 from data.stored import Mask, one_array, stored_numbers
 
 MAX_ADDENDS = 64
 """Columns among which addends are looked for."""
 SEARCH_ROWS = 1 << 15
 _FEW, _MANY = 16, 1024
-"""Rows on which all pairs are tried, and on which those are that did well."""
+"""Rows on which all pairs are tried, and about as many on which those are that did well."""
 _SHARE = 0.75
 """Share of rows on which they must do well."""
+_PAIRS, _WAYS = 16, 2
+"""Most pairs that are looked at closely, and most ways that are told, of a column."""
 
 
 def is_addend(kind: pa.DataType) -> bool:
@@ -27,7 +30,7 @@ def is_addend(kind: pa.DataType) -> bool:
 
 
 def find_sums(table: pa.Table, among: Sequence[str], wanted: Sequence[str]) -> list[ColumnGrid]:
-    """What columns of `wanted` are sums or differences of, `among` columns that `is_addend` allows; every way.
+    """What columns of `wanted` are sums or differences of, `among` columns that `is_addend` allows; the best ways.
 
     >>> net, tax = [k / 7 for k in range(99)], [k**0.5 for k in range(99)]
     >>> gross = [a + b for a, b in zip(net, tax)]
@@ -40,28 +43,32 @@ def find_sums(table: pa.Table, among: Sequence[str], wanted: Sequence[str]) -> l
     for name in dict.fromkeys([*among[:MAX_ADDENDS], *wanted]):
         column = stored_numbers(one_array(table[name]))[0]
         largest[name] = float(np.abs(column[np.isfinite(column)]).max(initial=0))
-        values[name] = column[:: max(1, len(column) // SEARCH_ROWS)]
+        values[name] = column[:: max(1, len(column) // SEARCH_ROWS)].copy()  # a view would keep all of it
     found: list[ColumnGrid] = []
     for name in wanted:
         others = [other for other in among[:MAX_ADDENDS] if other != name]
-        found += _ways(name, others, values, largest)
+        ways = sorted(_ways(name, others, values, largest), key=lambda way: -way[0])
+        found += [grid for _, grid in ways[:_WAYS]]
     return found
 
 
 def _ways(
     name: str, others: Sequence[str], values: Mapping[str, Floats], largest: Mapping[str, float]
-) -> Iterator[ColumnGrid]:
+) -> Iterator[tuple[float, ColumnGrid]]:
+    """Grids that make `name`, each with the share of rows that need no nudge."""
     rows = _telling(values[name])
-    digits = unit_digits(max(largest[other] for other in (name, *others)))
-    if len(others) < 2 or len(rows) < _FEW or not digits:
+    if len(others) < 2 or len(rows) < _FEW:
         return
     few = rows[:: len(rows) // _FEW][:_FEW]
-    for scale, first, second in _pairs(name, {n: halves(values[n][few], digits) for n in (name, *others)}):
+    pairs = _pairs(values[name][few], {other: values[other][few] for other in others})
+    for scale, first, second in islice(pairs, _PAIRS):
         whole, *addends = (pa.array(values[n][rows]) for n in (name, first, second))
-        for kept in (unit_digits(max(largest[name], largest[first], largest[second])), 0):
-            grid = ColumnGrid(name=name, kind="number", scale=scale, digits=kept, sources=(first, second))
-            if np.mean(grid.encode(whole, addends).state == State.VALUE) >= _SHARE:
-                yield grid
+        for digits in {unit_digits(max(largest[name], largest[first], largest[second])), 0}:
+            grid = ColumnGrid(name=name, kind="number", scale=scale, digits=digits, sources=(first, second))
+            coded = grid.encode(whole, addends)
+            valued = coded.state == State.VALUE
+            if np.mean(valued) >= _SHARE:
+                yield float(np.mean(valued & (coded.nudges == 0))), grid
 
 
 def _telling(values: Floats) -> Ints:
@@ -70,19 +77,26 @@ def _telling(values: Floats) -> Ints:
     return rows[:: max(1, len(rows) // _MANY)]
 
 
-def _pairs(name: str, numbers: Mapping[str, Ints]) -> Iterator[tuple[Literal["sum", "difference"], str, str]]:
-    """Pairs that make `name` on most of a few rows."""
-    others = [other for other in numbers if other != name]
-    whole = np.stack([numbers[other] for other in others])
-    for place, first in enumerate(others):
-        sums, differences = whole[place] + whole[place + 1 :], whole[place] - whole
-        for k in np.flatnonzero(_near(numbers[name], sums).mean(axis=1) >= _SHARE):
-            yield "sum", first, others[place + 1 + int(k)]
-        for k in np.flatnonzero(_near(numbers[name], differences).mean(axis=1) >= _SHARE):
+def _pairs(
+    whole: Floats, others: Mapping[str, Floats]
+) -> Iterator[tuple[Literal["sum", "difference"], str, str]]:
+    """Pairs of columns that make `whole` on most rows, but for what a nudge can tell."""
+    # what is 0 adds nothing: it would pair with whatever equals the whole
+    names = [name for name, column in others.items() if np.mean(column != 0) >= _SHARE]
+    if len(names) < 2:
+        return
+    columns = np.stack([others[name] for name in names])
+    for place, first in enumerate(names):
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = _near(whole, columns[place] + columns[place + 1 :], columns[place])
+            differences = _near(whole, columns[place] - columns, columns[place])
+        for k in np.flatnonzero(sums.mean(axis=1) >= _SHARE):
+            yield "sum", first, names[place + 1 + int(k)]
+        for k in np.flatnonzero(differences.mean(axis=1) >= _SHARE):
             if k != place:
-                yield "difference", first, others[int(k)]
+                yield "difference", first, names[int(k)]
 
 
-def _near(numbers: Ints, made: Ints) -> Mask:
-    """Whether a nudge tells the one from the other."""
-    return np.abs(numbers - made) <= MAX_NUDGE * last_digit(made)
+def _near(whole: Floats, made: Floats, first: Floats) -> Mask:
+    """Whether a nudge of the last of 15 digits may tell the one from the other."""
+    return np.abs(whole - made) <= MAX_NUDGE * 1e-15 * np.maximum(np.abs(first), np.abs(whole))

@@ -773,7 +773,9 @@ def nudged(
         if not grid.digits:
             a, b = (source.fill_null(0.0).to_numpy(zero_copy_only=False) for source in sources)
             with np.errstate(all="ignore"):
-                return ((a + sign * b).view(np.int64) + nudges).view(np.float64)
+                made = a + sign * b
+                made[np.isnan(made)] = 0.0
+                return (made.view(np.int64) + nudges).view(np.float64)
         numbers = [a + sign * b for a, b in zip(*(halves(source, grid) for source in sources), strict=True)]
     return np.array([fifteen(n, x, grid) for n, x in zip(numbers, nudges.tolist(), strict=True)])
 

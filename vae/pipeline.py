@@ -379,9 +379,8 @@ def _fit_or_none(
 
 
 def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
-    return Coded(
-        coded.symbols[rows], coded.state[rows], coded.escapes
-    )  # who learns needs neither these nor nudges
+    """Symbols and states of some rows: who learns from them needs neither escapes nor nudges."""
+    return Coded(coded.symbols[rows], coded.state[rows], coded.escapes)
 
 
 def _sample_rows(rows: int) -> npt.NDArray[np.int64] | None:

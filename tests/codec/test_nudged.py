@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 
 from data.errors import DamagedError
+from data.grid import TableGrid
 from tests.codec.test_archive import assert_same, small_model
 from tests.codec.test_archive_damage import REPORT, forge, read_all
 from vae.codec import archive, choice, writer
 from vae.codec.container import Container
 from vae.codec.framing import put_varint
 from vae.codec.numbers import pack_numbers
+from vae.codec.salvage import Lost
 
 FLOAT = pa.float64()
 
@@ -107,6 +109,58 @@ def test_of_three_that_make_each_other_one_is_left_out(tmp_path: Path) -> None:
         assert_same(opened.read(), table)
 
 
+def test_a_sum_does_not_displace_a_lattice_that_is_smaller(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    places = np.repeat(np.arange(300), 30)
+    slow = fifteen(20 + places / 7)
+    fast = rng.normal(size=len(places))
+    table = pa.table({"slow": slow, "fast": fast, "rest": fifteen(slow - fast)})
+    archive.write(table, tmp_path / "t.svae")
+    with archive.open(tmp_path / "t.svae") as opened:
+        scales = {grid.name: grid.scale for grid in opened._parts.grids if grid}
+        assert scales["slow"] == "lattice"
+        assert_same(opened.read(), table)
+
+
+def test_as_a_stream_twice_and_of_a_damaged_addend(tmp_path: Path) -> None:
+    table, path = readings(), tmp_path / "t.svae"
+    archive.write(table, path, block_rows=128, rivals=True)
+    with archive.open(path) as opened:
+        batches = list(opened.blocks(["rest", "warm"]))
+        assert_same(pa.Table.from_batches(batches), table.select(["rest", "warm"]))
+        grid = TableGrid(columns=tuple(grid for grid in opened._parts.grids if grid))
+        place = opened._parts.container.stream(
+            opened.header.stream_of_column(0, table.column_names.index("fine"))
+        ).position
+    archive.write(table, path, grid=grid)  # sums among the grids are looked for anew
+    assert_same(read_all(path), table)
+    archive.write(table, path, block_rows=128)
+    data = bytearray(path.read_bytes())
+    data[place + 9] ^= 1
+    path.write_bytes(data)
+    lost: list[Lost] = []
+    with archive.open(path) as opened:
+        assert list(opened.salvage(["rest"], on_lost=lost.append)) == []
+        assert [(gone.start, gone.stop) for gone in lost] == [(0, 900)]
+        assert "stream of column 'fine'" in lost[0].why
+        assert_same(opened.read(["warm"]), table.select(["warm"]))
+
+
+@pytest.mark.parametrize("kind", ["empty", "null", "nan", "far"])
+def test_a_model_of_lattices_meets_other_rows(kind: str, tmp_path: Path, made: dict[str, Any]) -> None:
+    table = readings(64)
+    other = {"empty": [], "null": [None] * 64, "nan": [float("nan")] * 64, "far": [1e300, -5e-324] * 32}[kind]
+    if kind == "empty":
+        table = table.slice(0, 0)
+    for name in ("warm", "hot", "fine"):
+        column = pa.array(other, FLOAT)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    if made:
+        made = {**made, "codes": made["codes"][: table.num_rows]}
+    archive.write(table, tmp_path / "t.svae", **made)
+    assert_same(read_all(tmp_path / "t.svae"), table)
+
+
 def test_a_sum_is_much_smaller_than_its_values(tmp_path: Path) -> None:
     table = readings(20_000)
     whole = archive.write(table, tmp_path / "t.svae")
@@ -154,8 +208,8 @@ def test_a_lattice_is_of_version_6_and_cannot_wrap(
     header = {"rows": 2, "block_rows": 10, "group_blocks": 1, "columns": [{"grid": LATTICE | change}]}
     path = forge(tmp_path / "t.svae", header, [b"", b"", stream], pa.schema([("a", FLOAT)]), REPORT, version)
     if message is None:
-        with archive.open(path) as opened:
-            opened.read()
+        moves = [0, 0] if stream.startswith(NUDGES) else [1, -128]
+        assert read_all(path)["a"].to_pylist() == [k / 10**15 for k in moves]
         return
     with pytest.raises(DamagedError) as refused, archive.open(path) as opened:
         opened.read()
@@ -169,6 +223,10 @@ def test_a_lattice_is_of_version_6_and_cannot_wrap(
         ([{}, {}, {"grid": SUM | {"sources": ["a", "a"]}}], [FLOAT] * 3, None),
         ([{}, {}, {"grid": SUM | {"sources": ["a", "c"]}}], [FLOAT] * 3, "a sum of 'c', which is no such float"),
         ([{}, {}, {"grid": SUM | {"sources": ["a", "z"]}}], [FLOAT] * 3, "a sum of 'z', which is no such float"),
+        ([{}, {}, {"grid": SUM}], [FLOAT, FLOAT, pa.int64()], "column 'c' is a sum of int64"),
+        ([{}, {}, {"grid": SUM}], [FLOAT, FLOAT, pa.string()], "column 'c' is a sum of string"),
+        ([{}, {}, {"grid": SUM}], [FLOAT, FLOAT, pa.struct([("x", FLOAT)])], "column 'c' is a sum of struct"),
+        ([{}, {}, {"grid": LATTICE | {"name": "c"}}], [FLOAT, FLOAT, pa.float32()], "is a lattice of float"),
         ([{}, {}, {"grid": SUM | {"sources": ["a"]}}], [FLOAT] * 3, "a sum of 1 columns"),
         ([{}, {}, {"grid": SUM | {"sources": []}}], [FLOAT] * 3, "a sum of 0 columns"),
         ([{}, {"grid": SUM | {"name": "b", "sources": ["a", "c"]}}, {"grid": SUM}], [FLOAT] * 3, "no such float"),

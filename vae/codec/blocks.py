@@ -143,7 +143,14 @@ def decode_cells(
     try:
         array = grid.decode(*coded, sources)
         array = cast(Any, array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
-    except (pa.ArrowException, ValueError, TypeError, IndexError, OverflowError, KeyError) as error:
+    except (
+        pa.ArrowException,
+        ValueError,
+        TypeError,
+        LookupError,
+        OverflowError,
+        NotImplementedError,
+    ) as error:
         raise DamagedError(f"its grid does not fit it: {' '.join(str(error).split())[:200]}") from error
     if array.type != kind or len(array) != len(coded.symbols):
         raise DamagedError("its grid does not fit its type")

@@ -112,8 +112,9 @@ def lay_out(
         g = grids[place]
         if g is not None and name in free and g.bound == 0:
             grids[place] = g if _grid_pays(table, g) else None
-    sums = _sums(table, free, {name for name, g in zip(own, grids, strict=True) if g is None or g.bound == 0})
-    grids = [sums.get(name, g) for name, g in zip(own, grids, strict=True)]
+    own_grids = dict(zip(own, grids, strict=True))
+    sums = _sums(table, own_grids, free)
+    grids = [sums.get(name, g) for name, g in own_grids.items()]
     for place in range(len(own)):
         dictionaries.append(_dictionary(table.column(place)) if grids[place] is not None else None)
     return Layout(
@@ -191,25 +192,32 @@ def _sample(table: pa.Table) -> pa.Table:
 def _grid_pays(table: pa.Table, grid: ColumnGrid) -> bool:
     """Whether a column is smaller on its exact grid than as it is, judged by a block."""
     sample = _sample(table)
-    share = sample.num_rows / max(1, table.num_rows)
-    on_grid = _cell_bytes(encode(grid, sample)) + share * blocks.pack_tables([grid], [None], [None])[1][0]
-    as_it_is = len(pack(sample.column(grid.name), quick=True))
+    on_grid, as_it_is = (_stored_bytes(sample, table.num_rows, grid.name, g) for g in (grid, None))
     return (grid.kind == "category" and table.num_rows > sample.num_rows) or on_grid < as_it_is
+
+
+def _stored_bytes(sample: pa.Table, rows: int, name: str, grid: ColumnGrid | None) -> float:
+    """What a block of a table of so many rows takes of a stored column, with its share of the grid's table."""
+    if grid is None:
+        return len(pack(sample.column(name), quick=True))
+    values = blocks.pack_tables([grid], [None], [None])[1][0]
+    return _cell_bytes(encode(grid, sample)) + sample.num_rows / max(1, rows) * values
 
 
 def _cell_bytes(coded: Coded) -> int:
     return len(blocks.pack_nudges(coded, quick=True)) + len(blocks.pack_cells(coded, quick=True))
 
 
-def _sums(table: pa.Table, free: AbstractSet[str], exact: AbstractSet[str]) -> dict[str, ColumnGrid]:
+def _sums(
+    table: pa.Table, grids: Mapping[str, ColumnGrid | None], free: AbstractSet[str]
+) -> dict[str, ColumnGrid]:
     """Grids of columns that are smaller as sums of others, judged by a block; what they are made of are no sums."""
+    exact = {name for name, grid in grids.items() if grid is None or grid.bound == 0}
     addends = [field.name for field in table.schema if is_addend(field.type) and field.name in exact]
+    found = find_sums(table, addends, [name for name in addends if name in free])
     sample = _sample(table)
-    now = {name: len(pack(sample.column(name), quick=True)) for name in addends if name in free}
-    gains = [
-        (now[grid.name] - _cell_bytes(encode(grid, sample)), grid)
-        for grid in find_sums(table, addends, [*now])
-    ]
+    now = {name: _stored_bytes(sample, table.num_rows, name, grids[name]) for name in {g.name for g in found}}
+    gains = [(now[grid.name] - _cell_bytes(encode(grid, sample)), grid) for grid in found]
     chosen: dict[str, ColumnGrid] = {}
     for gain, grid in sorted(gains, key=lambda pair: -pair[0]):
         used = {name for other in chosen.values() for name in other.sources}

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from data.errors import DamagedError, ModelError
-from data.grid import Coded, ColumnGrid, State
+from data.grid import NUDGED, Coded, ColumnGrid, State
 from vae.codec import blocks, structure
 from vae.codec.blocks import BlockModel, Codes
 from vae.codec.container import Container, ModelReference
@@ -107,13 +107,15 @@ class Parts:
             for source in function.sources if function else ():
                 if source not in self.place or self.grids[self.place[source]] is None:
                     raise ValueError(f"column {name!r} follows from {source!r}, which has no symbols")
-            if grid and grid.sources:
-                self._check_sum(place, grid)
+            if grid and grid.scale in NUDGED:
+                self._check_nudged(place, grid)
         return [self.place[function.name] for function in structure.order(functions)]
 
-    def _check_sum(self, place: int, grid: ColumnGrid) -> None:
-        """A sum is stored for itself, and what it is made of are floats that are no sums."""
-        if self.header.columns[place].coder != "rival":
+    def _check_nudged(self, place: int, grid: ColumnGrid) -> None:
+        """A lattice or sum is of floats; a sum is stored for itself, and made of floats that are no sums."""
+        if self._kinds[place] != pa.float64():
+            raise ValueError(f"column {grid.name!r} is a {grid.scale} of {self._kinds[place]}")
+        if grid.sources and self.header.columns[place].coder != "rival":
             raise ValueError(f"column {grid.name!r} is a {grid.scale} and not stored for itself")
         for source in grid.sources:
             there = self.place.get(source)
@@ -294,19 +296,32 @@ class Parts:
             raise self.container.damaged(self._name(group, block, None), str(error)) from error
         return Block(symbols, states, codes)
 
-    def _read_rival(self, part: Part, place: int, kept: Kept) -> Coded | pa.Array:
+    def _stream(
+        self, part: Part, place: int, kept: Kept, unpack: Callable[[bytes, int], T]
+    ) -> tuple[Ints | None, T]:
+        """The nudges of a group's rows, and what else the stream of a column holds: `unpack` of it and their number."""
         first, last = self._rows_of(part.group, None)
+        rows = last - first + 1
+
+        def decode(data: bytes) -> tuple[Ints | None, T]:
+            nudges, rest = blocks.split_nudges(data, self.grids[place], rows)
+            return nudges, unpack(rest, rows)
+
+        return self._once(self.header.stream_of_column(part.group, place), kept, decode)
+
+    def _read_rival(self, part: Part, place: int, kept: Kept) -> Coded | pa.Array:
         grid, kind = self.grids[place], self._plain(place)
 
-        def decode(data: bytes) -> Coded | pa.Array:
-            if grid is None:
-                return blocks.unpack(data, kind, last - first + 1)
-            nudges, rest = blocks.split_nudges(data, grid, last - first + 1)
-            return blocks.unpack_cells(rest, grid, kind, last - first + 1)._replace(nudges=nudges)
+        def unpack(data: bytes, rows: int) -> Coded | pa.Array:
+            return (
+                blocks.unpack(data, kind, rows)
+                if grid is None
+                else blocks.unpack_cells(data, grid, kind, rows)
+            )
 
-        whole = self._once(self.header.stream_of_column(part.group, place), kept, decode)
+        nudges, whole = self._stream(part, place, kept, unpack)
         if isinstance(whole, Coded):
-            return blocks.window(whole, part.start, part.stop)
+            return blocks.window(whole._replace(nudges=nudges), part.start, part.stop)
         return whole.slice(part.start, part.stop - part.start)
 
     def _join_blocks(self, part: Part, place: int, decoded: Sequence[Block], kept: Kept) -> Coded:
@@ -316,13 +331,9 @@ class Parts:
         states = np.concatenate([block.states[:, k] for block in decoded])
         number = self.header.stream_of_column(part.group, place)
         inside, count = self.blocks(part), self.header.block_count(part.group)
-        begin, end = self._rows_of(part.group, None)
-
-        def decode(data: bytes) -> tuple[Ints | None, Ints, pa.Array]:
-            nudges, rest = blocks.split_nudges(data, self._grid(place), end - begin + 1)
-            return nudges, *blocks.unpack_escapes(rest, self._plain(place), count)
-
-        nudges, counts, escapes = self._once(number, kept, decode)
+        nudges, (counts, escapes) = self._stream(
+            part, place, kept, lambda data, _: blocks.unpack_escapes(data, self._plain(place), count)
+        )
         before = int(counts[: inside.start].sum())
         here = int((states == State.ESCAPE).sum())
         after = sum(counts[inside.start : inside.stop].tolist()) - here
@@ -342,7 +353,6 @@ class Parts:
         function, grid, kind = self.functions[place], self._grid(place), self._plain(place)
         if function is None:
             raise self.container.damaged("header", "a derived column has no function")
-        first, last = self._rows_of(part.group, None)
         number = self.header.stream_of_column(part.group, place)
         grids = {g.name: g for g in self.grids if g is not None}
 
@@ -355,17 +365,15 @@ class Parts:
         except (DamagedError, OverflowError) as error:
             raise self.container.damaged(self.stream_name(number), str(error)) from error
 
-        def decode(data: bytes) -> tuple[Ints | None, Ints, Coded]:
-            nudges, rest = blocks.split_nudges(data, grid, last - first + 1)
-            return nudges, *blocks.unpack_exceptions(rest, grid, kind, last - first + 1)
-
-        nudges, rows, wrong = self._once(number, kept, decode)
+        nudges, (rows, wrong) = self._stream(
+            part, place, kept, lambda data, rows: blocks.unpack_exceptions(data, grid, kind, rows)
+        )
         here = slice(*np.searchsorted(rows, [part.start, part.stop]))
         wrong = blocks.window(wrong, here.start, here.stop)
         cells.symbols[rows[here] - part.start] = wrong.symbols
         cells.states[rows[here] - part.start] = wrong.state
-        here = slice(part.start, part.stop)
-        return Coded(cells.symbols, cells.states, wrong.escapes, None if nudges is None else nudges[here])
+        nudges = None if nudges is None else nudges[part.start : part.stop]
+        return Coded(cells.symbols, cells.states, wrong.escapes, nudges)
 
     def _decode(self, part: Part, place: int, coded: Coded, sources: Sequence[pa.Array]) -> pa.Array:
         try:
