@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PREFLIGHT_SECONDS = 5.0
 BATCH = 500
 FLUSH_SECONDS = 5.0
+CLOSE_SECONDS = 60.0
+"""How long the last metrics wait for a store that refuses them: a database that another process keeps locked."""
 PARAM_CHARACTERS = 6000
 FLOW_RUN_TAG = "prefect.flow_run_id"
 
@@ -284,8 +286,15 @@ class MetricWriter:
             del self._waiting[:BATCH]
 
     def close(self) -> None:
-        """Send the rest; here a store that refuses is an error."""
-        self.flush()
+        """Send the rest; a store that still refuses after `CLOSE_SECONDS` is an error."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self._waiting:
+            try:
+                self.flush()
+            except TrackingError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
 
 def metric_name(key: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import sqlite3
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -87,6 +90,38 @@ def test_metrics_survive_a_store_that_is_away_for_a_while(
             metrics.add({"loss": float(step)}, step)
         away[0] = False
     assert len(store.client.get_metric_history(run_id, "loss")) == 25
+
+
+def test_the_last_metrics_wait_for_a_store_that_refuses(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = store.start_run("r", params={}, tags={})
+    send, refusals = store.client.log_batch, [OSError("away"), OSError("still away")]
+
+    def flaky(*arguments: object, **named: object) -> None:
+        if refusals:
+            raise refusals.pop()
+        send(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.client, "log_batch", flaky)
+    store.log_metrics(run_id, {"loss": 1.0})
+    assert store.client.get_run(run_id).data.metrics == {"loss": 1.0}
+    refusals = [OSError("gone")] * 9
+    monkeypatch.setattr("flows.tracking.CLOSE_SECONDS", 0)
+    with pytest.raises(TrackingError, match="gone"):
+        store.log_metrics(run_id, {"loss": 2.0})
+
+
+@pytest.mark.slow
+def test_metrics_survive_a_database_that_is_locked(store: Store, home: Path) -> None:
+    run_id = store.start_run("r", params={}, tags={})
+    with contextlib.closing(sqlite3.connect(home / "mlflow.db", check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        back = threading.Timer(24, other.rollback)  # longer than MLflow waits by itself
+        back.start()
+        store.log_metrics(run_id, {"loss": 1.0})
+        back.join()
+    assert store.client.get_run(run_id).data.metrics == {"loss": 1.0}
 
 
 def test_runs_of_a_flow_are_closed(store: Store) -> None:
