@@ -67,7 +67,7 @@ def test_killed_at_any_moment_there_is_the_old_dataset_or_the_new_one(tmp_path, 
     digests = {ingest(source, tmp_path / f"whole-{source.stem}").manifest.digest for source in sources}
     target, dice, killed, longest = tmp_path / "out", random.Random(0), 0, 1.0
 
-    for attempt in range(40):
+    for attempt in range(20):
         with start(sources[attempt % 2], target) as process:
             time.sleep(dice.uniform(0, longest))
             process.kill()
@@ -76,7 +76,7 @@ def test_killed_at_any_moment_there_is_the_old_dataset_or_the_new_one(tmp_path, 
         longest *= 1.1 if process.returncode else 0.8
         assert_whole(target, digests)
 
-    assert killed > 10
+    assert killed > 5
     assert_tidy(sources[0], target)
 
 
