@@ -46,7 +46,10 @@ from vae.settings import Codes, Effort, ModelSettings, TrainSettings
 HERE = Path(__file__).parent
 RIVAL_SOURCES = (
     *(HERE / f"{name}.py" for name in ("coders", "forms", "rivals")),
-    *(Path(data.__file__).parent / f"{name}.py" for name in ("fractions", "grid", "gridfit", "phases")),
+    *(
+        Path(data.__file__).parent / f"{name}.py"
+        for name in ("fractions", "grid", "gridfit", "lattice", "phases")
+    ),
 )
 BOUNDS = {
     "flights": ("exact", "1%"),

@@ -154,7 +154,7 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
                 name=name, kind="number", scale="decimal", low=int(first), high=int(last), digits=digits
             )
     if digits is None and len(table) >= MANY_RANKS and values.dtype == np.float64:
-        lattice = _fit_lattice(name, values)
+        lattice = _fit_lattice(name, values, table)
         if lattice and (not ranked or lattice.high - lattice.low < SPARSE_DECIMALS * len(table)):
             return lattice
     if ranked:
@@ -172,8 +172,8 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
     return None
 
 
-def _fit_lattice(name: str, values: Numbers) -> ColumnGrid | None:
-    fitted = fit_lattice(values, widest=MAX_SPAN)
+def _fit_lattice(name: str, values: Numbers, table: Numbers) -> ColumnGrid | None:
+    fitted = fit_lattice(values, table, widest=MAX_SPAN)
     if fitted is None or max(abs(fitted.low), abs(fitted.high)) > MAX_SYMBOL:
         return None
     low, high, own = fitted.low, fitted.high, fitted.lattice._asdict()

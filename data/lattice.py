@@ -141,12 +141,12 @@ class Fitted(NamedTuple):
     high: int
 
 
-def fit_lattice(values: Floats, *, widest: int) -> Fitted | None:
+def fit_lattice(values: Floats, table: Floats, *, widest: int) -> Fitted | None:
     """The lattice on which nearly all `values` (finite) lie, with fewer than `widest` places; None if there is none.
 
-    The commonest gap between neighbours gives the places of all, these the step and offset by weighted least squares.
+    `table` are the distinct ones, sorted. The commonest gap between neighbours gives the places of all, these the step
+    and offset by weighted least squares.
     """
-    table = np.unique(values)
     low, high = np.quantile(table, _MIDDLE)
     middle = table[(table >= low) & (table <= high)]
     strays = len(middle) > 1 and table[-1] / 2 - table[0] / 2 > middle[-1] - middle[0]

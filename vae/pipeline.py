@@ -379,7 +379,7 @@ def _fit_or_none(
 
 
 def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
-    """Symbols and states of some rows: who learns from them needs neither escapes nor nudges."""
+    """Symbols and states of some rows, beside all escapes: who learns from them looks at neither these nor nudges."""
     return Coded(coded.symbols[rows], coded.state[rows], coded.escapes)
 
 

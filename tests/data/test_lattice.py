@@ -126,7 +126,7 @@ def test_a_nudge_of_no_more_than_127_is_found(number: int, nudge: int) -> None:
 )
 def test_readings_of_a_lattice_are_recognised(step: Fraction, offset: Fraction, sign: int) -> None:
     values = sign * readings(offset, step, walk(1_000, 900))
-    fitted = fit_lattice(values, widest=MAX_SPAN)
+    fitted = fit_lattice(values, np.unique(values), widest=MAX_SPAN)
     assert fitted
     lattice = fitted.lattice
     symbols = lattice_symbols(values, lattice).astype(np.int64)
@@ -207,7 +207,7 @@ def test_the_unit_leaves_room_for_the_place_beside_the_largest_value(top: float)
     ids=["normal", "lognormal", "one", "zeros", "two", "huge", "wide", "denormal"],
 )
 def test_what_is_no_lattice_is_none(values: np.ndarray) -> None:
-    assert fit_lattice(values, widest=MAX_SPAN) is None
+    assert fit_lattice(values, np.unique(values), widest=MAX_SPAN) is None
 
 
 # ----------------------------------------------------------------------------------------------------------- grids
