@@ -32,7 +32,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help install develop run samples wheels arm64 test test-slow fuzz lint check-format check-lint check-types \
-    check-imports format pre-commit bench-archive bench-speed docs clean
+    check-imports format pre-commit bench-archive bench-speed bench-scale docs clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
@@ -50,6 +50,7 @@ help:
 	@echo "                the rivals alone: BENCH_ARGS=--codes; table and chart anew: BENCH_ARGS=--show"
 	@echo "make bench-speed how fast archives are written and read, against xz, zstd, brotli and OpenZL (long;"
 	@echo "                BENCH_ARGS='--sets flights --effort fast' takes a quarter of an hour)"
+	@echo "make bench-scale what time and memory tables of up to ten million rows take (a quarter of an hour)"
 	@echo "make docs       the Python API's page, from its docstrings, into build/docs"
 	@echo "make pre-commit the checks of make lint before each commit"
 	@echo "make clean      removes the environments and what tools left behind"
@@ -163,6 +164,9 @@ bench-archive: $(STAMPS)/bench $(STAMPS)/samples
 
 bench-speed: $(STAMPS)/bench $(STAMPS)/samples
 	$(BIN)/python -m benchmarks.speed $(BENCH_ARGS)
+
+bench-scale: $(STAMPS)/bench
+	$(BIN)/python -m benchmarks.scale $(BENCH_ARGS)
 
 # ---------------------------------------------------------------------------------------------------------- docs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,10 @@ from data.fractions import denominator
 from data.grid import MAX_DECIMALS, MAX_RANGE, MAX_SPAN, MAX_STORED, MAX_SYMBOL, ColumnGrid, State, TableGrid
 from data.lattice import fit_lattice
 from data.phases import PHASES, description_bits, first_offset, sampled
-from data.stored import Numbers, is_numeric, one_array, plain_array, stored_numbers
+from data.stored import Mask, Numbers, is_numeric, one_array, plain_array, stored_numbers
+
+if TYPE_CHECKING:
+    from data.largetable import AnyTable
 
 pc = cast(Any, _pc)
 
@@ -28,16 +31,21 @@ SPARSE_DECIMALS = 4
 """Decimals of which fewer than one in this many occurs are a lattice of something else, better kept by rank."""
 MANY_RANKS = 64
 """Ranks from which on it is worth saying what they are multiples of."""
+_PIECE = 1 << 18
+"""Values that are tried at once: some copies of a large column would be more than the column's grid is worth."""
 
 
-def fit_table(table: pa.Table, bounds: Mapping[str, float] | None = None) -> TableGrid:
+def fit_table(table: AnyTable, bounds: Mapping[str, float] | None = None) -> TableGrid:
     """A grid for each column; `bounds` are absolute widths, 0 or absent is exact."""
     bounds = dict(bounds or {})
     unknown = set(bounds) - set(table.column_names)
     if unknown:
         raise BoundError(f"bound for unknown column {min(unknown)!r}; columns: {table.column_names}")
-    pairs = zip(table.column_names, table.columns, strict=True)
-    return TableGrid(columns=tuple(fit_column(name, column, bounds.get(name, 0.0)) for name, column in pairs))
+    return TableGrid(
+        columns=tuple(
+            fit_column(name, table.column(name), bounds.get(name, 0.0)) for name in table.column_names
+        )
+    )
 
 
 def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
@@ -52,11 +60,16 @@ def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
     if isinstance(column.type, pa.DictionaryType) or not is_numeric(kind):
         return opaque
     numbers, missing = stored_numbers(array)
-    present = numbers[~missing]
+    present = _only(numbers, ~missing)
     if numbers.dtype.kind == "f":
-        return _fit_floats(name, present[np.isfinite(present)], bound) or opaque
+        return _fit_floats(name, _only(present, np.isfinite(present)), bound) or opaque
     width = effective_bound(bound, kind)
     return _fit_integers(name, present, width, clock=pa.types.is_integer(kind)) or opaque
+
+
+def _only(values: Numbers, wanted: Mask) -> Numbers:
+    """The wanted ones; no copy where all are, for a column may be large."""
+    return values if wanted.all() else values[wanted]
 
 
 def _fit_names(name: str, array: pa.Array) -> ColumnGrid | None:
@@ -76,7 +89,7 @@ def _fit_integers(name: str, values: Numbers, bound: float, *, clock: bool) -> C
     if bound == 0 and clock and _is_clock(values, low, high):
         return ColumnGrid(name=name, kind="number", scale="clock", low=0, high=1440)
     whole = int(min(bound, high - low))  # more than the range changes nothing
-    step = 2 * whole + 1 if bound > 0 else int(np.gcd.reduce(values.astype(np.int64) - low)) or 1
+    step = 2 * whole + 1 if bound > 0 else _common_step(values, low)
     top = (high - low + step // 2) // step
     if top >= MAX_SPAN:
         return None
@@ -101,6 +114,12 @@ def _fit_integers(name: str, values: Numbers, bound: float, *, clock: bool) -> C
     return _cheapest(bins, values)
 
 
+def _common_step(values: Numbers, low: int) -> int:
+    """The greatest common divisor of all distances from `low`; 1 if there are none."""
+    pieces = (values[start : start + _PIECE] for start in range(0, len(values), _PIECE))
+    return math.gcd(*(int(np.gcd.reduce(piece.astype(np.int64) - low)) for piece in pieces)) or 1
+
+
 def _cheapest(grids: Iterable[ColumnGrid], values: Numbers) -> ColumnGrid:
     """Of the grids of one column the one whose symbols take fewest bits."""
     sample = pa.array(sampled(values))
@@ -122,7 +141,7 @@ def _fit_floats(name: str, values: Numbers, bound: float) -> ColumnGrid | None:
     """`values` are finite, in the column's own type."""
     if len(values) == 0:
         return None
-    wide = values.astype(np.float64)
+    wide = values.astype(np.float64, copy=False)
     low, high = float(wide.min()), float(wide.max())
     if bound > 0:
         step = 2.0 * bound
@@ -185,11 +204,17 @@ def _decimals(values: Numbers) -> int | None:
     sample = values if len(values) <= 10_000 else values[:: len(values) // 10_000]
     for digits in range(MAX_DECIMALS + 1):
         unit = float(10**digits)
-        for part in (sample, values):
-            with np.errstate(over="ignore"):
-                restored = (np.rint(part.astype(np.float64) * unit) / unit).astype(values.dtype)
-            if np.mean(restored == part) < 0.999:
-                break
-        else:
+        if all(_restored(part, unit) >= 0.999 * len(part) for part in (sample, values)):
             return digits
     return None
+
+
+def _restored(values: Numbers, unit: float) -> int:
+    """How many values come back from whole numbers of 1 / unit."""
+    count = 0
+    for start in range(0, len(values), _PIECE):
+        piece = values[start : start + _PIECE]
+        with np.errstate(over="ignore"):
+            restored = (np.rint(piece.astype(np.float64) * unit) / unit).astype(values.dtype)
+        count += int(np.count_nonzero(restored == piece))
+    return count

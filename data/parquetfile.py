@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
+from pyarrow.fs import LocalFileSystem
 
 from data.distinct import with_categories
 from data.errors import SchemaError, SourceError
@@ -39,7 +40,9 @@ class ParquetFiles:
                 filesystem=first.system,
                 format=ds.ParquetFileFormat(
                     default_fragment_scan_options=ds.ParquetFragmentScanOptions(
-                        page_checksum_verification=True
+                        page_checksum_verification=True,
+                        # worth its memory, some 100 MB, where each read is a request over a network
+                        pre_buffer=not isinstance(first.system, LocalFileSystem),
                     )
                 ),
                 partitioning="hive" if first.root else None,

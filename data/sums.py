@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from data.grid import ColumnGrid, State
 from data.lattice import MAX_NUDGE, Floats, Ints, unit_digits
-from data.stored import Mask, one_array, stored_numbers
+from data.stored import Mask, stored_numbers
+
+if TYPE_CHECKING:
+    from data.largetable import AnyTable
 
 MAX_ADDENDS = 64
 """Columns among which addends are looked for."""
@@ -29,7 +32,7 @@ def is_addend(kind: pa.DataType) -> bool:
     return bool(kind == pa.float64())
 
 
-def find_sums(table: pa.Table, among: Sequence[str], wanted: Sequence[str]) -> list[ColumnGrid]:
+def find_sums(table: AnyTable, among: Sequence[str], wanted: Sequence[str]) -> list[ColumnGrid]:
     """What columns of `wanted` are sums or differences of, `among` columns that `is_addend` allows; the best ways.
 
     >>> net, tax = [k / 7 for k in range(99)], [k**0.5 for k in range(99)]
@@ -41,15 +44,25 @@ def find_sums(table: pa.Table, among: Sequence[str], wanted: Sequence[str]) -> l
     values: dict[str, Floats] = {}
     largest: dict[str, float] = {}
     for name in dict.fromkeys([*among[:MAX_ADDENDS], *wanted]):
-        column = stored_numbers(one_array(table[name]))[0]
-        largest[name] = float(np.abs(column[np.isfinite(column)]).max(initial=0))
-        values[name] = column[:: max(1, len(column) // SEARCH_ROWS)].copy()  # a view would keep all of it
+        values[name], largest[name] = _glance(table.column(name))
     found: list[ColumnGrid] = []
     for name in wanted:
         others = [other for other in among[:MAX_ADDENDS] if other != name]
         ways = sorted(_ways(name, others, values, largest), key=lambda way: -way[0])
         found += [grid for _, grid in ways[:_WAYS]]
     return found
+
+
+def _glance(column: pa.ChunkedArray) -> tuple[Floats, float]:
+    """Values of evenly spread rows, and the largest magnitude of all rows."""
+    step = max(1, len(column) // SEARCH_ROWS)
+    parts, largest, row = [np.zeros(0)], 0.0, 0
+    for chunk in column.chunks:
+        numbers = stored_numbers(chunk)[0]
+        largest = max(largest, float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0)))
+        parts.append(numbers[-row % step :: step])
+        row += len(numbers)
+    return np.concatenate(parts), largest
 
 
 def _ways(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
+    from data.largetable import AnyTable
     from data.schema import Schema
     from vae.codec.salvage import Lost
 
@@ -93,8 +96,8 @@ def compress(
         from flows import files
         from vae import pipeline
 
-        with progress("compress") as advance:
-            table, known, facts = files.read_source(open_source(source, _schema_file(schema)))
+        opened = open_source(source, _schema_file(schema))
+        with progress("compress") as advance, files.read_source(opened, out) as (table, known, facts):
             bounds = files.absolute_bounds(bound or [], table, known, note)
             trained = files.load_model(model, None, config) if model else None
             report = pipeline.compress(
@@ -218,20 +221,34 @@ def verify(
     """Every checksum; with --against, every value against its bound."""
     with Output(as_json) as output:
         from data.schema import Schema
-        from data.sources import open_source
         from vae.codec import archive as archives
 
         with archives.open(archive) as opened, progress("verify") as advance:
-            table = None
-            if against is not None:
-                table = open_source(against, _wishes(Schema.from_arrow(opened.schema), against)).table()
-            errors = opened.verify(
-                table, lambda share: advance(share, "streams" if table is None else "rows")
-            )
+            with _original(against, Schema.from_arrow(opened.schema)) as table:
+                errors = opened.verify(
+                    table, lambda share: advance(share, "streams" if table is None else "rows")
+                )
             count = opened.rows
         what = "every checksum holds" if against is None else f"every value of {against} is within its bound"
         result = {"path": archive, "rows": count, "against": against, "max_error": errors}
         output.show(result, lambda console: console.print(f"{archive}: {what} ({count:,} rows)"))
+
+
+@contextmanager
+def _original(against: str | None, schema: Schema) -> Generator[AnyTable | None]:
+    """What an archive of this schema is compared with."""
+    if against is None:
+        yield None
+        return
+    from data.largetable import rows_of
+    from data.sources import open_source
+
+    # the archive may lie where nothing can be written
+    with (
+        TemporaryDirectory() as folder,
+        rows_of(open_source(against, _wishes(schema, against)), Path(folder, "rows")) as table,
+    ):
+        yield table
 
 
 def _wishes(schema: Schema, against: str) -> Schema | None:

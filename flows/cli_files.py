@@ -77,6 +77,7 @@ def train(
     need_pipeline()
     with Output(as_json) as output:
         from data.bounds import kept_exact, resolve_bounds
+        from data.largetable import table_of
         from flows.work import split_of
         from vae import pipeline
         from vae import train as training
@@ -90,7 +91,7 @@ def train(
                 training.forget(out)
             with progress("train") as advance:
                 trained = pipeline.fit(
-                    data.table(),
+                    table_of(data),
                     data.schema,
                     bounds=widths,
                     model=ModelSettings(codes=codes, family=family),
@@ -122,12 +123,13 @@ def codes_(
     if out.suffix != ".parquet":
         raise UsageError(f"{out}: the name must end in .parquet")
     with Output(as_json) as output:
+        from data.largetable import table_of
         from flows.files import load_model
         from vae import codes, metrics
 
         with _opened_dataset(dataset) as data, progress("codes") as advance:
             trained = load_model(model, None, config)
-            dense = codes.encode_rows(trained, data.table(), _rows_done(advance))
+            dense = codes.encode_rows(trained, table_of(data), _rows_done(advance))
         codes.write_codes(out, dense, trained)
         result = {"path": out, "rows": len(dense), "latents": dense.shape[1], "model": trained.digest}
         output.show({**result, **metrics.sparsity(dense)})

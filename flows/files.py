@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from flows.deadline import Deadline
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from data.largetable import AnyTable
     from data.sources import Source
     from flows.compress import FileDone, FileJob
     from flows.settings import Tracking
@@ -57,36 +59,40 @@ def model_for_all(uri: str | None, tracking: Tracking) -> tuple[Path, str] | Non
     return path, store.load(path).digest
 
 
-def read_source(source: Source) -> tuple[pa.Table, Schema, dict[str, Any]]:
-    """All rows, their schema, and the facts that an archive's report states about the source."""
-    table = source.table()
-    if not table.num_rows:
-        raise SourceError(f"{source.uri}: has no rows")
+@contextmanager
+def read_source(source: Source, beside: Path) -> Generator[tuple[AnyTable, Schema, dict[str, Any]]]:
+    """All rows, their schema, and the facts that an archive's report states about the source.
+
+    Rows that are too many for memory lie beside `beside` for the time being, as a dataset.
+    """
+    from data.largetable import rows_of
+
+    with rows_of(source, beside) as table:
+        if not table.num_rows:
+            raise SourceError(f"{source.uri}: has no rows")
+        yield table, source.schema, _sizes(source)
+
+
+def _sizes(source: Source) -> dict[str, Any]:
     if "://" not in source.uri and (Path(source.uri) / MANIFEST_NAME).is_file():
-        origin = Manifest.read(
-            Path(source.uri)
-        ).source  # an ingested dataset: what counts is what it was made of
-        return (
-            table,
-            source.schema,
-            {"source_bytes": origin.source_bytes, "stored_bytes": origin.stored_bytes},
-        )
-    return table, source.schema, {"source_bytes": source.source_bytes, "stored_bytes": source.stored_bytes}
+        origin = Manifest.read(Path(source.uri)).source  # what counts is what an ingested dataset was made of
+        return {"source_bytes": origin.source_bytes, "stored_bytes": origin.stored_bytes}
+    return {"source_bytes": source.source_bytes, "stored_bytes": source.stored_bytes}
 
 
 def absolute_bounds(
-    specs: list[str] | tuple[str, ...], table: pa.Table, schema: Schema, say: Callable[[str], None]
+    specs: list[str] | tuple[str, ...], table: AnyTable, schema: Schema, say: Callable[[str], None]
 ) -> dict[str, float] | None:
     """Absolute widths of the columns that may lose precision; None, a model's own, if that is what is asked for.
 
     `say` is told of bounds that allow no error.
     """
     from data.bounds import OWN_BOUNDS, kept_exact, resolve_bounds
-    from data.statistics import table_stats
+    from data.largetable import stats_of
 
     if list(specs) == [OWN_BOUNDS]:
         return None
-    widths = resolve_bounds(specs, schema, table_stats(table))
+    widths = resolve_bounds(specs, schema, stats_of(table))
     for line in kept_exact(widths, schema):
         say(line)
     return widths
@@ -115,25 +121,25 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
     from vae import pipeline, store
 
     deadline = Deadline(job.source, job.settings.file_timeout_seconds, "svae compress")
-    table, schema, facts = read_source(open_source(job.source))
     settings = job.settings
 
     def say_of_file(line: str) -> None:
         say(f"{job.source.name}: {line}")
 
-    bounds = absolute_bounds(settings.bounds, table, schema, say_of_file)
-    model = store.load(job.model) if job.model else None
-    report = pipeline.compress(
-        table,
-        job.target,
-        bounds=bounds,
-        model=model,
-        settings=settings.settings,
-        training=settings.train,
-        rivals=settings.rivals,
-        facts=facts,
-        on_progress=deadline,
-    )
+    with read_source(open_source(job.source), job.target) as (table, schema, facts):
+        bounds = absolute_bounds(settings.bounds, table, schema, say_of_file)
+        model = store.load(job.model) if job.model else None
+        report = pipeline.compress(
+            table,
+            job.target,
+            bounds=bounds,
+            model=model,
+            settings=settings.settings,
+            training=settings.train,
+            rivals=settings.rivals,
+            facts=facts,
+            on_progress=deadline,
+        )
     for line in model_notes(model, bounds, report):
         say_of_file(line)
     return FileDone(

@@ -14,6 +14,7 @@ from data import gate as data_gate
 from data.bounds import kept_exact, parse_spec, resolve_bounds, written_bounds
 from data.dataset import Dataset
 from data.ingest import open_dataset
+from data.largetable import table_of
 from data.manifest import Manifest
 from data.schema import Schema
 from flows import cache
@@ -177,7 +178,7 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
                 say("training, phase %s: step %d of %d%s", phase, event["step"], event["steps"], bits)
 
         trained = pipeline.fit(
-            data.table(),
+            table_of(data),
             data.schema,
             bounds=checked.bounds,
             model=job.settings.model,
@@ -208,7 +209,7 @@ def extract(job: Job, dataset: Ingested, model: Trained, advance: Advance) -> Co
     from vae.codec.container import DEFAULT_BLOCK_ROWS
 
     trained = store.load(model.path)
-    table = open_dataset(dataset.path).table()
+    table = table_of(open_dataset(dataset.path))
     dense = codes.encode_rows(trained, table, lambda done, rows: advance(done / max(1, rows)))
     codes.write_codes(job.codes, dense, trained)
     latents = dense.shape[1]
@@ -236,7 +237,7 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained, adva
         advance(event["step"] / event["steps"])
 
     report = pipeline.compress(
-        data.table(),
+        table_of(data),
         job.archive,
         bounds=checked.bounds,
         model=store.load(model.path),

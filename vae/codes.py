@@ -6,6 +6,7 @@ half a standard deviation of the prior.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 
 from data.atomic import atomic_path
 from data.errors import ModelError, SchemaError, SourceError
-from data.grid import Coded, State, TableGrid
+from data.grid import Coded, State
+from data.largetable import AnyTable
 from data.onehot import encode_table
 from vae.codec.integer import IntegerModel
 from vae.codec.structure import Cells
-from vae.features import row_view
+from vae.features import block, read_grid, row_view
 from vae.store import TrainedModel
 
 pc, pq = cast(Any, _pc), cast(Any, _pq)
@@ -34,6 +36,8 @@ pc, pq = cast(Any, _pc), cast(Any, _pq)
 ENCODE_ROWS = 1_024
 """Rows of the one shape in which rows are encoded, padded if there are fewer: how a matrix product adds up depends on
 its shape, and a row's code must not depend on its neighbours."""
+PART_ROWS = 1 << 18
+"""Rows whose symbols are in memory at once."""
 DECODE_ROWS = 16_384
 MOST_LATENTS = 256
 MODEL_KEY, LATENTS_KEY, FAMILY_KEY = b"svae.model", b"svae.latents", b"svae.family"
@@ -52,24 +56,30 @@ class CodesFile(NamedTuple):
     """Digest of the model that made them."""
 
 
-def encode_rows(trained: TrainedModel, table: pa.Table, on_progress: Progress | None = None) -> Codes:
+def encode_rows(trained: TrainedModel, table: AnyTable, on_progress: Progress | None = None) -> Codes:
     """The sparse codes of a table's rows, [rows, latents], each a function of its own row alone.
 
     Raises:
         SchemaError: A column that the model reads is missing or of another type.
     """
-    coded = coded_columns(trained, table)
-    names = trained.layout.plan.names
-    symbols = np.stack([coded[name].symbols for name in names], 1)
-    states = np.stack([coded[name].state for name in names], 1)
-    return encode_symbols(trained, symbols, states, on_progress)
+    rows = table.num_rows
+    codes = np.zeros((rows, trained.layout.plan.latents), np.int8)
+    for start in range(0, max(1, rows), PART_ROWS):
+        coded = coded_columns(trained, table.slice(start, PART_ROWS))
+        told = None if on_progress is None else functools.partial(_told, on_progress, start, rows)
+        codes[start : start + PART_ROWS] = encode_symbols(
+            trained, *block(coded, trained.layout.plan.names), told
+        )
+    return codes
+
+
+def _told(on_progress: Progress, start: int, rows: int, done: int, _: int) -> None:
+    on_progress(start + done, rows)
 
 
 def coded_columns(trained: TrainedModel, table: pa.Table) -> dict[str, Coded]:
     """The columns and one-hot groups that the model reads, on the model's grid."""
-    read = [trained.grid[name] for name in trained.layout.plan.names]
-    members = [trained.grid[name] for grid in read if grid.one_hot for name in grid.values]
-    grid = TableGrid(columns=tuple({g.name: g for g in (*members, *read)}.values()))
+    grid = read_grid(trained.grid, trained.layout.plan.names)
     return encode_table(grid, lambda name: _column(trained, table, name))
 
 

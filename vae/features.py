@@ -6,13 +6,14 @@ has its own, freer view of a row: each number's magnitude and bin, each category
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.grid import Coded
+from data.grid import Coded, TableGrid
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Plan
 from vae.codec.structure import Derived
@@ -73,6 +74,13 @@ def block(coded: dict[str, Coded], names: list[str]) -> tuple[npt.NDArray[np.int
     """symbols and states (rows, columns) of the named columns."""
     symbols = np.stack([coded[name].symbols for name in names], 1)
     return symbols, np.stack([coded[name].state for name in names], 1)
+
+
+def read_grid(grid: TableGrid, names: Sequence[str]) -> TableGrid:
+    """The grids that the columns and one-hot groups `names` are read by: theirs, and those of the groups' members."""
+    read = [grid[name] for name in names]
+    members = [grid[name] for group in read if group.one_hot for name in group.values]
+    return TableGrid(columns=tuple({g.name: g for g in (*members, *read)}.values()))
 
 
 def make_layout(plan: Plan, coded: dict[str, Coded]) -> Layout:
@@ -136,12 +144,14 @@ def training_arrays(
     block_rows: int,
 ) -> Arrays:
     """All that `SparseVAE.loss` reads, in the archive's blocks of `block_rows`, one row a table row."""
-    parts: list[Arrays] = []
-    for start in range(0, len(symbols), block_rows):
-        rows = slice(start, start + block_rows)
-        parts.append(model.observe(np.ascontiguousarray(symbols[rows]), np.ascontiguousarray(states[rows])))
-    arrays = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
-    starts = np.arange(len(symbols)) % block_rows == 0
+    rows = len(symbols)
+    arrays: Arrays = {}
+    for start in range(0, rows, block_rows):
+        inside = slice(start, min(rows, start + block_rows))
+        seen = model.observe(np.ascontiguousarray(symbols[inside]), np.ascontiguousarray(states[inside]))
+        for name, array in seen.items():
+            # in place: blocks that are kept and joined at the end take twice the memory
+            arrays.setdefault(name, np.empty((rows, *array.shape[1:]), array.dtype))[inside] = array
     view = row_view(layout, symbols, states)
     above = {f"{name}_above": np.concatenate([array[:1], array[:-1]]) for name, array in view.items()}
     return (
@@ -151,7 +161,7 @@ def training_arrays(
         | {
             "symbol": symbols.astype(np.int32),
             "state": states.astype(np.uint8),
-            "first": starts,
+            "first": np.arange(rows) % block_rows == 0,
         }
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,15 +19,16 @@ from data.errors import BoundError, ModelError
 from data.grid import Coded, TableGrid
 from data.gridfit import fit_table
 from data.kinds import listed
+from data.largetable import LARGE_CELLS, AnyTable
 from data.onehot import encode_table
 from data.schema import Schema
-from vae import train
+from data.split import TEST, TRAIN, VALIDATION
 from vae.codec import archive, blocks, columns, structure
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
 from vae.codes import encode_symbols
-from vae.features import Layout, blank_model, block, make_layout, training_arrays
-from vae.judging import Judged, alone, held_out
+from vae.features import Arrays, Layout, blank_model, block, make_layout, read_grid, training_arrays
+from vae.judging import MOST_HELD, Judged, alone, held_out
 from vae.model import SparseVAE
 from vae.planning import is_series, make_plan, usual_width
 from vae.settings import Codes, ModelSettings, TrainSettings, latents_of
@@ -33,12 +36,16 @@ from vae.store import TrainedModel, load, save
 
 Progress = Callable[[dict[str, Any]], None]
 Split = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.int64]
 
 MAX_TRAIN_ROWS = 1_000_000
-"""Rows that training reads; of a larger table, evenly spread runs."""
+"""Rows that training reads; of a larger table, some."""
+MAX_SEEN_BLOCKS = 128
+"""Blocks from which these rows are drawn, at most: four million rows are looked at for them."""
+LARGE_TRAIN_CELLS = 3 << 20
+"""Cells that training reads of a table that is too large for memory: a cell takes up to 80 bytes there."""
 RUN_ROWS = 4_096
 """Rows that are scored at once."""
-TEST = 2
 
 
 class NothingToModelError(ModelError):
@@ -53,6 +60,8 @@ class Prepared(NamedTuple):
     derived: tuple[structure.Derived, ...]
     names: list[str]
     """Columns that the model codes."""
+    rows: npt.NDArray[np.int64] | None
+    """The rows that `coded` is of; None if of all."""
 
 
 class Score(NamedTuple):
@@ -67,16 +76,22 @@ class Score(NamedTuple):
     rows: int
 
 
-def prepare(table: pa.Table, bounds: Mapping[str, float] | None = None) -> Prepared:
-    """Grids of all columns, the columns that follow from others, and the rest: those that the model codes."""
+def prepare(table: AnyTable, bounds: Mapping[str, float] | None = None) -> Prepared:
+    """Grids of all columns, the columns that follow from others, and the rest: those that the model codes.
+
+    Grids are fitted to all rows, a column at a time; what follows from what is looked for on the rows that training
+    reads, and where other rows are otherwise, archives have exceptions.
+    """
     grid = fit_table(table, bounds)
-    found = structure.analyse(grid, encode_table(grid, table.column))
+    rows = _sample_rows(table.num_rows, table.num_columns)
+    sample = table if rows is None else table.take(pa.array(rows))
+    found = structure.analyse(grid, encode_table(grid, sample.column))
     follow = {d.name for d in found.derived}
-    return Prepared(*found, [name for name in found.coded if name not in follow])
+    return Prepared(*found, [name for name in found.coded if name not in follow], rows)
 
 
 def fit(
-    table: pa.Table,
+    table: AnyTable,
     schema: Schema,
     *,
     bounds: Mapping[str, float] | None = None,
@@ -89,50 +104,117 @@ def fit(
     """Train a model of `table`; with `out`, save it there, and go on where a killed training was.
 
     `split` (rows,): 0 train, 1 validation, 2 test; without it all rows are trained on, and nothing that is reported
-    speaks of generalisation. Grids and lookup tables, which are the archive's format, are made from all rows; the
-    model's shape and weights from the training rows, of at most a million rows in evenly spread runs. The record keeps
-    the score of the code on the test rows among these.
+    speaks of generalisation. Grids, which are the archive's format, are made from all rows. Of more than a million rows
+    all else is made from a million: lookup tables and the model's shape from evenly spread runs, weights from rows
+    drawn from evenly spread blocks. The record keeps the score of the code on test rows.
 
     Raises:
         NothingToModelError: All columns follow from others, or have no grid.
         ModelError: Training diverged.
     """
     model, training = model or ModelSettings(), training or TrainSettings()
+    lesson = _lesson(table, bounds, model, split)
+    from vae import train  # Lightning takes seconds to import, and 170 MB that fitting grids may want
+
+    layout = lesson.layout
+    module, record = train.fit(
+        lambda: SparseVAE(layout, model),
+        train.Rows(lesson.arrays, lesson.learn, lesson.held),
+        training,
+        columns=len(layout.plan.columns),
+        folder=out,
+        on_progress=on_progress,
+    )
+    grid, tested = lesson.grid, lesson.tested
+    del lesson
+    gc.collect()  # the trainer and its modules hold each other, and the rows with them
+    record = {**record, "bounds": {name: float(width) for name, width in (bounds or {}).items()}}
+    trained = TrainedModel(module=module, grid=grid, schema=schema, training=training, record=record)
+    if len(tested) and layout.plan.latents:
+        score = alone(trained, table.take(pa.array(tested)))
+        record |= {"code_score": round(score, 4), "code_score_rows": len(tested)}
+    if out is not None:
+        save(trained, out)
+        train.forget(out)
+    return trained
+
+
+class _Lesson(NamedTuple):
+    """What a training reads, and no more of a table than that."""
+
+    grid: TableGrid
+    layout: Layout
+    arrays: Arrays
+    learn: Rows
+    """Of the arrays, those to train on."""
+    held: Rows
+    """Of the arrays, those that validate."""
+    tested: Rows
+    """Of the table, those on which the code is scored."""
+
+
+def _lesson(
+    table: AnyTable, bounds: Mapping[str, float] | None, model: ModelSettings, split: Split | None
+) -> _Lesson:
+    """What is learnt from a table; NothingToModelError where there is nothing."""
     prepared = prepare(table, bounds)
     if not prepared.names:
         raise NothingToModelError(
             "no column of this table can be modelled: each is constant, follows from others or is of a kind that no "
             "model reads; train on other columns, or make an archive, which needs no model: svae compress"
         )
-    coded, rows = prepared.coded, np.arange(table.num_rows, dtype=np.int64)
-    chosen = _sample_rows(table.num_rows)
-    if chosen is not None:
-        coded, rows = {name: _rows_of(column, chosen) for name, column in coded.items()}, rows[: len(chosen)]
-        split = None if split is None else split[chosen]
-    learn = rows if split is None else rows[split == 0]
-    held = rows[:0] if split is None else rows[split == 1]
-    seen = {name: _rows_of(coded[name], learn) for name in prepared.names}
+    part = split if split is None or prepared.rows is None else split[prepared.rows]
+    count = table.num_rows if prepared.rows is None else len(prepared.rows)
+    learn = np.arange(count) if part is None else np.flatnonzero(part == TRAIN)
+    seen = {name: _rows_of(prepared.coded[name], learn) for name in prepared.names}
     layout = _layout(prepared, seen, model, table.num_rows)
-    plan = layout.plan
-    arrays = training_arrays(layout, blank_model(plan), *block(coded, plan.names), DEFAULT_BLOCK_ROWS)
-    module, record = train.fit(
-        lambda: SparseVAE(layout, model),
-        train.Rows(arrays, learn, held),
-        training,
-        columns=len(plan.columns),
-        folder=out,
-        on_progress=on_progress,
-    )
-    record = {**record, "bounds": {name: float(width) for name, width in (bounds or {}).items()}}
-    trained = TrainedModel(module=module, grid=prepared.grid, schema=schema, training=training, record=record)
-    tested = [] if split is None else np.flatnonzero(split == TEST)
-    if len(tested) and plan.latents:
-        held = table.take(pa.array(tested if chosen is None else chosen[tested]))
-        record |= {"code_score": round(alone(trained, held), 4), "code_score_rows": len(tested)}
-    if out is not None:
-        save(trained, out)
-        train.forget(out)
-    return trained
+    tested = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == TEST)
+    if prepared.rows is None:
+        blank, names = blank_model(layout.plan), layout.plan.names
+        arrays = training_arrays(layout, blank, *block(prepared.coded, names), DEFAULT_BLOCK_ROWS)
+        held = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == VALIDATION)
+        return _Lesson(prepared.grid, layout, arrays, learn, held, tested)
+    rows = _training_rows(table.num_rows, len(prepared.rows), split)
+    part = np.zeros(len(rows), np.uint8) if split is None else split[rows]
+    arrays = _arrays_of(table, prepared.grid, layout, rows)
+    learn, held = np.flatnonzero(part == TRAIN), np.flatnonzero(part == VALIDATION)
+    return _Lesson(prepared.grid, layout, arrays, learn, held, _spread(tested))
+
+
+def _training_rows(rows: int, most: int, split: Split | None) -> Rows:
+    """Rows of a table that training reads, `most` at most and none to test on: drawn from evenly spread blocks."""
+    blocks = -(-rows // DEFAULT_BLOCK_ROWS)
+    chosen = np.unique(np.linspace(0, blocks - 1, min(blocks, MAX_SEEN_BLOCKS)).astype(np.int64))
+    random = np.random.Generator(np.random.Philox(key=0))
+    parts: list[Rows] = []
+    for start in (chosen * DEFAULT_BLOCK_ROWS).tolist():
+        inside = np.arange(start, min(rows, start + DEFAULT_BLOCK_ROWS))
+        inside = inside if split is None else inside[split[inside] != TEST]
+        parts.append(np.sort(random.permutation(inside)[: most // len(chosen)]))
+    return np.concatenate(parts)
+
+
+def _arrays_of(table: AnyTable, grid: TableGrid, layout: Layout, rows: Rows) -> Arrays:
+    """What training reads of some rows, each seen in its whole block, as the archive's decoder will see it.
+
+    Runs of rows that are put side by side look otherwise: what a block remembers, and for how long a column has been
+    what it is, is not what it is in the table.
+    """
+    read, blank = read_grid(grid, layout.plan.names), blank_model(layout.plan)
+    arrays: Arrays = {}
+    for start in np.unique(rows // DEFAULT_BLOCK_ROWS * DEFAULT_BLOCK_ROWS).tolist():
+        first, last = np.searchsorted(rows, [start, start + DEFAULT_BLOCK_ROWS])
+        coded = encode_table(read, table.slice(start, DEFAULT_BLOCK_ROWS).column)
+        whole = training_arrays(layout, blank, *block(coded, layout.plan.names), DEFAULT_BLOCK_ROWS)
+        for name, array in whole.items():
+            arrays.setdefault(name, np.empty((len(rows), *array.shape[1:]), array.dtype))
+            arrays[name][first:last] = array[rows[first:last] - start]
+    return arrays
+
+
+def _spread(rows: Rows) -> Rows:
+    """Rows to score a code on, of a table that training reads only some of: no more than tell the score."""
+    return rows[:: -(-len(rows) // MOST_HELD) or 1]
 
 
 def _layout(prepared: Prepared, seen: dict[str, Coded], model: ModelSettings, rows: int) -> Layout:
@@ -149,7 +231,7 @@ def integer_model(trained: TrainedModel) -> IntegerModel:
     return IntegerModel(trained.layout.plan, trained.module.stencil.integers())
 
 
-def check_table(trained: TrainedModel, table: pa.Table) -> None:
+def check_table(trained: TrainedModel, table: AnyTable) -> None:
     """Raises ModelError where the table's columns are not the model's."""
     have, want = table.column_names, trained.schema.names
     if have != want:
@@ -226,7 +308,7 @@ def _on_grid(trained: TrainedModel, bounds: Mapping[str, float]) -> dict[str, fl
 
 
 def compress(
-    table: pa.Table,
+    table: AnyTable,
     path: str | Path,
     *,
     bounds: Mapping[str, float] | None = None,
@@ -242,7 +324,7 @@ def compress(
     on which its code is scored.
 
     Args:
-        table: Any Arrow table.
+        table: Any Arrow table, or one on disk (`data.largetable`).
         path: Where to; a file of that name is replaced when the new one has been read back and compared.
         bounds: Largest |x - restored| of columns, absolute, in the column's unit; 0 or absent is exact. None takes
             those of `model`, which keeps its own where they are tighter than asked.
@@ -281,7 +363,6 @@ def compress(
     if model is None:
         return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
     known = {key: model.record[key] for key in ("code_score", "code_score_rows") if key in model.record}
-    coded = encode_table(model.grid, table.column)
     return archive.write(
         table,
         path,
@@ -289,7 +370,7 @@ def compress(
         grid=model.grid,
         derived=model.layout.derived,
         model=integer_model(model),
-        codes=encode_symbols(model, *block(coded, model.layout.plan.names)),
+        codes=functools.partial(encode_symbols, model),
         family=model.settings.family.value,
         embed_model=embed_model,
         rivals=rivals,
@@ -349,7 +430,7 @@ def _format_bytes(trained: TrainedModel) -> int:
 
 
 def _fit_or_none(
-    table: pa.Table,
+    table: AnyTable,
     bounds: Mapping[str, float] | None,
     settings: ModelSettings | None,
     training: TrainSettings | None,
@@ -383,9 +464,12 @@ def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
     return Coded(coded.symbols[rows], coded.state[rows], coded.escapes)
 
 
-def _sample_rows(rows: int) -> npt.NDArray[np.int64] | None:
-    """Evenly spread runs of RUN_ROWS rows, MAX_TRAIN_ROWS in all; None if that is every row."""
-    if rows <= MAX_TRAIN_ROWS:
+def _sample_rows(rows: int, columns: int) -> npt.NDArray[np.int64] | None:
+    """Evenly spread runs of RUN_ROWS rows, as many as training reads in all; None if that is every row."""
+    most = MAX_TRAIN_ROWS
+    if rows * columns > LARGE_CELLS:
+        most = min(most, max(RUN_ROWS, LARGE_TRAIN_CELLS // columns))
+    if rows <= most:
         return None
-    runs = np.linspace(0, rows - RUN_ROWS, MAX_TRAIN_ROWS // RUN_ROWS).astype(np.int64)
+    runs = np.linspace(0, rows - RUN_ROWS, most // RUN_ROWS).astype(np.int64)
     return np.unique((runs[:, None] + np.arange(RUN_ROWS)).ravel())

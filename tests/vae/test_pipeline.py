@@ -322,7 +322,7 @@ def test_training_without_anything_to_model_says_what_can_be_done():
 
 
 def test_long_tables_are_sampled_in_runs():
-    rows = pipeline._sample_rows(5_000_000)
+    rows = pipeline._sample_rows(5_000_000, 3)
     assert rows is not None
     assert len(rows) == pipeline.MAX_TRAIN_ROWS // pipeline.RUN_ROWS * pipeline.RUN_ROWS
     assert rows[0] == 0
@@ -331,7 +331,10 @@ def test_long_tables_are_sampled_in_runs():
     assert len(breaks) == pipeline.MAX_TRAIN_ROWS // pipeline.RUN_ROWS - 1
     gaps = np.diff(rows)[breaks]
     assert gaps.max() - gaps.min() <= 1
-    assert pipeline._sample_rows(1_000) is None
+    assert pipeline._sample_rows(1_000, 3) is None
+    few = pipeline._sample_rows(5_000_000, 100)  # too large for memory
+    assert few is not None
+    assert len(few) == pipeline.LARGE_TRAIN_CELLS // 100 // pipeline.RUN_ROWS * pipeline.RUN_ROWS
 
 
 def test_an_archive_tells_what_its_code_is_worth(trained, split, tmp_path, always_neural):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data.errors import ArchiveError
+from data.largetable import AnyTable
 from data.stored import one_array
 from vae.codec.compare import first_difference, largest_error
 
@@ -18,7 +19,7 @@ def compare(
     rows: int,
     batches: Iterable[pa.RecordBatch],
     bounds: Sequence[float],
-    table: pa.Table,
+    table: AnyTable,
     progress: Callable[[float], None] | None,
 ) -> dict[str, float]:
     """Largest error of each column of the archive at `path`, whose rows are `batches`.
@@ -49,7 +50,7 @@ def compare(
     return errors
 
 
-def _check_table(path: Path, schema: pa.Schema, rows: int, table: pa.Table) -> None:
+def _check_table(path: Path, schema: pa.Schema, rows: int, table: AnyTable) -> None:
     """ArchiveError unless the table has these columns, of these types, and as many rows."""
     if table.column_names != schema.names:
         raise ArchiveError(f"{path}: holds columns {schema.names}, the other table {table.column_names}")

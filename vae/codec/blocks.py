@@ -20,7 +20,7 @@ A *piece*, *node* and *packed* are those of `vae.codec.columns`. What is empty h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -39,6 +39,8 @@ from vae.codec.structure import Cells, Derived, Ints, States
 
 pc = cast(Any, _pc)
 Codes = npt.NDArray[np.int8]
+CodesOf = Callable[[Ints, States], Codes]
+"""Gives the codes of rows by the symbols and states of the model's columns, (rows, columns)."""
 _LONG = np.dtype("i8")
 _BYTE = np.dtype("u1")
 _NUDGE = np.dtype("i1")

@@ -14,11 +14,12 @@ from data.bounds import effective_bound
 from data.errors import BoundError, SchemaError
 from data.grid import Coded, ColumnGrid, TableGrid
 from data.gridfit import fit_column
+from data.largetable import AnyTable
 from data.onehot import group_cells
 from data.stored import one_array
 from data.sums import find_sums, is_addend
 from vae.codec import blocks, structure
-from vae.codec.blocks import BlockModel, Codes, undress
+from vae.codec.blocks import BlockModel, Codes, CodesOf, undress
 from vae.codec.columns import pack
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.structure import Cells, Derived, Structure
@@ -30,7 +31,7 @@ SEARCH_ROWS = 1 << 20
 class Layout(NamedTuple):
     """How each column of a table, and after them each one-hot group, is to be stored."""
 
-    table: pa.Table
+    table: AnyTable
     names: list[str]
     """Of the table's columns, then of the groups."""
     grids: list[ColumnGrid | None]
@@ -42,13 +43,13 @@ class Layout(NamedTuple):
     bounds: list[float]
     """Of the table's columns."""
     model: BlockModel | None
-    codes: Codes | None
+    codes: Codes | CodesOf | None
 
 
 class _Sample:
     """The cells of columns and groups in a block from the middle of a table."""
 
-    def __init__(self, table: pa.Table, grids: Mapping[str, ColumnGrid]) -> None:
+    def __init__(self, table: AnyTable, grids: Mapping[str, ColumnGrid]) -> None:
         self._table = table
         self._grids = grids
         self._known: dict[str, Coded] = {}
@@ -69,11 +70,11 @@ class _Sample:
 
 
 def lay_out(
-    table: pa.Table,
+    table: AnyTable,
     bounds: Mapping[str, float] | None,
     model: BlockModel | None,
     grid: TableGrid | None,
-    codes: Codes | None,
+    codes: Codes | CodesOf | None,
     derived: Sequence[Derived] | None,
 ) -> Layout:
     """The layout of an archive; arguments and errors as for `vae.codec.archive.write`."""
@@ -115,17 +116,21 @@ def lay_out(
     own_grids = dict(zip(own, grids, strict=True))
     sums = _sums(table, own_grids, free)
     grids = [sums.get(name, g) for name, g in own_grids.items()]
-    for place in range(len(own)):
-        dictionaries.append(_dictionary(table.column(place)) if grids[place] is not None else None)
+    for place, name in enumerate(own):
+        dictionaries.append(_dictionary(table, name) if grids[place] is not None else None)
     return Layout(
         table, names, [*grids, *kept], [functions.get(name) for name in names],
         [*dictionaries, *(None for _ in kept)], coders, [names.index(name) for name in neural], wanted, model, codes,
     )  # fmt: skip
 
 
-def _checked_codes(table: pa.Table, model: BlockModel | None, codes: Codes | None) -> Codes | None:
+def _checked_codes(
+    table: AnyTable, model: BlockModel | None, codes: Codes | CodesOf | None
+) -> Codes | CodesOf | None:
     """The codes, empty ones for a model without latents; ValueError if they are not the model's."""
-    if model is None or (codes is not None and codes.shape == (table.num_rows, model.latents)):
+    if callable(codes) or model is None:
+        return codes
+    if codes is not None and codes.shape == (table.num_rows, model.latents):
         return codes
     if model.latents or codes is not None:
         shape = "none" if codes is None else codes.shape
@@ -134,7 +139,7 @@ def _checked_codes(table: pa.Table, model: BlockModel | None, codes: Codes | Non
 
 
 def _grids(
-    table: pa.Table, bounds: Mapping[str, float] | None, grid: TableGrid | None, neural: Sequence[str]
+    table: AnyTable, bounds: Mapping[str, float] | None, grid: TableGrid | None, neural: Sequence[str]
 ) -> list[ColumnGrid | None]:
     """A grid for each column that has one; those of the model as they are."""
     names = table.column_names
@@ -143,15 +148,15 @@ def _grids(
             raise BoundError(f"there is no column {name!r} to bound; the columns are {', '.join(names)}")
     given = {} if grid is None else {g.name: g for g in grid.columns if not g.sources}
     out: list[ColumnGrid | None] = []
-    for name, column in zip(names, table.columns, strict=True):
+    for name, kind in zip(names, table.schema.types, strict=True):
         own = given.get(name)
         bound = (own.bound if own is not None else 0.0) if bounds is None else bounds.get(name, 0.0)
-        if own is None or not _same_bound(own, bound, column.type):
+        if own is None or not _same_bound(own, bound, kind):
             if name in neural:
                 have = "none" if own is None else f"{own.bound:g}"
                 raise BoundError(f"column {name!r}: bound {bound:g}, but the grid of the model is of {have}")
-            own = fit_column(name, column, bound)
-        dictionary = isinstance(column.type, pa.DictionaryType) and name not in neural
+            own = fit_column(name, table.column(name), bound)
+        dictionary = isinstance(kind, pa.DictionaryType) and name not in neural
         out.append(None if own.kind == "opaque" or dictionary else own)
     return out
 
@@ -164,19 +169,21 @@ def _possible(function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
     return all(name in grids for name in (function.name, *function.sources))
 
 
-def _search(table: pa.Table, grids: Mapping[str, ColumnGrid], keep: Sequence[str]) -> Structure:
+def _search(table: AnyTable, grids: Mapping[str, ColumnGrid], keep: Sequence[str]) -> Structure:
+    sample = table.slice(0, SEARCH_ROWS)
     if table.num_rows > SEARCH_ROWS:
         starts = range(0, table.num_rows, table.num_rows // 16)
-        table = pa.concat_tables([table.slice(start, SEARCH_ROWS // 17) for start in starts])
-    coded = {name: encode(g, table) for name, g in grids.items()}
+        sample = pa.concat_tables([table.slice(start, SEARCH_ROWS // 17) for start in starts])
+    coded = {name: encode(g, sample) for name, g in grids.items()}
     return structure.analyse(TableGrid(columns=tuple(grids.values())), coded, keep=keep)
 
 
-def _dictionary(column: pa.ChunkedArray) -> pa.Array | None:
-    if not isinstance(column.type, pa.DictionaryType):
+def _dictionary(table: AnyTable, name: str) -> pa.Array | None:
+    kind = table.schema.field(name).type
+    if not isinstance(kind, pa.DictionaryType):
         return None
-    chunks = cast(Any, column).unify_dictionaries().chunks
-    return chunks[0].dictionary if chunks else pa.array([], column.type.value_type)
+    chunks = cast(Any, table.column(name)).unify_dictionaries().chunks
+    return chunks[0].dictionary if chunks else pa.array([], kind.value_type)
 
 
 def encode(grid: ColumnGrid, table: pa.Table) -> Coded:
@@ -185,11 +192,11 @@ def encode(grid: ColumnGrid, table: pa.Table) -> Coded:
     return grid.encode(column, sources)
 
 
-def _sample(table: pa.Table) -> pa.Table:
+def _sample(table: AnyTable) -> pa.Table:
     return table.slice(max(0, table.num_rows - DEFAULT_BLOCK_ROWS) // 2, DEFAULT_BLOCK_ROWS)
 
 
-def _grid_pays(table: pa.Table, grid: ColumnGrid) -> bool:
+def _grid_pays(table: AnyTable, grid: ColumnGrid) -> bool:
     """Whether a column is smaller on its exact grid than as it is, judged by a block."""
     sample = _sample(table)
     on_grid, as_it_is = (_stored_bytes(sample, table.num_rows, grid.name, g) for g in (grid, None))
@@ -209,7 +216,7 @@ def _cell_bytes(coded: Coded) -> int:
 
 
 def _sums(
-    table: pa.Table, grids: Mapping[str, ColumnGrid | None], free: AbstractSet[str]
+    table: AnyTable, grids: Mapping[str, ColumnGrid | None], free: AbstractSet[str]
 ) -> dict[str, ColumnGrid]:
     """Grids of columns that are smaller as sums of others, judged by a block; what they are made of are no sums."""
     exact = {name for name, grid in grids.items() if grid is None or grid.bound == 0}
@@ -237,7 +244,7 @@ def rival_bytes(layout: Layout, place: int) -> int:
 
 
 def _function_pays(
-    table: pa.Table, function: Derived, grids: Mapping[str, ColumnGrid], sample: _Sample
+    table: AnyTable, function: Derived, grids: Mapping[str, ColumnGrid], sample: _Sample
 ) -> bool:
     """Whether a derived column is smaller than by the rival coders, judged by a block."""
     cells = sample[function.name]
@@ -249,7 +256,7 @@ def _function_pays(
 
 
 def _group_pays(
-    table: pa.Table,
+    table: AnyTable,
     group: ColumnGrid,
     functions: Mapping[str, Derived],
     sample: _Sample,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import polars as pl
     import scipy.sparse as sp
 
+    from data.largetable import AnyTable
+
 Rows = slice | range | tuple[int | None, int | None] | None
 FREE_BYTES = 1 << 30
 """What a read may ask for without question."""
@@ -294,7 +296,7 @@ class Archive:
                     yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def verify(
-        self, against: pa.Table | None = None, progress: Callable[[float], None] | None = None
+        self, against: AnyTable | None = None, progress: Callable[[float], None] | None = None
     ) -> dict[str, float]:
         """Check every checksum; with a table, compare every value with it.
 

@@ -16,10 +16,11 @@ import pyarrow as pa
 from data.atomic import atomic_path
 from data.errors import ArchiveError
 from data.grid import Coded, State, TableGrid
+from data.largetable import LARGE_CELLS, AnyTable, column_bytes
 from data.onehot import group_cells
 from data.schema import Schema
 from vae.codec import blocks
-from vae.codec.blocks import BlockModel, Codes
+from vae.codec.blocks import BlockModel, Codes, CodesOf
 from vae.codec.choice import Layout, encode, lay_out, rival_bytes
 from vae.codec.columns import pack
 from vae.codec.container import (
@@ -33,7 +34,7 @@ from vae.codec.container import (
     replace_report,
 )
 from vae.codec.reader import Archive
-from vae.codec.structure import Cells, Derived
+from vae.codec.structure import Cells, Derived, Ints, States
 from vae.codec.summary import (
     ArchiveReport,
     Seconds,
@@ -46,6 +47,8 @@ Progress = Callable[[dict[str, Any]], None]
 """Called with `phase` (encode, rivals, verify), and `step` of `steps`."""
 MAX_VALUE_BYTES = 1 << 26
 """Bytes of one column's values in a group, about."""
+LARGE_GROUP_CELLS = 1 << 21
+"""Cells of a group where there are many groups: as many are in memory while they are written or read."""
 CLOSE_CALL = 0.85
 """Where the model takes more than this share of what its rivals are estimated to need, both are written."""
 
@@ -65,13 +68,13 @@ class Options(NamedTuple):
 
 
 def write(
-    table: pa.Table,
+    table: AnyTable,
     path: str | Path,
     *,
     bounds: Mapping[str, float] | None = None,
     model: BlockModel | None = None,
     grid: TableGrid | None = None,
-    codes: Codes | None = None,
+    codes: Codes | CodesOf | None = None,
     derived: Sequence[Derived] | None = None,
     rivals: bool = False,
     embed_model: bool = True,
@@ -84,12 +87,12 @@ def write(
     """Write `table` as an archive; the name appears when every value has been read back and compared.
 
     Args:
-        table: Any Arrow table.
+        table: Any Arrow table, or one on disk, of which a group of rows is in memory at a time.
         path: Where to; written under a temporary name beside it.
         bounds: Largest |x - restored| of columns that need not be exact, absolute. Default: those of `grid`.
         model: Codes the columns that it names; without one, general coders and derived columns do it all.
         grid: The grids that the model was made for; made from the table if missing.
-        codes: The sparse codes, int8 (rows, latents), if the model has latents.
+        codes: The sparse codes, int8 (rows, latents), if the model has latents, or what makes them of a group's rows.
         derived: Columns that follow from others; looked for among those without model if missing.
         rivals: Measure also what CSV, Parquet and pcodec make of the table.
         embed_model: Or refer to it by its digest, for jobs of many files.
@@ -120,23 +123,23 @@ def write(
         )
         + (StoredColumn(kind="one_hot"),) * (len(layout.names) - table.num_columns),
         family="none" if codes is None or model is None else family,
-        mean_nonzero=0.0 if codes is None or not len(codes) else float((codes != 0).sum(axis=1).mean()),
         code_score=facts.get("code_score") if codes is not None and model is not None else None,
         code_score_rows=facts.get("code_score_rows", 0) if codes is not None and model is not None else 0,
     )
     with atomic_path(path) as temporary:
-        layout, report = _write_best(layout, temporary, report, options)
+        layout, report = _write_best(layout, grid, temporary, report, options)
         encode = time.perf_counter() - started + float(facts.get("codes_seconds", 0.0))
-        seconds = Seconds(train=float(facts.get("train_seconds", 0.0)), encode=encode)
+        seconds = Seconds(train=round(float(facts.get("train_seconds", 0.0)), 3), encode=round(encode, 3))
         if rivals:
             options.tell("rivals", 0, 1)
-            measured = measure_rivals(table, {g.name: g for g in layout.grids if g is not None})
+            # they know no groups of rows: here the whole table is in memory
+            measured = measure_rivals(table.slice(), {g.name: g for g in layout.grids if g is not None})
             report = report.model_copy(update={"rivals": measured})
             options.tell("rivals", 1, 1)
         return _verify(layout, temporary, Path(path), report, seconds, options)
 
 
-def _kinds(table: pa.Table) -> list[str]:
+def _kinds(table: AnyTable) -> list[str]:
     return [str(column.kind) for column in Schema.from_arrow(table.schema).columns]
 
 
@@ -144,21 +147,25 @@ def _kinds(table: pa.Table) -> list[str]:
 
 
 def _write_best(
-    layout: Layout, path: Path, report: StoredReport, options: Options
+    layout: Layout, grid: TableGrid | None, path: Path, report: StoredReport, options: Options
 ) -> tuple[Layout, StoredReport]:
-    """Write with the model, and without it too if that may be smaller; the smaller file remains at `path`."""
+    """Write with the model, and without it too if that may be smaller; the smaller file remains at `path`.
+
+    `grid` is what was known of the columns before the layout chose among them.
+    """
     sizes = _write_file(layout, path, report, options)
     if layout.model is None:
         return layout, report
+    report = report.model_copy(update={"mean_nonzero": sizes.nonzero / max(1, layout.table.num_rows)})
     table = layout.table
     rivals = {place: rival_bytes(layout, place) for place in layout.coded}
     columns = [c.model_copy(update={"rival_bytes": rivals.get(i)}) for i, c in enumerate(report.per_column)]
     report = report.model_copy(update={"per_column": tuple(columns)})
     if sizes.neural <= CLOSE_CALL * sum(rivals.values()):
         return layout, report
+    known = grid or TableGrid(columns=tuple(g for g in layout.grids if g))
     plain = lay_out(table, {n: b for n, b in zip(table.column_names, layout.bounds, strict=True) if b}, None,
-                     TableGrid(columns=tuple(g for g in layout.grids if g)), None,
-                     [d for d in layout.derived if d])  # fmt: skip
+                     known, None, [d for d in layout.derived if d])  # fmt: skip
     other = path.with_name(path.name.removesuffix(".tmp") + ".rivals.tmp")
     try:
         own = [c for c in columns if c.kind != "one_hot"]
@@ -180,14 +187,16 @@ class Sizes(NamedTuple):
 
     neural: int
     """The model, the codes and the streams and categories of neural columns."""
+    nonzero: int
+    """Entries of all codes that are not zero."""
 
 
 def _write_file(layout: Layout, path: Path, report: StoredReport, options: Options) -> Sizes:
-    """Write all of an archive to `path`."""
+    """Write all of an archive to `path`, a group of rows in memory at a time."""
     blob = b"" if layout.model is None else layout.model.to_bytes()
     tables, table_sizes = blocks.pack_tables(layout.grids, layout.derived, layout.dictionaries)
     embedded = blob if options.embed_model else b""
-    neural = len(embedded) + sum(table_sizes[place] for place in layout.coded)
+    neural, nonzero = len(embedded) + sum(table_sizes[place] for place in layout.coded), 0
     header = _header(layout, blob, options)
     with path.open("wb") as file, ThreadPoolExecutor(options.threads or os.cpu_count() or 1) as pool:
         oldest = 1 if layout.model is None else layout.model.version
@@ -196,21 +205,34 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
         writer.part(tables)
         writer.part(embedded)
         for group in range(header.groups):
-            for is_neural, stream in _group(layout, header, group, pool):
+            start = group * header.group_rows
+            part = layout.table.slice(start, header.group_rows)
+            coded = _cells(layout, part, pool)
+            for coder, stream in zip(
+                layout.coders, _column_streams(layout, part, coded, header.block_rows, pool), strict=True
+            ):
                 writer.part(stream)
-                neural += len(stream) if is_neural else 0
+                neural += len(stream) if coder == "neural" else 0
+            if layout.model is not None:
+                symbols, states = _modelled(layout, coded, part.num_rows)
+                codes = _codes(layout, start, symbols, states)
+                nonzero += int(np.count_nonzero(codes))
+                for stream in _block_streams(layout.model, symbols, states, codes, header.block_rows, pool):
+                    writer.part(stream)
+                    neural += len(stream)
             options.tell("encode", group + 1, header.groups)
         writer.finish(report.model_dump(mode="json", exclude_defaults=True))
-    return Sizes(neural)
+    return Sizes(neural, nonzero)
 
 
 def _header(layout: Layout, blob: bytes, options: Options) -> Header:
     table = layout.table
     columns = max(1, len(layout.names))
-    value_bytes = max((column.nbytes for column in table.columns), default=0) / max(1, table.num_rows)
-    by_bytes = max(1, int(MAX_VALUE_BYTES / max(1.0, value_bytes)))
+    value_bytes = max((column_bytes(table, name) for name in table.column_names), default=0)
+    by_bytes = max(1, int(MAX_VALUE_BYTES / max(1.0, value_bytes / max(1, table.num_rows))))
+    cells = MAX_GROUP_CELLS // 2 if table.num_rows * columns <= LARGE_CELLS else LARGE_GROUP_CELLS
     block_rows = max(1, min(options.block_rows, MAX_GROUP_CELLS // 2 // columns, by_bytes))
-    group_rows = min(MAX_GROUP_ROWS, MAX_GROUP_CELLS // 2 // columns, by_bytes)
+    group_rows = min(MAX_GROUP_ROWS, cells // columns, by_bytes)
     needed = -(-table.num_rows // block_rows)
     reference = None
     if layout.model is not None:
@@ -231,37 +253,54 @@ def _header(layout: Layout, blob: bytes, options: Options) -> Header:
     )  # fmt: skip
 
 
-def _group(
-    layout: Layout, header: Header, group: int, pool: ThreadPoolExecutor
-) -> Iterator[tuple[bool, bytes]]:
-    """The streams of a group in order, each with whether the model's choice is answerable for it."""
-    part = layout.table.slice(group * header.group_rows, header.group_rows)
-    coded = _cells(layout, part, pool)
-    starts = range(0, part.num_rows, header.block_rows)
-    streams = pool.map(
-        lambda place: _column_stream(layout, part, place, coded, starts, header.block_rows),
+def _column_streams(
+    layout: Layout, part: pa.Table, coded: Mapping[int, Coded], block_rows: int, pool: ThreadPoolExecutor
+) -> Iterator[bytes]:
+    """What a group holds of each column outside its blocks."""
+    starts = range(0, part.num_rows, block_rows)
+    return pool.map(
+        lambda place: _column_stream(layout, part, place, coded, starts, block_rows),
         range(len(layout.names)),
     )
-    model, codes = layout.model, layout.codes
-    for place, stream in enumerate(streams):
-        yield layout.coders[place] == "neural", stream
-    if model is None or codes is None:
-        return
-    codes = codes[group * header.group_rows :][: part.num_rows]
-    shape = (part.num_rows, 0)
-    symbols = (
-        np.stack([coded[p].symbols for p in layout.coded], 1) if layout.coded else np.zeros(shape, np.int64)
+
+
+def _modelled(layout: Layout, coded: Mapping[int, Coded], rows: int) -> tuple[Ints, States]:
+    """Symbols and states of the model's columns, (rows, columns)."""
+    symbols, states = (
+        np.zeros((rows, len(layout.coded)), np.int64),
+        np.zeros((rows, len(layout.coded)), np.uint8),
     )
-    states = (
-        np.stack([coded[p].state for p in layout.coded], 1) if layout.coded else np.zeros(shape, np.uint8)
-    )
+    for k, place in enumerate(layout.coded):
+        symbols[:, k], states[:, k] = coded[place].symbols, coded[place].state
+    return symbols, states
+
+
+def _codes(layout: Layout, start: int, symbols: Ints, states: States) -> Codes:
+    """The codes of a group's rows; ValueError if they are not the model's."""
+    latents = 0 if layout.model is None else layout.model.latents
+    if not callable(layout.codes):
+        return (
+            np.zeros((len(symbols), 0), np.int8)
+            if layout.codes is None
+            else layout.codes[start:][: len(symbols)]
+        )
+    codes = layout.codes(symbols, states)
+    if codes.shape != (len(symbols), latents):
+        raise ValueError(f"codes: {codes.shape}; the model asks for {(len(symbols), latents)}")
+    return codes
+
+
+def _block_streams(
+    model: BlockModel, symbols: Ints, states: States, codes: Codes, block_rows: int, pool: ThreadPoolExecutor
+) -> Iterator[bytes]:
+    """The streams of a group's blocks, in order."""
 
     def encode_rows(start: int) -> list[bytes]:
-        rows = slice(start, start + header.block_rows)
+        rows = slice(start, start + block_rows)
         return model.encode_block(symbols[rows], states[rows], np.ascontiguousarray(codes[rows], np.int8))
 
-    for block in pool.map(encode_rows, starts):
-        yield from ((True, stream) for stream in block)
+    for streams in pool.map(encode_rows, range(0, len(symbols), block_rows)):
+        yield from streams
 
 
 def _cells(layout: Layout, part: pa.Table, pool: ThreadPoolExecutor) -> dict[int, Coded]:
@@ -322,7 +361,7 @@ def _verify(
     except ArchiveError as error:
         why = str(error).removeprefix(f"{path}: ")
         raise ArchiveError(f"{target}: not written: it would not have read back: {why}") from error
-    seconds = seconds.model_copy(update={"verify": time.perf_counter() - started})
+    seconds = seconds.model_copy(update={"verify": round(time.perf_counter() - started, 3)})
     columns = [
         column.model_copy(update={"max_error": errors[name]}) if name in errors else column
         for name, column in zip(layout.names, report.per_column, strict=True)
