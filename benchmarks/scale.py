@@ -2,8 +2,8 @@
 
 A table of ten columns (times, names, numbers that hang together, a drifting load within an error bound) is made at
 several lengths. Each is compressed and decompressed by the command line, in processes whose peak memory is what the
-system counted (resident pages, those of shared libraries included). For the times, one model trained on the shortest
-table serves all lengths; for the memory, the longest table is also compressed with a training of its own::
+system counted (resident pages, those of shared libraries included). One model trained on the longest table serves all
+lengths, so that their times compare; the longest is also compressed with a training of its own::
 
     python -m benchmarks.scale --rows 300000 1000000
     python -m benchmarks.scale --show       # measures nothing: the table of what is there
@@ -66,10 +66,11 @@ def measure(lengths: list[int], effort: str) -> list[dict[str, Any]]:
         folder = Path(place)
         source, packed, back = folder / "rows.parquet", folder / "rows.svae", folder / "back.parquet"
         model = folder / "model"
+        write_rows(source, max(lengths))
+        trained = run("train", source, "--out", model, "--bound", BOUND, "--effort", effort)
         for rows in sorted(lengths):
             write_rows(source, rows)
             if not found:
-                run("train", source, "--out", model, "--bound", BOUND, "--effort", effort)
                 run("compress", source, "-o", packed, "--model", model, "--bound", "model")  # compiles
             ours: dict[str, Any] = {"rows": rows, "source_bytes": source.stat().st_size}
             ours["compress"] = run("compress", source, "-o", packed, "--model", model, "--bound", "model")
@@ -79,6 +80,7 @@ def measure(lengths: list[int], effort: str) -> list[dict[str, Any]]:
                 ours["train_and_compress"] = run(
                     "compress", source, "-o", packed, "--bound", BOUND, "--effort", effort
                 )
+                ours["train"] = trained
                 ours["own_bytes"] = packed.stat().st_size
                 ours["own_decompress"] = run("decompress", packed, "-o", back)
             found.append(ours)

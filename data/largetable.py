@@ -19,8 +19,8 @@ from data.schema import ColumnStats
 from data.sources import DatasetSource, Source
 from data.statistics import table_stats
 
-LARGE_CELLS = 1 << 25
-"""Cells of a table from which on it is not held in memory as a whole: 256 MiB of numbers of 8 bytes."""
+LARGE_CELLS = 1 << 24
+"""Cells of a table from which on it is not held in memory as a whole: 128 MiB of numbers of 8 bytes."""
 
 
 class StoredTable:
