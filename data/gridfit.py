@@ -50,16 +50,15 @@ def fit_table(table: AnyTable, bounds: Mapping[str, float] | None = None) -> Tab
 
 def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
     """The grid of one column: of `bound` if it is above 0, else an exact one; opaque where none fits."""
-    array = plain_array(one_array(column))
-    kind = array.type
+    kind = column.type.value_type if isinstance(column.type, pa.DictionaryType) else column.type
     opaque = ColumnGrid(name=name, kind="opaque")
     if pa.types.is_boolean(kind):
         return ColumnGrid(name=name, kind="category", scale="names", high=1, values=(False, True))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _fit_names(name, array) or opaque
+        return _fit_names(name, column) or opaque
     if isinstance(column.type, pa.DictionaryType) or not is_numeric(kind):
         return opaque
-    numbers, missing = stored_numbers(array)
+    numbers, missing = stored_numbers(one_array(column))
     present = _only(numbers, ~missing)
     if numbers.dtype.kind == "f":
         return _fit_floats(name, _only(present, np.isfinite(present)), bound) or opaque
@@ -72,11 +71,17 @@ def _only(values: Numbers, wanted: Mask) -> Numbers:
     return values if wanted.all() else values[wanted]
 
 
-def _fit_names(name: str, array: pa.Array) -> ColumnGrid | None:
-    distinct = pc.drop_null(pc.unique(array))
-    if len(distinct) == 0 or len(distinct) > min(MAX_CATEGORIES, max(64, len(array) // 4)):
+def _fit_names(name: str, column: pa.ChunkedArray) -> ColumnGrid | None:
+    most = min(MAX_CATEGORIES, max(64, len(column) // 4))
+    distinct: set[str] = set()
+    # chunk by chunk: text of more than 2 GiB does not fit one array
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        distinct.update(pc.drop_null(pc.unique(plain_array(chunk))).to_pylist())
+        if len(distinct) > most:
+            return None
+    if not distinct:
         return None
-    values = tuple(sorted(distinct.to_pylist()))
+    values = tuple(sorted(distinct))
     return ColumnGrid(name=name, kind="category", scale="names", high=len(values) - 1, values=values)
 
 

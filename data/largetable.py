@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,9 @@ from data.sources import DatasetSource, Source
 from data.statistics import table_stats
 
 LARGE_CELLS = 1 << 24
-"""Cells of a table from which on it is not held in memory as a whole: 128 MiB of numbers of 8 bytes."""
+"""Cells of a table beyond which it is not held in memory as a whole: 128 MiB of numbers of 8 bytes."""
+LARGE_BYTES = 1 << 28
+"""Bytes of a source, as handed over, beyond which its rows are not either: cells of text may be long."""
 
 
 class StoredTable:
@@ -91,6 +93,10 @@ class StoredTable:
             self._last = (offset, stop), self._named(self.dataset.table(rows=(offset, stop)))
         return self._last[1]
 
+    def part(self, names: Sequence[str], offset: int, length: int) -> pa.Table:
+        """Some columns of a run of rows."""
+        return self.dataset.table(list(names), (offset, offset + length))
+
     def take(self, indices: pa.Array) -> pa.Table:
         """Rows by number."""
         numbers = indices.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -109,6 +115,18 @@ AnyTable = pa.Table | StoredTable
 """In memory or on disk."""
 
 
+def is_large(rows: int, columns: int) -> bool:
+    """Whether a table of this shape is not to be held in memory as a whole."""
+    return rows * columns > LARGE_CELLS
+
+
+def part_of(table: AnyTable, names: Sequence[str], offset: int, length: int) -> pa.Table:
+    """Some columns of a run of rows."""
+    if isinstance(table, StoredTable):
+        return table.part(names, offset, length)
+    return table.select(list(names)).slice(offset, length)
+
+
 def column_bytes(table: AnyTable, name: str) -> int:
     """What a column takes in memory, or would."""
     return table.column_bytes(name) if isinstance(table, StoredTable) else table.column(name).nbytes
@@ -116,7 +134,7 @@ def column_bytes(table: AnyTable, name: str) -> int:
 
 def table_of(dataset: Dataset) -> AnyTable:
     """A dataset's rows: in memory, unless they are too many."""
-    large = dataset.rows * len(dataset.schema.columns) > LARGE_CELLS
+    large = is_large(dataset.rows, len(dataset.schema.columns))
     return StoredTable(dataset) if large else dataset.table()
 
 
@@ -133,11 +151,17 @@ def rows_of(source: Source, beside: Path, progress: Progress | None = None) -> G
         source: The source; one that is a dataset is used as it lies.
         beside: A path whose folder has room; it is made if it is missing, and goes again on an error.
         progress: Called with rows done and rows in all while a dataset is made.
+
+    Raises:
+        SchemaError: A null that may not be.
     """
     schema = source.schema
-    if (source.rows or 0) * len(schema.columns) <= LARGE_CELLS:
+    if not is_large(source.rows or 0, len(schema.columns)) and source.source_bytes <= LARGE_BYTES:
         yield source.table()
     elif isinstance(source, DatasetSource):
+        for column in schema.columns:
+            if not column.nullable and source.dataset.stats[column.name].nulls:
+                raise source.forbidden_null(column.name)
         yield StoredTable(source.dataset, schema.to_arrow())
     else:
         with made_parents(beside):

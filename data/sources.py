@@ -78,9 +78,13 @@ class Source(ABC):
     def _check_nulls(self, batch: pa.RecordBatch) -> None:
         for values, column in zip(batch.columns, self.schema.columns, strict=True):
             if values.null_count and not column.nullable:
-                raise SchemaError(
-                    f"{self.uri}: column {column.name!r} holds nulls, its schema allows none (nullable: false)"
-                )
+                raise self.forbidden_null(column.name)
+
+    def forbidden_null(self, name: str) -> SchemaError:
+        """The error to raise for a null in a column whose schema allows none."""
+        return SchemaError(
+            f"{self.uri}: column {name!r} holds nulls, its schema allows none (nullable: false)"
+        )
 
 
 class FileContent(Protocol):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -97,7 +97,10 @@ def compress(
         from vae import pipeline
 
         opened = open_source(source, _schema_file(schema))
-        with progress("compress") as advance, files.read_source(opened, out) as (table, known, facts):
+        with (
+            progress("compress") as advance,
+            files.read_source(opened, out, _rows_read(advance)) as (table, known, facts),
+        ):
             bounds = files.absolute_bounds(bound or [], table, known, note)
             trained = files.load_model(model, None, config) if model else None
             report = pipeline.compress(
@@ -224,7 +227,7 @@ def verify(
         from vae.codec import archive as archives
 
         with archives.open(archive) as opened, progress("verify") as advance:
-            with _original(against, Schema.from_arrow(opened.schema)) as table:
+            with _original(against, Schema.from_arrow(opened.schema), advance) as table:
                 errors = opened.verify(
                     table, lambda share: advance(share, "streams" if table is None else "rows")
                 )
@@ -235,7 +238,7 @@ def verify(
 
 
 @contextmanager
-def _original(against: str | None, schema: Schema) -> Generator[AnyTable | None]:
+def _original(against: str | None, schema: Schema, advance: Advance) -> Generator[AnyTable | None]:
     """What an archive of this schema is compared with."""
     if against is None:
         yield None
@@ -243,12 +246,15 @@ def _original(against: str | None, schema: Schema) -> Generator[AnyTable | None]
     from data.largetable import rows_of
     from data.sources import open_source
 
-    # the archive may lie where nothing can be written
-    with (
-        TemporaryDirectory() as folder,
-        rows_of(open_source(against, _wishes(schema, against)), Path(folder, "rows")) as table,
-    ):
+    # the archive may lie where nothing can be written; of a fixed name, so that the next call clears up after a kill
+    beside = Path(gettempdir()) / "svae-verify"
+    with rows_of(open_source(against, _wishes(schema, against)), beside, _rows_read(advance)) as table:
         yield table
+
+
+def _rows_read(advance: Advance) -> Callable[[int, int | None], None]:
+    """Shows how many rows of a large source have been read; the bar begins anew afterwards."""
+    return lambda done, rows: advance(done / rows if rows else 0.0, f"reading, {done:,} rows")
 
 
 def _wishes(schema: Schema, against: str) -> Schema | None:

@@ -60,14 +60,17 @@ def model_for_all(uri: str | None, tracking: Tracking) -> tuple[Path, str] | Non
 
 
 @contextmanager
-def read_source(source: Source, beside: Path) -> Generator[tuple[AnyTable, Schema, dict[str, Any]]]:
+def read_source(
+    source: Source, beside: Path, progress: Callable[[int, int | None], None]
+) -> Generator[tuple[AnyTable, Schema, dict[str, Any]]]:
     """All rows, their schema, and the facts that an archive's report states about the source.
 
-    Rows that are too many for memory lie beside `beside` for the time being, as a dataset.
+    Rows that are too many for memory lie beside `beside` for the time being, as a dataset; `progress` is told of rows
+    done and rows in all while it is made.
     """
     from data.largetable import rows_of
 
-    with rows_of(source, beside) as table:
+    with rows_of(source, beside, progress) as table:
         if not table.num_rows:
             raise SourceError(f"{source.uri}: has no rows")
         yield table, source.schema, _sizes(source)
@@ -126,7 +129,8 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
     def say_of_file(line: str) -> None:
         say(f"{job.source.name}: {line}")
 
-    with read_source(open_source(job.source), job.target) as (table, schema, facts):
+    source = open_source(job.source)
+    with read_source(source, job.target, lambda *_: deadline()) as (table, schema, facts):
         bounds = absolute_bounds(settings.bounds, table, schema, say_of_file)
         model = store.load(job.model) if job.model else None
         report = pipeline.compress(

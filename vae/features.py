@@ -149,9 +149,7 @@ def training_arrays(
     for start in range(0, rows, block_rows):
         inside = slice(start, min(rows, start + block_rows))
         seen = model.observe(np.ascontiguousarray(symbols[inside]), np.ascontiguousarray(states[inside]))
-        for name, array in seen.items():
-            # in place: blocks that are kept and joined at the end take twice the memory
-            arrays.setdefault(name, np.empty((rows, *array.shape[1:]), array.dtype))[inside] = array
+        fill(arrays, seen, rows, inside)
     view = row_view(layout, symbols, states)
     above = {f"{name}_above": np.concatenate([array[:1], array[:-1]]) for name, array in view.items()}
     return (
@@ -164,6 +162,17 @@ def training_arrays(
             "first": np.arange(rows) % block_rows == 0,
         }
     )
+
+
+def fill(arrays: Arrays, part: Arrays, rows: int, inside: slice) -> None:
+    """Put a part's rows into their place in arrays of `rows` rows, which are made if there are none yet.
+
+    Parts that are kept and joined at the end take twice the memory.
+    """
+    for name, array in part.items():
+        if name not in arrays:
+            arrays[name] = np.empty((rows, *array.shape[1:]), array.dtype)
+        arrays[name][inside] = array
 
 
 def blank_model(plan: Plan) -> IntegerModel:

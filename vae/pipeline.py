@@ -19,7 +19,7 @@ from data.errors import BoundError, ModelError
 from data.grid import Coded, TableGrid
 from data.gridfit import fit_table
 from data.kinds import listed
-from data.largetable import LARGE_CELLS, AnyTable
+from data.largetable import AnyTable, is_large, part_of
 from data.onehot import encode_table
 from data.schema import Schema
 from data.split import TEST, TRAIN, VALIDATION
@@ -27,7 +27,7 @@ from vae.codec import archive, blocks, columns, structure
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
 from vae.codes import encode_symbols
-from vae.features import Arrays, Layout, blank_model, block, make_layout, read_grid, training_arrays
+from vae.features import Arrays, Layout, blank_model, block, fill, make_layout, read_grid, training_arrays
 from vae.judging import MOST_HELD, Judged, alone, held_out
 from vae.model import SparseVAE
 from vae.planning import is_series, make_plan, usual_width
@@ -40,6 +40,8 @@ Rows = npt.NDArray[np.int64]
 
 MAX_TRAIN_ROWS = 1_000_000
 """Rows that training reads; of a larger table, some."""
+FEWEST_RUNS = 64
+"""Of a sorted table some few runs show hardly anything."""
 MAX_SEEN_BLOCKS = 128
 """Blocks from which these rows are drawn, at most: four million rows are looked at for them."""
 LARGE_TRAIN_CELLS = 3 << 20
@@ -195,20 +197,21 @@ def _training_rows(rows: int, most: int, split: Split | None) -> Rows:
 
 
 def _arrays_of(table: AnyTable, grid: TableGrid, layout: Layout, rows: Rows) -> Arrays:
-    """What training reads of some rows, each seen in its whole block, as the archive's decoder will see it.
+    """What training reads of some rows, each seen in its whole block, as the archive's decoder will see it (which has
+    shorter blocks where a table is very wide).
 
     Runs of rows that are put side by side look otherwise: what a block remembers, and for how long a column has been
     what it is, is not what it is in the table.
     """
     read, blank = read_grid(grid, layout.plan.names), blank_model(layout.plan)
+    columns = [own.name for own in read.columns if not own.one_hot]
     arrays: Arrays = {}
     for start in np.unique(rows // DEFAULT_BLOCK_ROWS * DEFAULT_BLOCK_ROWS).tolist():
         first, last = np.searchsorted(rows, [start, start + DEFAULT_BLOCK_ROWS])
-        coded = encode_table(read, table.slice(start, DEFAULT_BLOCK_ROWS).column)
+        coded = encode_table(read, part_of(table, columns, start, DEFAULT_BLOCK_ROWS).column)
         whole = training_arrays(layout, blank, *block(coded, layout.plan.names), DEFAULT_BLOCK_ROWS)
-        for name, array in whole.items():
-            arrays.setdefault(name, np.empty((len(rows), *array.shape[1:]), array.dtype))
-            arrays[name][first:last] = array[rows[first:last] - start]
+        drawn = {name: array[rows[first:last] - start] for name, array in whole.items()}
+        fill(arrays, drawn, len(rows), slice(first, last))
     return arrays
 
 
@@ -350,7 +353,7 @@ def compress(
     ...     sales.verify(table)
     {'at': 0.5, 'shop': 0.0}
     """
-    began = time.perf_counter()
+    began, fitted = time.perf_counter(), model is None
     if model is None:
         model = _fit_or_none(table, bounds, settings, training, on_progress)
         facts = {"train_seconds": time.perf_counter() - began, **(facts or {})}
@@ -376,6 +379,7 @@ def compress(
         rivals=rivals,
         facts={**known, **(facts or {})},
         progress=on_progress,
+        fitted=fitted,
     )
 
 
@@ -465,11 +469,14 @@ def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
 
 
 def _sample_rows(rows: int, columns: int) -> npt.NDArray[np.int64] | None:
-    """Evenly spread runs of RUN_ROWS rows, as many as training reads in all; None if that is every row."""
+    """Evenly spread runs of RUN_ROWS rows (shorter where they would be few), as many as training reads in all; None if
+    that is every row.
+    """
     most = MAX_TRAIN_ROWS
-    if rows * columns > LARGE_CELLS:
+    if is_large(rows, columns):
         most = min(most, max(RUN_ROWS, LARGE_TRAIN_CELLS // columns))
     if rows <= most:
         return None
-    runs = np.linspace(0, rows - RUN_ROWS, most // RUN_ROWS).astype(np.int64)
-    return np.unique((runs[:, None] + np.arange(RUN_ROWS)).ravel())
+    length = min(RUN_ROWS, most // FEWEST_RUNS)
+    runs = np.linspace(0, rows - length, most // length).astype(np.int64)
+    return np.unique((runs[:, None] + np.arange(length)).ravel())

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 import data.largetable
-from data.errors import SourceError
+from data.errors import SchemaError, SourceError
 from data.ingest import ingest
-from data.largetable import StoredTable, column_bytes, rows_of, stats_of, table_of
+from data.largetable import StoredTable, column_bytes, part_of, rows_of, stats_of, table_of
 from data.sources import TableSource, open_source
 
 ROWS = 150_000
@@ -138,6 +138,38 @@ def test_nothing_stays_of_rows_whose_work_failed(tmp_path: Path, monkeypatch: py
     ):
         raise RuntimeError("midway")
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_null_that_may_not_be_is_refused_on_disk_as_in_memory(
+    stored: StoredTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = stored.dataset.schema.columns
+    strict = stored.dataset.schema.model_copy(
+        update={"columns": tuple(c.model_copy(update={"nullable": False}) for c in columns)}
+    )
+    message = "column 'n' holds nulls, its schema allows none"
+    with pytest.raises(SchemaError, match=message):
+        open_source(stored.dataset.path, strict).table()
+    monkeypatch.setattr(data.largetable, "LARGE_CELLS", 1_000)
+    with (
+        pytest.raises(SchemaError, match=message),
+        rows_of(open_source(stored.dataset.path, strict), tmp_path / "a"),
+    ):
+        pass
+
+
+def test_parts_hold_some_columns(table: pa.Table, stored: StoredTable) -> None:
+    for rows in (table, stored):
+        assert part_of(rows, ["yes", "n"], 70_000, 2).to_pylist() == [
+            {"yes": False, "n": None},
+            {"yes": False, "n": 70_001},
+        ]
+
+
+def test_long_texts_are_large_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.largetable, "LARGE_BYTES", 1_000)
+    with rows_of(open_source(csv(tmp_path / "t.csv")), tmp_path / "a") as rows:
+        assert isinstance(rows, StoredTable)
 
 
 def test_a_source_that_changes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from data.largetable import StoredTable
 from data.schema import Schema
 from data.sources import TableSource
 from vae import codes, pipeline
-from vae.codec import archive, writer
+from vae.codec import archive, choice, writer
 from vae.features import blank_model, block, training_arrays
 from vae.settings import Codes, ModelSettings, TrainSettings
 
@@ -58,8 +58,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "CLOSE_CALL", 1e9)
     monkeypatch.setattr(writer, "LARGE_GROUP_CELLS", 5 * BLOCK)
     monkeypatch.setitem(writer.write.__kwdefaults__, "block_rows", BLOCK)
-    for module in (pipeline, writer, data.largetable):
-        monkeypatch.setattr(module, "LARGE_CELLS", 1_000)
+    monkeypatch.setattr(data.largetable, "LARGE_CELLS", 1_000)
 
 
 def test_a_table_on_disk_makes_the_archive_of_the_one_in_memory(
@@ -124,8 +123,8 @@ def test_training_rows_of_a_large_table_are_seen_in_their_blocks(
     monkeypatch.setattr(pipeline, "LARGE_TRAIN_CELLS", 15_000)
     split = (np.arange(ROWS) % 10).astype(np.uint8) // 8 * 2  # 0 or 2
     lesson = pipeline._lesson(stored, None, SMALL, split)
-    rows = pipeline._training_rows(ROWS, 3_000, split)
-    assert len(lesson.learn) == len(rows) == 3_000 // 9 * 9
+    rows = pipeline._training_rows(ROWS, len(pipeline._sample_rows(ROWS, 5)), split)
+    assert 2_900 < len(lesson.learn) == len(rows) <= 3_000
     assert not len(lesson.held)
     assert (split[rows] == 0).all()
     assert (split[lesson.tested] == 2).all()
@@ -137,6 +136,33 @@ def test_training_rows_of_a_large_table_are_seen_in_their_blocks(
     assert inside.sum() >= len(rows) - 9
     for name, array in lesson.arrays.items():
         assert np.array_equal(array[inside], whole[name][rows][inside]), name
+
+
+def test_without_a_model_no_more_is_in_memory(
+    stored: StoredTable, table: pa.Table, tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "LARGE_SEARCH_CELLS", 1_000)
+    runs = list[int]()
+    some_rows = StoredTable.slice
+
+    def run(self: StoredTable, offset: int = 0, length: int | None = None) -> pa.Table:
+        rows = some_rows(self, offset, length)
+        runs.append(rows.num_rows)
+        return rows
+
+    monkeypatch.setattr(StoredTable, "slice", run)
+    monkeypatch.setattr(choice, "DEFAULT_BLOCK_ROWS", BLOCK)
+    archive.write(stored, tmp_path / "a.svae")
+    assert max(runs) <= BLOCK
+    with archive.open(tmp_path / "a.svae") as opened:
+        assert opened.read().equals(table)
+
+
+def test_rivals_see_the_whole_table(stored: StoredTable, table: pa.Table, tmp_path: Path) -> None:
+    found = [archive.write(rows, tmp_path / "a", rivals=True).rivals for rows in (stored, table)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0].csv == found[1].csv
 
 
 def test_rows_to_test_on_are_spread_and_not_too_many() -> None:

@@ -332,9 +332,16 @@ def test_long_tables_are_sampled_in_runs():
     gaps = np.diff(rows)[breaks]
     assert gaps.max() - gaps.min() <= 1
     assert pipeline._sample_rows(1_000, 3) is None
-    few = pipeline._sample_rows(5_000_000, 100)  # too large for memory
-    assert few is not None
-    assert len(few) == pipeline.LARGE_TRAIN_CELLS // 100 // pipeline.RUN_ROWS * pipeline.RUN_ROWS
+
+
+@pytest.mark.parametrize("columns", [10, 100, 385, 1_000, 20_000])
+def test_of_a_table_too_large_for_memory_fewer_rows_are_read_from_all_over_it(columns: int) -> None:
+    rows = pipeline._sample_rows(5_000_000, columns)
+    assert rows is not None
+    assert len(rows) <= max(pipeline.RUN_ROWS, pipeline.LARGE_TRAIN_CELLS // columns)
+    assert len(rows) > 0.9 * max(pipeline.RUN_ROWS, pipeline.LARGE_TRAIN_CELLS // columns)
+    assert (rows[0], rows[-1]) == (0, 4_999_999)
+    assert (np.diff(rows) > 1).sum() >= pipeline.FEWEST_RUNS - 1
 
 
 def test_an_archive_tells_what_its_code_is_worth(trained, split, tmp_path, always_neural):

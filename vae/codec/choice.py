@@ -14,7 +14,7 @@ from data.bounds import effective_bound
 from data.errors import BoundError, SchemaError
 from data.grid import Coded, ColumnGrid, TableGrid
 from data.gridfit import fit_column
-from data.largetable import AnyTable
+from data.largetable import AnyTable, is_large
 from data.onehot import group_cells
 from data.stored import one_array
 from data.sums import find_sums, is_addend
@@ -26,6 +26,8 @@ from vae.codec.structure import Cells, Derived, Structure
 
 SEARCH_ROWS = 1 << 20
 """Rows on which columns that follow from others are looked for, if the caller did not."""
+LARGE_SEARCH_CELLS = 1 << 22
+"""Cells on which they are in a table that is not held in memory."""
 
 
 class Layout(NamedTuple):
@@ -170,10 +172,12 @@ def _possible(function: Derived, grids: Mapping[str, ColumnGrid]) -> bool:
 
 
 def _search(table: AnyTable, grids: Mapping[str, ColumnGrid], keep: Sequence[str]) -> Structure:
-    sample = table.slice(0, SEARCH_ROWS)
-    if table.num_rows > SEARCH_ROWS:
-        starts = range(0, table.num_rows, table.num_rows // 16)
-        sample = pa.concat_tables([table.slice(start, SEARCH_ROWS // 17) for start in starts])
+    rows, columns = table.num_rows, max(1, table.num_columns)
+    most = max(LARGE_SEARCH_CELLS // columns, 17 * 256) if is_large(rows, columns) else SEARCH_ROWS
+    if rows <= most:
+        sample = table.slice(0, rows)
+    else:
+        sample = pa.concat_tables([table.slice(start, most // 17) for start in range(0, rows, rows // 16)])
     coded = {name: encode(g, sample) for name, g in grids.items()}
     return structure.analyse(TableGrid(columns=tuple(grids.values())), coded, keep=keep)
 

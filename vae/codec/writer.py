@@ -16,7 +16,7 @@ import pyarrow as pa
 from data.atomic import atomic_path
 from data.errors import ArchiveError
 from data.grid import Coded, State, TableGrid
-from data.largetable import LARGE_CELLS, AnyTable, column_bytes
+from data.largetable import AnyTable, StoredTable, column_bytes, is_large
 from data.onehot import group_cells
 from data.schema import Schema
 from vae.codec import blocks
@@ -48,7 +48,8 @@ Progress = Callable[[dict[str, Any]], None]
 MAX_VALUE_BYTES = 1 << 26
 """Bytes of one column's values in a group, about."""
 LARGE_GROUP_CELLS = 1 << 21
-"""Cells of a group where there are many groups: as many are in memory while they are written or read."""
+"""Cells of a group, but a block at least, of a table that is not held in memory: as many are while it is written or
+read."""
 CLOSE_CALL = 0.85
 """Where the model takes more than this share of what its rivals are estimated to need, both are written."""
 
@@ -60,6 +61,7 @@ class Options(NamedTuple):
     block_rows: int = DEFAULT_BLOCK_ROWS
     threads: int | None = None
     progress: Progress | None = None
+    fitted: bool = False
 
     def tell(self, phase: str, step: int, steps: int) -> None:
         """Report progress."""
@@ -83,11 +85,12 @@ def write(
     block_rows: int = DEFAULT_BLOCK_ROWS,
     threads: int | None = None,
     progress: Progress | None = None,
+    fitted: bool = False,
 ) -> ArchiveReport:
     """Write `table` as an archive; the name appears when every value has been read back and compared.
 
     Args:
-        table: Any Arrow table, or one on disk, of which a group of rows is in memory at a time.
+        table: Any Arrow table, or one on disk, of which a column or a group of rows is in memory at a time.
         path: Where to; written under a temporary name beside it.
         bounds: Largest |x - restored| of columns that need not be exact, absolute. Default: those of `grid`.
         model: Codes the columns that it names; without one, general coders and derived columns do it all.
@@ -103,13 +106,14 @@ def write(
         block_rows: Rows of a block; fewer where the table is very wide or its values very long.
         threads: Threads that encode; default: as many as there are processors.
         progress: Called with `phase` (encode, rivals, verify), and `step` of `steps`.
+        fitted: Whether `grid` was fitted to this very table, so that no column need be looked at again.
 
     Raises:
         BoundError: A bound for an unknown column, or one that is not the grid's of a column that the model codes.
         SchemaError: Two columns of one name, or a model of columns that the table lacks.
         ArchiveError: What was written does not read back; nothing is left behind.
     """
-    options = Options(embed_model, block_rows, threads, progress)
+    options = Options(embed_model, block_rows, threads, progress, fitted)
     started = time.perf_counter()
     layout = lay_out(table, bounds, model, grid, codes, derived)
     facts = facts or {}
@@ -133,7 +137,8 @@ def write(
         if rivals:
             options.tell("rivals", 0, 1)
             # they know no groups of rows: here the whole table is in memory
-            measured = measure_rivals(table.slice(), {g.name: g for g in layout.grids if g is not None})
+            whole = table.dataset.table() if isinstance(table, StoredTable) else table
+            measured = measure_rivals(whole, {g.name: g for g in layout.grids if g is not None})
             report = report.model_copy(update={"rivals": measured})
             options.tell("rivals", 1, 1)
         return _verify(layout, temporary, Path(path), report, seconds, options)
@@ -151,19 +156,20 @@ def _write_best(
 ) -> tuple[Layout, StoredReport]:
     """Write with the model, and without it too if that may be smaller; the smaller file remains at `path`.
 
-    `grid` is what was known of the columns before the layout chose among them.
+    `grid` is what was known of the columns before the layout chose among them; it tells of those that the layout left
+    to other coders if it is of this very table.
     """
     sizes = _write_file(layout, path, report, options)
     if layout.model is None:
         return layout, report
-    report = report.model_copy(update={"mean_nonzero": sizes.nonzero / max(1, layout.table.num_rows)})
+    report = _with_nonzero(report, layout, sizes.nonzero)
     table = layout.table
     rivals = {place: rival_bytes(layout, place) for place in layout.coded}
     columns = [c.model_copy(update={"rival_bytes": rivals.get(i)}) for i, c in enumerate(report.per_column)]
     report = report.model_copy(update={"per_column": tuple(columns)})
     if sizes.neural <= CLOSE_CALL * sum(rivals.values()):
         return layout, report
-    known = grid or TableGrid(columns=tuple(g for g in layout.grids if g))
+    known = grid if grid and options.fitted else TableGrid(columns=tuple(g for g in layout.grids if g))
     plain = lay_out(table, {n: b for n, b in zip(table.column_names, layout.bounds, strict=True) if b}, None,
                      known, None, [d for d in layout.derived if d])  # fmt: skip
     other = path.with_name(path.name.removesuffix(".tmp") + ".rivals.tmp")
@@ -221,8 +227,13 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
                     writer.part(stream)
                     neural += len(stream)
             options.tell("encode", group + 1, header.groups)
-        writer.finish(report.model_dump(mode="json", exclude_defaults=True))
+        writer.finish(_with_nonzero(report, layout, nonzero).model_dump(mode="json", exclude_defaults=True))
     return Sizes(neural, nonzero)
+
+
+def _with_nonzero(report: StoredReport, layout: Layout, nonzero: int) -> StoredReport:
+    """The report with the mean number of entries of a row's code that are not zero, of `nonzero` in all."""
+    return report.model_copy(update={"mean_nonzero": nonzero / max(1, layout.table.num_rows)})
 
 
 def _header(layout: Layout, blob: bytes, options: Options) -> Header:
@@ -230,7 +241,7 @@ def _header(layout: Layout, blob: bytes, options: Options) -> Header:
     columns = max(1, len(layout.names))
     value_bytes = max((column_bytes(table, name) for name in table.column_names), default=0)
     by_bytes = max(1, int(MAX_VALUE_BYTES / max(1.0, value_bytes / max(1, table.num_rows))))
-    cells = MAX_GROUP_CELLS // 2 if table.num_rows * columns <= LARGE_CELLS else LARGE_GROUP_CELLS
+    cells = LARGE_GROUP_CELLS if is_large(table.num_rows, table.num_columns) else MAX_GROUP_CELLS // 2
     block_rows = max(1, min(options.block_rows, MAX_GROUP_CELLS // 2 // columns, by_bytes))
     group_rows = min(MAX_GROUP_ROWS, cells // columns, by_bytes)
     needed = -(-table.num_rows // block_rows)
