@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import data.largetable
 from data.errors import UsageError
 from data.sources import open_source
 from flows import cli_pipeline
@@ -344,3 +345,23 @@ def test_serving_without_a_server_is_refused(
         "schedules need a Prefect server and PREFECT_API_URL is not set; start one with `prefect server start`"
         in err
     )
+
+
+def test_a_source_too_large_for_memory_is_compressed_and_verified_from_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(data.largetable, "LARGE_CELLS", 100)
+    monkeypatch.setattr("flows.cli_archives.gettempdir", lambda: str(tmp_path / "temporary"))
+    source, made, back = (tmp_path / name for name in ("rows.csv", "rows.svae", "back.csv"))
+    source.write_text("a,b\n" + "".join(f"{k},{k % 3 / 4}\n" for k in range(500)))
+    assert run(["compress", str(source), "-o", str(made), "--steps", "1"]) == 0
+    assert "reading, 500 rows" in capfd.readouterr().err
+    assert run(["verify", str(made), "--against", str(source)]) == 0
+    assert run(["decompress", str(made), "-o", str(back)]) == 0
+    assert back.read_bytes() == source.read_bytes()
+    source.write_text("a,b\n" + "".join(f"{k},{k % 3 / 4}\n" for k in range(1, 501)))
+    assert run(["verify", str(made), "--against", str(source)]) == 1
+    assert "column 'a' of row 0 is not the original" in capfd.readouterr().err
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names <= {"rows.csv", "rows.svae", "back.csv", "temporary"}
+    assert not any((tmp_path / "temporary").glob(".*"))
