@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import show
+from benchmarks import scale, show
 from data.atomic import atomic_path
 
 README = Path(__file__).parents[1] / "README.md"
@@ -25,7 +25,8 @@ def main() -> int:
 
 def replaced(text: str) -> str:
     """A README with its blocks made anew; ValueError if it lacks one."""
-    for name, content in (("archive", _archive()), ("speed", show.speed_table())):
+    contents = {"archive": _archive(), "speed": show.speed_table(), "scale": f"{scale.known_table()}\n"}
+    for name, content in contents.items():
         opening, closing = BEGIN.format(name), END.format(name)
         before, begin, rest = text.partition(opening)
         _, end, after = rest.partition(closing)

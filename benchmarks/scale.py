@@ -48,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         content = {**archive.where(), "rows": rows, "effort": asked.effort}
         with atomic_path(SCALE) as path:
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(table(json.loads(SCALE.read_text(encoding="utf-8"))))
+        from benchmarks import readme
+
+        readme.main()
+    print(known_table())
     return 0
 
 
@@ -104,7 +107,7 @@ def make(path: Path, rows: int) -> None:
 
 
 def write_rows(path: Path, rows: int) -> None:
-    """The first `rows` rows of the table, as Parquet."""
+    """A table of so many rows, as Parquet; where they are no multiple of PIECE, the last piece is a draw of its own."""
     random, level, writer = np.random.default_rng(0), 0.0, None
     try:
         for start in range(0, rows, PIECE):
@@ -156,8 +159,13 @@ def run(*arguments: object) -> dict[str, float]:
     return {"seconds": round(seconds, 1), "peak_mib": usage.ru_maxrss // 1024}
 
 
+def known_table() -> str:
+    """What was measured last, as Markdown."""
+    return table(json.loads(SCALE.read_text(encoding="utf-8")))
+
+
 def table(content: dict[str, Any]) -> str:
-    """What was measured, as Markdown."""
+    """A measurement as Markdown."""
     lines = [
         "| rows | Parquet | archive | compress | peak | decompress | peak |",
         "|---:|---:|---:|---:|---:|---:|---:|",

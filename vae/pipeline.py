@@ -47,7 +47,7 @@ MAX_SEEN_BLOCKS = 128
 LARGE_TRAIN_CELLS = 3 << 20
 """Cells that training reads of a table that is too large for memory: a cell takes up to 80 bytes there."""
 RUN_ROWS = 4_096
-"""Rows that are scored at once."""
+"""Rows of a run."""
 
 
 class NothingToModelError(ModelError):
