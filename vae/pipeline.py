@@ -11,59 +11,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from data.bounds import effective_bound
 from data.errors import BoundError, ModelError
-from data.grid import Coded, TableGrid
-from data.gridfit import fit_table
 from data.kinds import listed
-from data.largetable import AnyTable, is_large, part_of
+from data.largetable import AnyTable
 from data.onehot import encode_table
 from data.schema import Schema
-from data.split import TEST, TRAIN, VALIDATION
+from data.split import TEST
 from vae.codec import archive, blocks, columns, structure
-from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.integer import IntegerModel
 from vae.codes import encode_symbols
-from vae.features import Arrays, Layout, blank_model, block, fill, make_layout, read_grid, training_arrays
-from vae.judging import MOST_HELD, Judged, alone, held_out
+from vae.judging import Judged, alone, held_out
+from vae.lesson import NothingToModelError, Split, lesson_of
 from vae.model import SparseVAE
-from vae.planning import is_series, make_plan, usual_width
-from vae.settings import Codes, ModelSettings, TrainSettings, latents_of
+from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
 
 Progress = Callable[[dict[str, Any]], None]
-Split = npt.NDArray[np.uint8]
-Rows = npt.NDArray[np.int64]
-
-MAX_TRAIN_ROWS = 1_000_000
-"""Rows that training reads; of a larger table, some."""
-FEWEST_RUNS = 64
-"""Of a sorted table some few runs show hardly anything."""
-MAX_SEEN_BLOCKS = 128
-"""Blocks from which these rows are drawn, at most: four million rows are looked at for them."""
-LARGE_TRAIN_CELLS = 3 << 20
-"""Cells that training reads of a table that is too large for memory: a cell takes up to 80 bytes there."""
-RUN_ROWS = 4_096
-"""Rows of a run."""
-
-
-class NothingToModelError(ModelError):
-    """No column of the table is left for a model; an archive does without one."""
-
-
-class Prepared(NamedTuple):
-    """A table on its grid, with what was found out about it before training."""
-
-    grid: TableGrid
-    coded: dict[str, Coded]
-    derived: tuple[structure.Derived, ...]
-    names: list[str]
-    """Columns that the model codes."""
-    rows: npt.NDArray[np.int64] | None
-    """The rows that `coded` is of; None if of all."""
 
 
 class Score(NamedTuple):
@@ -76,20 +42,6 @@ class Score(NamedTuple):
     code_score: float
     """Mean over the modelled columns of R² or accuracy above the majority share, from the code alone."""
     rows: int
-
-
-def prepare(table: AnyTable, bounds: Mapping[str, float] | None = None) -> Prepared:
-    """Grids of all columns, the columns that follow from others, and the rest: those that the model codes.
-
-    Grids are fitted to all rows, a column at a time; what follows from what is looked for on the rows that training
-    reads, and where other rows are otherwise, archives have exceptions.
-    """
-    grid = fit_table(table, bounds)
-    rows = _sample_rows(table.num_rows, table.num_columns)
-    sample = table if rows is None else table.take(pa.array(rows))
-    found = structure.analyse(grid, encode_table(grid, sample.column))
-    follow = {d.name for d in found.derived}
-    return Prepared(*found, [name for name in found.coded if name not in follow], rows)
 
 
 def fit(
@@ -115,7 +67,7 @@ def fit(
         ModelError: Training diverged.
     """
     model, training = model or ModelSettings(), training or TrainSettings()
-    lesson = _lesson(table, bounds, model, split)
+    lesson = lesson_of(table, bounds, model, split)
     from vae import train  # Lightning takes seconds to import, and 170 MB that fitting grids may want
 
     layout = lesson.layout
@@ -139,94 +91,6 @@ def fit(
         save(trained, out)
         train.forget(out)
     return trained
-
-
-class _Lesson(NamedTuple):
-    """What a training reads, and no more of a table than that."""
-
-    grid: TableGrid
-    layout: Layout
-    arrays: Arrays
-    learn: Rows
-    """Of the arrays, those to train on."""
-    held: Rows
-    """Of the arrays, those that validate."""
-    tested: Rows
-    """Of the table, those on which the code is scored."""
-
-
-def _lesson(
-    table: AnyTable, bounds: Mapping[str, float] | None, model: ModelSettings, split: Split | None
-) -> _Lesson:
-    """What is learnt from a table; NothingToModelError where there is nothing."""
-    prepared = prepare(table, bounds)
-    if not prepared.names:
-        raise NothingToModelError(
-            "no column of this table can be modelled: each is constant, follows from others or is of a kind that no "
-            "model reads; train on other columns, or make an archive, which needs no model: svae compress"
-        )
-    part = split if split is None or prepared.rows is None else split[prepared.rows]
-    count = table.num_rows if prepared.rows is None else len(prepared.rows)
-    learn = np.arange(count) if part is None else np.flatnonzero(part == TRAIN)
-    seen = {name: _rows_of(prepared.coded[name], learn) for name in prepared.names}
-    layout = _layout(prepared, seen, model, table.num_rows)
-    tested = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == TEST)
-    if prepared.rows is None:
-        blank, names = blank_model(layout.plan), layout.plan.names
-        arrays = training_arrays(layout, blank, *block(prepared.coded, names), DEFAULT_BLOCK_ROWS)
-        held = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == VALIDATION)
-        return _Lesson(prepared.grid, layout, arrays, learn, held, tested)
-    rows = _training_rows(table.num_rows, len(prepared.rows), split)
-    part = np.zeros(len(rows), np.uint8) if split is None else split[rows]
-    arrays = _arrays_of(table, prepared.grid, layout, rows)
-    learn, held = np.flatnonzero(part == TRAIN), np.flatnonzero(part == VALIDATION)
-    return _Lesson(prepared.grid, layout, arrays, learn, held, _spread(tested))
-
-
-def _training_rows(rows: int, most: int, split: Split | None) -> Rows:
-    """Rows of a table that training reads, `most` at most and none to test on: drawn from evenly spread blocks."""
-    blocks = -(-rows // DEFAULT_BLOCK_ROWS)
-    chosen = np.unique(np.linspace(0, blocks - 1, min(blocks, MAX_SEEN_BLOCKS)).astype(np.int64))
-    random = np.random.Generator(np.random.Philox(key=0))
-    parts: list[Rows] = []
-    for start in (chosen * DEFAULT_BLOCK_ROWS).tolist():
-        inside = np.arange(start, min(rows, start + DEFAULT_BLOCK_ROWS))
-        inside = inside if split is None else inside[split[inside] != TEST]
-        parts.append(np.sort(random.permutation(inside)[: most // len(chosen)]))
-    return np.concatenate(parts)
-
-
-def _arrays_of(table: AnyTable, grid: TableGrid, layout: Layout, rows: Rows) -> Arrays:
-    """What training reads of some rows, each seen in its whole block, as the archive's decoder will see it (which has
-    shorter blocks where a table is very wide).
-
-    Runs of rows that are put side by side look otherwise: what a block remembers, and for how long a column has been
-    what it is, is not what it is in the table.
-    """
-    read, blank = read_grid(grid, layout.plan.names), blank_model(layout.plan)
-    columns = [own.name for own in read.columns if not own.one_hot]
-    arrays: Arrays = {}
-    for start in np.unique(rows // DEFAULT_BLOCK_ROWS * DEFAULT_BLOCK_ROWS).tolist():
-        first, last = np.searchsorted(rows, [start, start + DEFAULT_BLOCK_ROWS])
-        coded = encode_table(read, part_of(table, columns, start, DEFAULT_BLOCK_ROWS).column)
-        whole = training_arrays(layout, blank, *block(coded, layout.plan.names), DEFAULT_BLOCK_ROWS)
-        drawn = {name: array[rows[first:last] - start] for name, array in whole.items()}
-        fill(arrays, drawn, len(rows), slice(first, last))
-    return arrays
-
-
-def _spread(rows: Rows) -> Rows:
-    """Rows to score a code on, of a table that training reads only some of: no more than tell the score."""
-    return rows[:: -(-len(rows) // MOST_HELD) or 1]
-
-
-def _layout(prepared: Prepared, seen: dict[str, Coded], model: ModelSettings, rows: int) -> Layout:
-    """The model's shape by the rows that training may see; `rows` are the table's."""
-    series = is_series(prepared.grid, seen)
-    latents, width = latents_of(model, series=series), model.width or usual_width(rows)
-    plan = make_plan(prepared.grid, seen, latents=latents, width=width)
-    found = {"derived": prepared.derived, "rows": rows, "series": series}
-    return make_layout(plan, seen).model_copy(update=found)
 
 
 def integer_model(trained: TrainedModel) -> IntegerModel:
@@ -461,22 +325,3 @@ def _fit_or_none(
         )
     except NothingToModelError:
         return None
-
-
-def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
-    """Symbols and states of some rows, beside all escapes: who learns from them looks at neither these nor nudges."""
-    return Coded(coded.symbols[rows], coded.state[rows], coded.escapes)
-
-
-def _sample_rows(rows: int, columns: int) -> npt.NDArray[np.int64] | None:
-    """Evenly spread runs of RUN_ROWS rows (shorter where they would be few), as many as training reads in all; None if
-    that is every row.
-    """
-    most = MAX_TRAIN_ROWS
-    if is_large(rows, columns):
-        most = min(most, max(RUN_ROWS, LARGE_TRAIN_CELLS // columns))
-    if rows <= most:
-        return None
-    length = min(RUN_ROWS, most // FEWEST_RUNS)
-    runs = np.linspace(0, rows - length, most // length).astype(np.int64)
-    return np.unique((runs[:, None] + np.arange(length)).ravel())

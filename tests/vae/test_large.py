@@ -15,7 +15,7 @@ from data.ingest import ingest
 from data.largetable import StoredTable
 from data.schema import Schema
 from data.sources import TableSource
-from vae import codes, pipeline
+from vae import codes, lesson, pipeline
 from vae.codec import archive, choice, writer
 from vae.features import blank_model, block, training_arrays
 from vae.settings import Codes, ModelSettings, TrainSettings
@@ -53,8 +53,8 @@ def stored(table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> StoredT
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks and groups, as a table of ten million rows has; a model stays although it was hardly trained."""
-    monkeypatch.setattr(pipeline, "DEFAULT_BLOCK_ROWS", BLOCK)
-    monkeypatch.setattr(pipeline, "RUN_ROWS", 200)
+    monkeypatch.setattr(lesson, "DEFAULT_BLOCK_ROWS", BLOCK)
+    monkeypatch.setattr(lesson, "RUN_ROWS", 200)
     monkeypatch.setattr(writer, "CLOSE_CALL", 1e9)
     monkeypatch.setattr(writer, "LARGE_GROUP_CELLS", 5 * BLOCK)
     monkeypatch.setitem(writer.write.__kwdefaults__, "block_rows", BLOCK)
@@ -108,7 +108,7 @@ def test_a_column_or_a_group_of_rows_is_in_memory_and_no_more(
     monkeypatch.setattr(StoredTable, "slice", run)
     monkeypatch.setattr(ColumnGrid, "encode", watched)
     monkeypatch.setattr("vae.codec.choice.DEFAULT_BLOCK_ROWS", BLOCK)
-    monkeypatch.setattr(pipeline, "LARGE_TRAIN_CELLS", 15_000)
+    monkeypatch.setattr(lesson, "LARGE_TRAIN_CELLS", 15_000)
     pipeline.compress(stored, tmp_path / "a.svae", settings=SMALL, training=QUICK)
     assert max(runs) <= BLOCK
     assert max(encoded) <= 15_000 // stored.num_columns
@@ -120,21 +120,21 @@ def test_a_column_or_a_group_of_rows_is_in_memory_and_no_more(
 def test_training_rows_of_a_large_table_are_seen_in_their_blocks(
     stored: StoredTable, table: pa.Table, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "LARGE_TRAIN_CELLS", 15_000)
+    monkeypatch.setattr(lesson, "LARGE_TRAIN_CELLS", 15_000)
     split = (np.arange(ROWS) % 10).astype(np.uint8) // 8 * 2  # 0 or 2
-    lesson = pipeline._lesson(stored, None, SMALL, split)
-    rows = pipeline._training_rows(ROWS, len(pipeline._sample_rows(ROWS, 5)), split)
-    assert 2_900 < len(lesson.learn) == len(rows) <= 3_000
-    assert not len(lesson.held)
+    found = lesson.lesson_of(stored, None, SMALL, split)
+    rows = lesson._training_rows(ROWS, len(lesson._sample_rows(ROWS, 5)), split)
+    assert 2_900 < len(found.learn) == len(rows) <= 3_000
+    assert not len(found.held)
     assert (split[rows] == 0).all()
-    assert (split[lesson.tested] == 2).all()
+    assert (split[found.tested] == 2).all()
     assert {row // BLOCK for row in rows.tolist()} == set(range(9))
-    names = lesson.layout.plan.names
-    coded = {name: lesson.grid[name].encode(table[name]) for name in names}
-    whole = training_arrays(lesson.layout, blank_model(lesson.layout.plan), *block(coded, names), BLOCK)
+    names = found.layout.plan.names
+    coded = {name: found.grid[name].encode(table[name]) for name in names}
+    whole = training_arrays(found.layout, blank_model(found.layout.plan), *block(coded, names), BLOCK)
     inside = ~whole["first"][rows]  # the row above a block's first is not looked at
     assert inside.sum() >= len(rows) - 9
-    for name, array in lesson.arrays.items():
+    for name, array in found.arrays.items():
         assert np.array_equal(array[inside], whole[name][rows][inside]), name
 
 
@@ -167,11 +167,11 @@ def test_rivals_see_the_whole_table(stored: StoredTable, table: pa.Table, tmp_pa
 
 def test_rows_to_test_on_are_spread_and_not_too_many() -> None:
     rows = np.arange(100_000)
-    spread = pipeline._spread(rows)
-    assert len(spread) <= pipeline.MOST_HELD
+    spread = lesson._spread(rows)
+    assert len(spread) <= lesson.MOST_HELD
     assert spread[-1] > 99_000
-    assert pipeline._spread(rows[:5]).tolist() == [0, 1, 2, 3, 4]
-    assert len(pipeline._spread(rows[:0])) == 0
+    assert lesson._spread(rows[:5]).tolist() == [0, 1, 2, 3, 4]
+    assert len(lesson._spread(rows[:0])) == 0
 
 
 def test_codes_are_made_part_by_part(

@@ -9,7 +9,7 @@ import pytest
 from data.errors import BoundError, ModelError
 from data.schema import Schema
 from vae import codes as sparse
-from vae import judging, metrics, pipeline, schedule
+from vae import judging, lesson, metrics, pipeline, schedule
 from vae.codec import archive, writer
 from vae.judging import Judged
 from vae.pipeline import NothingToModelError, check_same_bounds, compress, fit, score
@@ -322,26 +322,26 @@ def test_training_without_anything_to_model_says_what_can_be_done():
 
 
 def test_long_tables_are_sampled_in_runs():
-    rows = pipeline._sample_rows(5_000_000, 3)
+    rows = lesson._sample_rows(5_000_000, 3)
     assert rows is not None
-    assert len(rows) == pipeline.MAX_TRAIN_ROWS // pipeline.RUN_ROWS * pipeline.RUN_ROWS
+    assert len(rows) == lesson.MAX_TRAIN_ROWS // lesson.RUN_ROWS * lesson.RUN_ROWS
     assert rows[0] == 0
     assert rows[-1] == 4_999_999
     breaks = np.flatnonzero(np.diff(rows) != 1)
-    assert len(breaks) == pipeline.MAX_TRAIN_ROWS // pipeline.RUN_ROWS - 1
+    assert len(breaks) == lesson.MAX_TRAIN_ROWS // lesson.RUN_ROWS - 1
     gaps = np.diff(rows)[breaks]
     assert gaps.max() - gaps.min() <= 1
-    assert pipeline._sample_rows(1_000, 3) is None
+    assert lesson._sample_rows(1_000, 3) is None
 
 
 @pytest.mark.parametrize("columns", [10, 100, 385, 1_000, 20_000])
 def test_of_a_table_too_large_for_memory_fewer_rows_are_read_from_all_over_it(columns: int) -> None:
-    rows = pipeline._sample_rows(5_000_000, columns)
+    rows = lesson._sample_rows(5_000_000, columns)
     assert rows is not None
-    assert len(rows) <= max(pipeline.RUN_ROWS, pipeline.LARGE_TRAIN_CELLS // columns)
-    assert len(rows) > 0.9 * max(pipeline.RUN_ROWS, pipeline.LARGE_TRAIN_CELLS // columns)
+    assert len(rows) <= max(lesson.RUN_ROWS, lesson.LARGE_TRAIN_CELLS // columns)
+    assert len(rows) > 0.9 * max(lesson.RUN_ROWS, lesson.LARGE_TRAIN_CELLS // columns)
     assert (rows[0], rows[-1]) == (0, 4_999_999)
-    assert (np.diff(rows) > 1).sum() >= pipeline.FEWEST_RUNS - 1
+    assert (np.diff(rows) > 1).sum() >= lesson.FEWEST_RUNS - 1
 
 
 def test_an_archive_tells_what_its_code_is_worth(trained, split, tmp_path, always_neural):
