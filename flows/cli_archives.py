@@ -346,9 +346,10 @@ def _folder_job(
     quiet_failures()
     from flows import compress as jobs
 
-    manifest = getattr(jobs, flow)(
-        folder=str(Path(folder).absolute()), out=str(out.absolute()), config=config, **parameters
-    )
+    with server.needed():
+        manifest = getattr(jobs, flow)(
+            folder=str(Path(folder).absolute()), out=str(out.absolute()), config=config, **parameters
+        )
     files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
     sizes = {
         "files": len(files),

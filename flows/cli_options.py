@@ -85,7 +85,8 @@ def quiet_failures() -> None:
     from prefect.logging.configuration import setup_logging
 
     setup_logging()  # else the flow does it, and makes new handlers
-    for handler in logging.root.handlers:
+    inside = logging.getLogger("prefect._internal")  # hands nothing on to the root
+    for handler in (*logging.root.handlers, *inside.handlers):
         handler.addFilter(lambda record: not _is_of_a_failure(record))
 
 

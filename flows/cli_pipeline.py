@@ -104,12 +104,13 @@ def run_flow(job: Job, tracking: Tracking) -> Outcome:
         quiet_failures()
         from flows.retrain import retrain
 
-        return retrain(
-            source=job.source,
-            settings=job.settings,
-            out=str(job.out),
-            config=str(tracking.config) if tracking.config else None,
-        )
+        with server.needed():
+            return retrain(
+                source=job.source,
+                settings=job.settings,
+                out=str(job.out),
+                config=str(tracking.config) if tracking.config else None,
+            )
 
 
 def _as_result(job: Job, outcome: Outcome) -> dict[str, Any]:

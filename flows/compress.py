@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.logging import get_run_logger
@@ -27,6 +26,7 @@ from flows.hooks import ON_FLOW_FAILURE, ON_TASK_FAILURE, outside_failed
 from flows.jobs import FolderSettings
 from flows.locks import file_lock
 from flows.settings import load_tracking
+from flows.shown import show_table
 from vae.settings import Settings
 
 HOUR = 3600
@@ -262,7 +262,7 @@ def _run_all(work: Any, jobs: list[FileJob], target: Path) -> Path:
             failed.append((job, result))
     rows = [{"file": job.source.name, "bytes": None, "error": str(error)} for job, error in failed]
     rows += [{"file": file.source.name, "bytes": file.bytes, "error": ""} for file in done]
-    create_table_artifact(rows, key="files", description=f"{len(done)} of {len(jobs)} files done")
+    show_table(rows, key="files", description=f"{len(done)} of {len(jobs)} files done")
     if failed:
         raise DataError(
             f"{len(failed)} of {len(jobs)} files failed; mend them and run again, finished files are skipped: "

@@ -81,6 +81,25 @@ def ready(tracking: Tracking) -> None:
 
 
 @contextlib.contextmanager
+def needed() -> Iterator[None]:
+    """Around a flow in this process.
+
+    Raises:
+        ServerError: the server went away in mid-run; names it and the way out.
+    """
+    import httpx
+
+    try:
+        yield
+    except httpx.TransportError as error:
+        name = api_url()
+        raise ServerError(
+            f"{f'the Prefect server at {name}' if name else 'Prefect, its local server,'} went away in mid-run "
+            f"({error}); what is done is kept: {'start it and ' if name else ''}run again"
+        ) from error
+
+
+@contextlib.contextmanager
 def lasting_server(tracking: Tracking, *, port: int, start: bool) -> Iterator[str]:
     """The URL of a server that schedules: the one that is named, or one on loopback that ends with this block.
 

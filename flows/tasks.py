@@ -15,11 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from prefect import task
-from prefect.artifacts import (
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
@@ -30,6 +25,7 @@ from flows import cache, work
 from flows.hooks import ON_TASK_FAILURE, outside_failed
 from flows.jobs import Job
 from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
+from flows.shown import ProgressArtifact, show_table
 from vae.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -92,20 +88,6 @@ def made_once(
     return result
 
 
-class ProgressArtifact:
-    """A progress bar in Prefect, moved at most once a second: each move is a call to the server."""
-
-    def __init__(self, key: str, description: str) -> None:
-        self._id = create_progress_artifact(0.0, key=key, description=description)
-        self._last = time.monotonic()
-
-    def __call__(self, share: float) -> None:
-        now = time.monotonic()
-        if now - self._last >= 1 or share >= 1:
-            self._last = now
-            update_progress_artifact(self._id, progress=round(100 * min(share, 1.0), 1))  # type: ignore[arg-type]
-
-
 @shell(hours=6, **outside)
 def ingest(job: Job) -> Ingested:
     """The source as typed, digested Parquet."""
@@ -117,7 +99,7 @@ def ingest(job: Job) -> Ingested:
         return work.ingest(job, bar)
 
     dataset = made_once(job, "ingest", Ingested, inputs, make, job.dataset)
-    create_table_artifact(work.column_table(job.dataset), key="columns", description=f"Columns of {job.name}")
+    show_table(work.column_table(job.dataset), key="columns", description=f"Columns of {job.name}")
     return dataset
 
 
@@ -126,7 +108,7 @@ def validate(job: Job, dataset: Ingested) -> Checked:
     """Stop before training if the data is not what the champion's was."""
     findings, checked = work.check(job, dataset, get_run_logger().info)
     rows = [finding._asdict() for finding in findings]
-    create_table_artifact(rows, key="data-gate", description=f"Checks of {job.name} before training")
+    show_table(rows, key="data-gate", description=f"Checks of {job.name} before training")
     failed = [finding for finding in findings if not finding.passed]
     for finding in failed:
         get_run_logger().error(
@@ -169,7 +151,7 @@ def extract(job: Job, dataset: Ingested, model: Trained) -> Coded:
 
     coded = made_once(job, "codes", Coded, inputs, make, job.codes)
     words = f"{coded.mean_nonzero:.1f} of {coded.latents} latents on a row, {coded.bits_per_row:.1f} bits"
-    create_table_artifact(work.codes_table(coded), key="codes", description=words)
+    show_table(work.codes_table(coded), key="codes", description=words)
     return coded
 
 
@@ -189,9 +171,7 @@ def compress(job: Job, dataset: Ingested, checked: Checked, model: Trained) -> A
 
     archived = made_once(job, "compress", Archived, inputs, make, job.archive)
     rows = work.archive_table(job.archive)
-    create_table_artifact(
-        rows, key="archive", description=f"{archived.bytes:,} bytes, {archived.ratio:.2f} to 1"
-    )
+    show_table(rows, key="archive", description=f"{archived.bytes:,} bytes, {archived.ratio:.2f} to 1")
     return archived
 
 
@@ -211,9 +191,7 @@ def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive:
         return work.evaluate(job, dataset, model, archive, bar, get_run_logger().info)
 
     evaluated = made_once(job, "evaluate", Evaluated, inputs, make, job.report)
-    create_table_artifact(
-        work.summary_table(evaluated), key="evaluation", description=f"Evaluation of {job.name}"
-    )
+    show_table(work.summary_table(evaluated), key="evaluation", description=f"Evaluation of {job.name}")
     return evaluated
 
 
@@ -229,5 +207,5 @@ def register(
         {"model": registered.name, "version": registered.version, "reason": r} for r in registered.reasons
     ]
     words = "promoted" if registered.promoted else "not promoted"
-    create_table_artifact(rows, key="registry-gate", description=f"Version {registered.version} is {words}")
+    show_table(rows, key="registry-gate", description=f"Version {registered.version} is {words}")
     return registered
