@@ -330,13 +330,17 @@ def test_a_missing_extra_is_named(
 def test_serving_without_a_server_is_refused(
     home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     (home / "prefect.yaml").write_text(
         "deployments: [{name: rollback, entrypoint: flows.rollback.rollback}]\n"
     )
     variables = dict(os.environ)
     try:
-        assert run(["serve", "--config", str(home), "--no-server"]) == 2
+        # other tests of this process may have named one to Prefect
+        with temporary_settings(restore_defaults={PREFECT_API_URL}):
+            assert run(["serve", "--config", str(home), "--no-server"]) == 2
     finally:
         os.environ.clear()
         os.environ.update(variables)
