@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from data.errors import SvaeError, UsageError
-from flows import cli_archives, cli_files, cli_models, cli_pipeline
+from flows import cli_archives, cli_files, cli_generate, cli_models, cli_pipeline, cli_report, cli_tune
 from flows.console import Output, errors, print_failure
 
 DEBUG_VARIABLE = "SVAE_DEBUG"
@@ -47,6 +47,9 @@ app = typer.Typer(
 )
 cli_pipeline.add_to(app)
 cli_files.add_to(app)
+cli_generate.add_to(app)
+cli_tune.add_to(app)
+cli_report.add_to(app)
 cli_archives.add_to(app)
 app.add_typer(cli_models.app, name="models")
 

@@ -15,12 +15,15 @@ from flows.cli_options import (
     AsJson,
     BoundsOrOwn,
     CodesKind,
+    CodeTarget,
     Config,
     Efforts,
+    FamilyKind,
     OutFile,
     SchemaFile,
     Seed,
     Steps,
+    model_settings,
     need_pipeline,
     parse_columns,
     parse_rows,
@@ -29,7 +32,7 @@ from flows.cli_options import (
 )
 from flows.console import Advance, Output, key_values, note, progress
 from flows.console import table as show_table
-from vae.settings import Codes, Effort
+from vae.settings import Codes, Effort, Family
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,6 +59,8 @@ def compress(
         str | None, typer.Option(help="A model to use; without it one is trained and embedded.")
     ] = None,
     codes: CodesKind = Codes.balanced,
+    family: FamilyKind = Family.quantized,
+    target: CodeTarget = None,
     effort: Efforts = Effort.standard,
     rivals: Annotated[
         bool, typer.Option("--rivals", help="Also measure, and store, what other coders need.")
@@ -75,9 +80,10 @@ def compress(
     """A verified archive; exact unless --bound allows an error."""
     need_pipeline()
     from data.bounds import OWN_BOUNDS
-    from vae.settings import ModelSettings, TrainSettings
+    from vae.settings import TrainSettings
 
-    shape, training = ModelSettings(codes=codes), TrainSettings(effort=effort, seed=seed, steps=steps)
+    shape = model_settings(codes=codes, family=family, target=target)
+    training = TrainSettings(effort=effort, seed=seed, steps=steps)
     if bound == [OWN_BOUNDS] and model is None:
         raise UsageError(f"--bound {OWN_BOUNDS}: takes the bounds of a model; name it with --model")
     with Output(as_json) as output:

@@ -13,14 +13,18 @@ from flows.cli_options import (
     AsJson,
     Bounds,
     CodesKind,
+    CodeTarget,
     Config,
     Efforts,
+    FamilyKind,
+    Latents,
     Model,
     OutFile,
     OutFolder,
     SchemaFile,
     Seed,
     Steps,
+    model_settings,
     need_pipeline,
     training_progress,
 )
@@ -29,7 +33,6 @@ from vae.settings import Codes, Effort, Family
 
 if TYPE_CHECKING:
     from data.dataset import Dataset
-    from data.schema import Schema
 
 
 def ingest(
@@ -67,7 +70,9 @@ def train(
     ] = False,
     effort: Efforts = Effort.standard,
     codes: CodesKind = Codes.balanced,
-    family: Annotated[Family, typer.Option(help="Latent family.")] = Family.quantized,
+    family: FamilyKind = Family.quantized,
+    latents: Latents = None,
+    target: CodeTarget = None,
     bound: Bounds = None,
     seed: Seed = 0,
     steps: Steps = None,
@@ -81,9 +86,10 @@ def train(
         from flows.work import split_of
         from vae import pipeline
         from vae import train as training
-        from vae.settings import ModelSettings, TrainSettings
+        from vae.settings import TrainSettings
 
-        with _opened_dataset(dataset) as data:
+        shape = model_settings(codes=codes, family=family, latents=latents, target=target)
+        with opened_dataset(dataset) as data:
             widths = resolve_bounds(bound or [], data.schema, data.stats)
             for line in kept_exact(widths, data.schema):
                 note(line)
@@ -94,7 +100,7 @@ def train(
                     table_of(data),
                     data.schema,
                     bounds=widths,
-                    model=ModelSettings(codes=codes, family=family),
+                    model=shape,
                     training=TrainSettings(effort=effort, seed=seed, steps=steps),
                     split=split_of(data),
                     out=out,
@@ -107,7 +113,12 @@ def train(
             "digest": trained.digest,
             "steps": trained.record["steps"],
             "validation_bits_per_row": bits,
+            "code": trained.record["code"],
         }
+        if trained.record["code"].get("collapsed"):
+            note(
+                "the code has collapsed: it says nothing of a row; train longer, or ask for more: --codes rich"
+            )
         output.show(result)
 
 
@@ -127,7 +138,7 @@ def codes_(
         from flows.files import load_model
         from vae import codes, metrics
 
-        with _opened_dataset(dataset) as data, progress("codes") as advance:
+        with opened_dataset(dataset) as data, progress("codes") as advance:
             trained = load_model(model, None, config)
             dense = codes.encode_rows(trained, table_of(data), _rows_done(advance))
         codes.write_codes(out, dense, trained)
@@ -146,8 +157,7 @@ def decode(
     need_pipeline()
     with Output(as_json) as output:
         from data.output import check_ending, write_table
-        from data.schema import Schema
-        from flows.files import load_model
+        from flows.files import load_model, rebuilt_schema
         from vae import codes as code_files
 
         check_ending(out)
@@ -155,22 +165,11 @@ def decode(
         dense = code_files.read_codes(codes, trained).codes
         with progress("decode") as advance:
             rows = code_files.rows_from_codes(trained, dense, _rows_done(advance))
-        write_table(rows, _schema_of(trained.schema, Schema.from_arrow(rows.schema)), out)
+        write_table(rows, rebuilt_schema(trained, rows), out)
         output.show({"path": out, "rows": rows.num_rows, "columns": rows.num_columns})
 
 
-def _schema_of(known: Schema, found: Schema) -> Schema:
-    """The schema of what was rebuilt, with the text formats of the original where the types are the same."""
-    columns = tuple(
-        known.column(c.name).model_copy(update={"nullable": True})
-        if known.column(c.name).type == c.type
-        else c
-        for c in found.columns
-    )
-    return found.model_copy(update={"columns": columns, "csv": known.csv})
-
-
-class _opened_dataset:  # noqa: N801  (reads as a function)
+class opened_dataset:  # noqa: N801  (reads as a function)
     """A dataset: an ingested one as it lies there, any other source ingested into a folder that goes away."""
 
     def __init__(self, name: str) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from data.errors import UsageError
 from flows.console import Advance
-from vae.settings import Codes, Effort
+from vae.settings import Codes, Effort, Family, Target
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Config = Annotated[
@@ -27,6 +27,33 @@ SchemaFile = Annotated[
     Path | None, typer.Option(help="What is known of the columns (YAML); the rest is inferred.")
 ]
 CodesKind = Annotated[Codes, typer.Option(help="How much the sparse code carries.")]
+
+
+FamilyKind = Annotated[
+    Family, typer.Option(help="Latent family: quantized, spike_slab, topk or gaussian (not sparse).")
+]
+Latents = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Number of latents; default: by the table.")
+]
+
+
+def _target(text: str | None) -> str | None:
+    """A code's target as it is; UsageError for one that cannot be read."""
+    try:
+        return None if text is None else str(Target.parse(text))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+CodeTarget = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="SPEC",
+        callback=_target,
+        help="Calibrate the code to 'nonzeros=6' a row, 'bits=8' a row or 'score=0.8', in place of --codes.",
+    ),
+]
 
 
 def _readable(specs: list[str] | None) -> list[str] | None:
@@ -71,6 +98,18 @@ def need_pipeline() -> None:
             raise UsageError(
                 f"{name} is not installed; this command needs: pip install '.[pipeline]' in the project's folder"
             )
+
+
+def model_settings(**told: Any) -> Any:
+    """Settings of the model; UsageError for those that do not go together."""
+    from pydantic import ValidationError
+
+    from vae.settings import ModelSettings
+
+    try:
+        return ModelSettings(**told)
+    except ValidationError as error:
+        raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 def quiet_failures() -> None:

@@ -11,6 +11,7 @@ from flows.cli_evaluation import read_evaluation, show_evaluation
 from flows.cli_options import (
     AsJson,
     Bounds,
+    CodeTarget,
     Config,
     SchemaFile,
     SeedOfSettings,
@@ -19,7 +20,7 @@ from flows.cli_options import (
     quiet_failures,
 )
 from flows.console import Output, errors, key_values
-from vae.settings import Codes, Effort
+from vae.settings import Codes, Effort, Family
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +40,8 @@ def run(
     ] = None,
     effort: Annotated[Effort | None, typer.Option(help="Optimiser steps: fast, standard or max.")] = None,
     codes: Annotated[Codes | None, typer.Option(help="How much the code carries.")] = None,
+    family: Annotated[Family | None, typer.Option(help="Latent family: quantized, spike_slab, ...")] = None,
+    target: CodeTarget = None,
     bound: Bounds = None,
     schema: SchemaFile = None,
     seed: SeedOfSettings = None,
@@ -62,6 +65,8 @@ def run(
             # An effort that is asked for must not be overruled in silence by the file's number of steps.
             "train.steps": CLEAR if effort and steps is None else steps,
             "model.codes": codes and codes.value,
+            "model.family": family and family.value,
+            "model.target": target,
             "bounds": bound or None,
             **_known_columns(schema),
         }
@@ -72,10 +77,10 @@ def run(
         evaluation = read_evaluation(outcome.figures)
 
         def readable(console: Console) -> None:
-            key_values(console, _summary(job, outcome))
+            key_values(console, summary(job, outcome))
             show_evaluation(console, evaluation)
 
-        output.show({**_as_result(job, outcome), "evaluation": evaluation}, readable)
+        output.show({**as_result(job, outcome), "evaluation": evaluation}, readable)
 
 
 def _known_columns(schema: Path | None) -> dict[str, Any]:
@@ -113,11 +118,13 @@ def run_flow(job: Job, tracking: Tracking) -> Outcome:
             )
 
 
-def _as_result(job: Job, outcome: Outcome) -> dict[str, Any]:
-    return {"dataset_name": job.name, **outcome.model_dump(mode="json")}
+def as_result(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """What a retraining made, for `--json`."""
+    return {"dataset_name": job.name, "page": str(job.page), **outcome.model_dump(mode="json")}
 
 
-def _summary(job: Job, outcome: Outcome) -> dict[str, Any]:
+def summary(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """What a retraining made, for people."""
     version = outcome.version
     state = "champion" if version.promoted else "not promoted"
     return {
@@ -126,6 +133,7 @@ def _summary(job: Job, outcome: Outcome) -> dict[str, Any]:
         "codes": outcome.codes,
         "archive": f"{outcome.archive} ({outcome.archive_bytes:,} bytes, {outcome.ratio:.2f} to 1)",
         "figures": outcome.figures,
+        "page": job.page,
         "version": f"models:/{version.name}/{version.version} ({'new, ' if version.is_new else ''}{state})",
         "gate": "; ".join(version.reasons),
         "run": f"{outcome.run_id} in {job.tracking().tracking_uri}",

@@ -117,6 +117,18 @@ def model_notes(
         )
 
 
+def rebuilt_schema(trained: TrainedModel, rows: pa.Table) -> Schema:
+    """The schema of rows that a model made, with the text formats of the original where the types are the same."""
+    known, found = trained.schema, Schema.from_arrow(rows.schema)
+    columns = tuple(
+        known.column(c.name).model_copy(update={"nullable": True})
+        if known.column(c.name).type == c.type
+        else c
+        for c in found.columns
+    )
+    return found.model_copy(update={"columns": columns, "csv": known.csv})
+
+
 def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
     """One archive of a folder job; `say` is told what its user should know."""
     from data.sources import open_source

@@ -130,6 +130,11 @@ class Job(Settings):
         return self.out / "report"
 
     @property
+    def page(self) -> Path:
+        """The evaluation page."""
+        return self.out / "report.html"
+
+    @property
     def lock(self) -> Path:
         """Held, and there, while the job runs: one at a time in a folder, whatever their settings."""
         return self.out.parent / f".{self.out.name}.lock"

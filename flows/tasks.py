@@ -203,6 +203,7 @@ def register(
     from flows.register import register as register_version
 
     registered = register_version(job, dataset, checked, model, archive, report, get_run_logger().info)
+    work.page(job, dataset, model, archive, report, registered)
     rows = [
         {"model": registered.name, "version": registered.version, "reason": r} for r in registered.reasons
     ]

@@ -19,7 +19,7 @@ from data.manifest import Manifest
 from data.schema import Schema
 from flows import cache
 from flows.jobs import Job
-from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Trained
+from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
 from flows.tracking import FLOW_RUN_TAG, Store, flatten
 
 Advance = Callable[[float], None]
@@ -286,6 +286,37 @@ def evaluate(
     return Evaluated(
         path=job.report, digest=cache.file_digest(numbers_file), numbers=numbers, figures=figures
     )
+
+
+def page(
+    job: Job, dataset: Ingested, model: Trained, archive: Archived, evaluated: Evaluated, version: Registered
+) -> Path:
+    """The evaluation page, in the job's folder and in the model's run."""
+    from vae import page as pages
+    from vae import store
+    from vae.codec import archive as archives
+
+    data = open_dataset(dataset.path)
+    with archives.open(archive.path) as opened:
+        examples = pages.examples_of(store.load(model.path), table_of(data), split_of(data), opened)
+        report = opened.report()
+    state = "is the champion" if version.promoted else "is not promoted"
+    judged = f"Version {version.version} of {version.name} {state}: {'; '.join(version.reasons)}."
+    checked = "The data passed its gate before training: types, nulls and ranges are what is allowed."
+    pages.write(
+        job.page,
+        name=job.name,
+        report=report,
+        numbers=evaluated.numbers,
+        figures=pages.pictures(evaluated.figures),
+        examples=examples,
+        verdicts={"What the gates said": [checked, judged]},
+        footer=f"{job.source}, data {dataset.digest[:16]}, model {model.digest[:16]}.",
+    )
+    run_id = known_run(job)
+    if run_id is not None:
+        Store(job.tracking()).log_files(run_id, {"": [job.page]})
+    return job.page
 
 
 # -- what people see

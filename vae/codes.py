@@ -27,7 +27,9 @@ from data.grid import Coded, State
 from data.largetable import AnyTable
 from data.onehot import encode_table
 from vae.codec.integer import IntegerModel
+from vae.codec.plan import Plan
 from vae.codec.structure import Cells
+from vae.codes_only import Guess
 from vae.features import block, read_grid, row_view
 from vae.store import TrainedModel
 
@@ -140,8 +142,11 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_kept.clear)  # a child has none of its parent's threads
 
 
-def rows_from_codes(trained: TrainedModel, codes: Codes, on_progress: Progress | None = None) -> pa.Table:
-    """The most probable row for each code: modelled columns guessed, those that follow from them computed.
+def rows_from_codes(
+    trained: TrainedModel, codes: Codes | NDArray[np.float32], on_progress: Progress | None = None
+) -> pa.Table:
+    """The most probable row for each code, or point between codes: modelled columns guessed, and those that follow from
+    them computed.
 
     A column that the codes know nothing of, kept by other coders in an archive, is null; see `known_columns`.
 
@@ -154,19 +159,32 @@ def rows_from_codes(trained: TrainedModel, codes: Codes, on_progress: Progress |
     for start in range(0, len(codes), DECODE_ROWS):
         part = slice(start, start + DECODE_ROWS)
         guess = trained.module.codes_only.guess(torch.from_numpy(codes[part].astype(np.float32)))
+        symbols, states = cells_of(plan, guess)
         for j, item in enumerate(plan.columns):
-            symbols = np.rint(guess.symbols[:, j]).astype(np.int64)
-            absent = next((state for state in (State.NULL, State.NAN) if state in item.states), State.VALUE)
-            states = np.where(guess.missing[:, j], absent, State.VALUE)
-            cells[item.name].symbols[part] = np.where(states == State.VALUE, symbols, 0)
-            cells[item.name].states[part] = states
+            cells[item.name].symbols[part], cells[item.name].states[part] = symbols[:, j], states[:, j]
         if on_progress is not None:
             on_progress(min(part.stop, len(codes)), len(codes))
+    return table_of_cells(trained, cells, len(codes))
+
+
+def cells_of(plan: Plan, guess: Guess) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Symbols and states of what a code says of rows, (rows, columns) both."""
+    symbols = np.rint(guess.symbols).astype(np.int64)
+    absent = [
+        next((state for state in (State.NULL, State.NAN) if state in item.states), State.VALUE)
+        for item in plan.columns
+    ]
+    states = np.where(guess.missing, np.array(absent, np.uint8), np.uint8(State.VALUE)).astype(np.uint8)
+    return np.where(states == State.VALUE, symbols, 0), states
+
+
+def table_of_cells(trained: TrainedModel, cells: dict[str, Cells], rows: int) -> pa.Table:
+    """Rows from the cells of modelled columns: those that follow from them are computed, all others are null."""
     grids = {grid.name: grid for grid in trained.grid.columns}
     for derived in trained.layout.derived:
         if all(source in cells for source in derived.sources):
-            cells[derived.name] = derived.evaluate(grids, cells.__getitem__, len(codes))
-    return _table(trained, cells, len(codes))
+            cells[derived.name] = derived.evaluate(grids, cells.__getitem__, rows)
+    return _table(trained, cells, rows)
 
 
 def read_columns(trained: TrainedModel) -> list[str]:

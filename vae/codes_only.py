@@ -91,6 +91,27 @@ class CodesOnly(nn.Module):
         return ((1 - left / whole.clamp(min=TINY)).clamp(min=0) * told).sum() / told.sum().clamp(min=1)
 
     @torch.no_grad()
+    def draw(self, code: Tensor, generator: torch.Generator) -> Guess:
+        """A row for each code, drawn from p(row | code), in symbols of the grid; columns independent given the code."""
+        symbols, missing = list[npt.NDArray[np.float64]](), list[npt.NDArray[np.bool_]]()
+        for j, (view, out) in enumerate(zip(self.layout.views, self.heads(code), strict=True)):
+            chance = torch.rand(len(code), generator=generator)
+            if view.ordered:
+                item = self.layout.plan.columns[j]
+                spread = out[1].clamp(LOG_SCALE_LOW, LOG_SCALE_HIGH).exp()
+                value = (
+                    out[0] + spread * torch.logit(chance, eps=1e-6)
+                ).double().numpy() * view.scale + view.mean
+                symbols.append(np.clip(value, item.low, item.high))
+                missing.append((torch.rand(len(code), generator=generator) < torch.sigmoid(out[2])).numpy())
+            else:
+                shares = torch.softmax(torch.cat([out[: len(view.names)], out[-1:]]), 0).T
+                drawn = torch.multinomial(shares, 1, generator=generator).squeeze(1).numpy()
+                symbols.append(np.array([*view.names, view.names[0]], np.float64)[drawn])
+                missing.append(drawn == len(view.names))
+        return Guess(np.stack(symbols, 1), np.stack(missing, 1))
+
+    @torch.no_grad()
     def guess(self, code: Tensor) -> Guess:
         """The most probable row for each code, in symbols of the grid."""
         symbols, missing = list[npt.NDArray[np.float64]](), list[npt.NDArray[np.bool_]]()

@@ -281,11 +281,11 @@ def validate(model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[str, fl
     return {**means, "bits": cast(Trainable, model).objective(means)}
 
 
-def validation_batches(rows: Rows, arrays: Mapping[str, Tensor], seed: int) -> list[dict[str, Tensor]]:
+def validation_batches(
+    rows: Rows, arrays: Mapping[str, Tensor], seed: int, chunk: int = VALIDATION_CHUNK
+) -> list[dict[str, Tensor]]:
     """A fixed choice of validation rows, of training rows if there are none, in chunks."""
     held = rows.validation_rows if len(rows.validation_rows) else rows.train_rows
     chosen = np.sort(schedule.batch_order(held, seed, 2**63)[:VALIDATION_ROWS])
-    chunks = [
-        torch.from_numpy(chosen[i : i + VALIDATION_CHUNK]) for i in range(0, len(chosen), VALIDATION_CHUNK)
-    ]
-    return [{name: array.index_select(0, chunk) for name, array in arrays.items()} for chunk in chunks]
+    chunks = [torch.from_numpy(chosen[i : i + chunk]) for i in range(0, len(chosen), chunk)]
+    return [{name: array.index_select(0, part) for name, array in arrays.items()} for part in chunks]

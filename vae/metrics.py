@@ -245,3 +245,37 @@ def evidence(log_weights: Floats) -> tuple[float, float]:
     elbo = float(log_weights.mean())
     bound = float((np.logaddexp.reduce(log_weights, axis=0) - np.log(len(log_weights))).mean())
     return float(elbo / np.log(2)), float(bound / np.log(2))
+
+
+def probe(
+    codes: NDArray[Any], target: pa.ChunkedArray, held_codes: NDArray[Any], held: pa.ChunkedArray
+) -> float:
+    """How well a linear model reads a column off codes [rows, latents], on held-out rows: accuracy, for numbers R².
+
+    A latent shows its value, and whether it is there. A ridge regression, or a logistic one for names; rows in which
+    the column is null are left out, and names that only held-out rows have count as wrong.
+    """
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    numeric = is_numeric(target.type)
+
+    def told(values: NDArray[Any], column: pa.ChunkedArray) -> tuple[Floats, NDArray[Any]]:
+        given = plain(column)
+        if numeric:
+            numbers, absent = _floats(given)
+            rows = ~absent & np.isfinite(numbers)
+            answers: NDArray[Any] = numbers[rows]
+        else:
+            rows = ~_mask(pc.is_null(given))
+            answers = np.array([str(name) for name in given.filter(pa.array(rows)).to_pylist()])
+        inputs = np.concatenate([values, values != 0], 1).astype(np.float64)[rows]
+        return inputs, answers
+
+    x, y = told(codes, target)
+    held_x, held_y = told(held_codes, held)
+    if not len(held_y) or len(np.unique(y)) < 2:
+        return 0.0
+    model = Ridge() if numeric else LogisticRegression(max_iter=1_000)
+    return float(make_pipeline(StandardScaler(), model).fit(x, y).score(held_x, held_y))

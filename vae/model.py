@@ -13,18 +13,20 @@ asks for anything empties itself (posterior collapse).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vae.calibration import moved, threshold_for
 from vae.codec.plan import Head
 from vae.codes_only import CodesOnly
 from vae.features import Layout
-from vae.latents import Draw, Gaussian, free_bits, gaussian_log_density, interpolated_rate, make_latents
+from vae.latents import Draw, free_bits, interpolated_rate
 from vae.networks import ColumnEncoder, DenseEncoder, Hidden, RowInput
-from vae.settings import CODES_SCORE, ModelSettings, codes_weight
+from vae.settings import CODES_SCORE, FIRST_CODES_WEIGHT, ModelSettings, Target, codes_weight
+from vae.sparse import make_latents
 from vae.stencil import Stencil, Tensors
 
 NATS_TO_BITS = 1 / math.log(2)
@@ -34,6 +36,8 @@ paid for, and coarse codes say as much.
 """
 PRESENCE = 0.5
 """Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
+IDLE_WEIGHT = 1 / 32
+"""Weight of the term that brings idle latents back (Gao et al. 2024)."""
 WEIGHT_PRICE = 2.0
 """Nats of the objective for a nat of the weights' description: magnitudes alone are described, and signs cost too."""
 SLACKENING = 0.2
@@ -52,7 +56,6 @@ class SparseVAE(nn.Module):
         self.layout, self.settings = layout, settings
         plan = layout.plan
         self.stencil = Stencil(layout)
-        self.latents = make_latents(settings.family, plan.reach)
         self.progress: Tensor
         # part of the state: hard codes of a training that is under way depend on it, and so does what is judged best
         self.register_buffer("progress", torch.ones(()))
@@ -60,9 +63,15 @@ class SparseVAE(nn.Module):
         self.register_buffer("slack", torch.ones(()))
         self.origin: Tensor
         self.register_buffer("origin", torch.zeros(plan.latents))
+        self.target = Target.parse(settings.target) if settings.target and plan.latents else None
+        if self.target:
+            self.dial: Tensor
+            self.register_buffer("dial", torch.tensor(FIRST_CODES_WEIGHT))
         if plan.latents:
             size, depth = settings.encoder_width, settings.encoder_depth
             self.row = RowInput([view.entries for view in layout.views])
+            inputs = len(layout.views), self.row.features
+            self.latents = make_latents(settings, plan.reach, plan.latents, inputs)
             self.encoder = _encoder(layout, self.row.features, self.latents.outputs, settings)
             self.codes_only = CodesOnly(layout, size, depth, settings.activation)
 
@@ -79,6 +88,8 @@ class SparseVAE(nn.Module):
         """
         if not self.layout.plan.latents:
             return 0.0
+        if self.target:
+            return float(self.dial)
         return codes_weight(self.settings.codes, float(self.progress)) * float(self.slack)
 
     @torch.no_grad()
@@ -91,9 +102,13 @@ class SparseVAE(nn.Module):
             middle = self.posterior(batch["value"], batch["entry"])[..., 0].median(0).values
             self.encoder.shift(-middle)
         elif phase == "refit":
-            usual = self.encode(batch).mode(0).values
-            self.origin.copy_(self._relabelled(self.origin + usual))
-            self.stencil.relabel(usual.long())
+            gates = self.latents.gates(self.posterior(batch["value"], batch["entry"]))
+            if gates is not None and self.target and self.target.what == "nonzeros":
+                self.latents.get_buffer("threshold").copy_(threshold_for(gates, self.target.value))
+            if self.latents.relabels:
+                usual = self.encode(batch).mode(0).values
+                self.origin.copy_(self._relabelled(self.origin + usual))
+                self.stencil.relabel(usual.long())
 
     def loss(
         self, batch: Tensors, *, progress: float, phase: str, generator: torch.Generator
@@ -113,9 +128,7 @@ class SparseVAE(nn.Module):
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
         heads = self.codes_only.heads(draw.code)
         alone = self.codes_only.asked(batch, heads).mean()
-        if phase == "joint":
-            self._slacken(self.codes_only.score(batch, heads))
-        presence = draw.soft.abs().clamp(max=1.0).sum(1).mean()
+        presence = draw.presence.sum(1).mean()
         terms = {
             "code": rate.mean(0).sum(), "columns": columns, "codes_only": alone, "presence": presence,
             "weights": self._price(columns), "codes_weight": columns.new_tensor(self.weight),
@@ -132,6 +145,16 @@ class SparseVAE(nn.Module):
             hard = self.encode(batch).to(torch.float32)
             terms["prior"] = self._hard_rate(weights, batch, hard).sum(1).mean()
             loss = loss + terms["prior"]
+        if draw.penalty is not None:
+            terms["penalty"] = draw.penalty
+            loss = loss + draw.penalty
+        if draw.idle is not None:
+            # only what idle latents say is taught by it: the rest of the code is given
+            spare = self.codes_only.heads(draw.code.detach() + draw.idle)
+            terms["idle"] = self.codes_only.asked(batch, spare).mean()
+            loss = loss + IDLE_WEIGHT * terms["idle"]
+        if phase == "joint":
+            self._steer(batch, draw, terms, heads)
         return {"loss": loss, **terms}
 
     @torch.no_grad()
@@ -143,8 +166,9 @@ class SparseVAE(nn.Module):
         if not self.layout.plan.latents:
             return {"column_bits": columns}
         rate = self._hard_rate(weights, batch, code).sum(1) * NATS_TO_BITS
+        there = (code != 0).sum(1).to(columns.dtype)
         alone = self.codes_only.asked(batch, self.codes_only.heads(code)) * NATS_TO_BITS
-        return {"code_bits": rate, "column_bits": columns, "codes_only_bits": alone}
+        return {"code_bits": rate, "column_bits": columns, "codes_only_bits": alone, "nonzeros": there}
 
     def objective(self, bits: Mapping[str, float]) -> float:
         """What a row costs and what is asked of its code beside, of mean `validation_bits`, with λ as it is now."""
@@ -159,6 +183,26 @@ class SparseVAE(nn.Module):
         return self._hard(batch["value"], batch["entry"]).to(torch.int8)
 
     @torch.no_grad()
+    def code_facts(self, batch: Tensors) -> dict[str, float | int | bool]:
+        """What the code of a batch is like; empty without a code.
+
+        `mean_nonzero` a row, with hard codes, and `drawn_nonzero`, with those that training draws: their difference is
+        what hard gates change. `dead_latents`, which never vary, and whether the code has `collapsed`: whether all are
+        dead, so that it says nothing of a row.
+        """
+        if not self.layout.plan.latents:
+            return {}
+        code = self.encode(batch)
+        dead = int((code == code[:1]).all(0).sum())
+        drawn = self._draw(batch, "joint", torch.Generator(code.device).manual_seed(0)).presence.sum(1).mean()
+        return {
+            "mean_nonzero": round(float((code != 0).sum(1).float().mean()), 4),
+            "drawn_nonzero": round(float(drawn), 4),
+            "dead_latents": dead,
+            "collapsed": dead == code.shape[1],
+        }
+
+    @torch.no_grad()
     def cell_bits(self, batch: Tensors) -> Tensor:
         """Bits of each cell with hard codes, (batch, columns)."""
         return (
@@ -170,21 +214,19 @@ class SparseVAE(nn.Module):
 
     @torch.no_grad()
     def log_weights(self, batch: Tensors, samples: int, generator: torch.Generator) -> Tensor:
-        """log p(row, z) - log q(z | row) in nats for each of `samples` draws, (samples, batch); `gaussian` only.
+        """log p(row, z) - log q(z | row) in nats for each of `samples` draws, (samples, batch).
 
         Their mean is the ELBO, the mean of their exponentials the IWAE bound (Burda et al. 2016, eq. 8).
+        TypeError where the posterior is not stochastic.
         """
-        if not isinstance(self.latents, Gaussian):
-            raise TypeError("the posterior of this latent family is not stochastic")
-        mean, log_variance = self.latents.moments(self.posterior(batch["value"], batch["entry"]))
+        parameters = self.posterior(batch["value"], batch["entry"])
+        prior = self._prior_rows()
         weights = self.stencil.weights(quantised=False)
         found: list[Tensor] = []
         for _ in range(samples):
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-            z = mean + (0.5 * log_variance).exp() * noise
-            seen = self.stencil.column_nats(weights, batch, z / self.latents.step).sum(1)
-            ratio = gaussian_log_density(z) - gaussian_log_density(z, mean, log_variance)
-            found.append(ratio.sum(1) - seen)
+            noise = self._noise(parameters, generator)
+            z, ratio = self.latents.sample(parameters, noise, prior)
+            found.append(ratio - self.stencil.column_nats(weights, batch, z).sum(1))
         return torch.stack(found)
 
     @property
@@ -194,15 +236,28 @@ class SparseVAE(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The encoder's parameters and all others, which train at separate rates."""
-        encoder = [p for n, p in self.named_parameters() if n.split(".")[0] in ("row", "encoder")]
+        encoder = [p for n, p in self.named_parameters() if n.split(".")[0] in ("row", "encoder", "latents")]
         ids = {id(p) for p in encoder}
         decoder = [p for p in self.parameters() if id(p) not in ids]
         return [{"name": "encoder", "params": encoder}, {"name": "decoder", "params": decoder}]
 
-    def _slacken(self, score: Tensor) -> None:
-        """Lowers λ where the code scores more than it is asked for, and raises it again where it scores less."""
-        excess = score - CODES_SCORE[self.settings.codes]
-        self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
+    @torch.no_grad()
+    def _steer(
+        self, batch: Tensors, draw: Draw, terms: Mapping[str, Tensor], heads: Sequence[Tensor]
+    ) -> None:
+        """Moves λ by what the code of a batch is and what it is asked to be."""
+        if self.target is None:
+            # down where the code scores more than it is asked for, and up again where it scores less
+            excess = self.codes_only.score(batch, heads) - CODES_SCORE[self.settings.codes]
+            self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
+        elif self.target.what == "score":
+            self.dial.copy_(moved(self.dial, self.codes_only.score(batch, heads), self.target.value))
+        elif self.target.what == "bits":
+            found = terms["prior"] if draw.kl is not None else terms["code"]
+            self.dial.copy_(moved(self.dial, found * NATS_TO_BITS, self.target.value))
+        else:
+            there = (draw.code != 0).sum(1).to(draw.code.dtype).mean()
+            self.dial.copy_(moved(self.dial, there, self.target.value))
 
     def _price(self, like: Tensor) -> Tensor:
         """What a row pays for the weights, in nats."""
@@ -212,10 +267,20 @@ class SparseVAE(nn.Module):
     def _draw(self, batch: Tensors, phase: str, generator: torch.Generator) -> Draw:
         if phase != "joint":
             code = self.encode(batch).to(torch.float32)
-            return Draw(code, code, None)
+            return Draw(code, code, None, code.abs().clamp(max=1.0))
         parameters = self.posterior(batch["value"], batch["entry"])
-        noise = torch.randn(parameters.shape[:2], generator=generator, device=parameters.device)
-        return self.latents.draw(parameters, noise)
+        noise = self._noise(parameters, generator)
+        return self.latents.draw(parameters, noise, progress=float(self.progress), prior=self._prior_rows())
+
+    def _noise(self, parameters: Tensor, generator: torch.Generator) -> Tensor:
+        """Standard normal numbers for a draw of these posteriors, (batch, latents, noises)."""
+        shape = (*parameters.shape[:2], self.latents.noises)
+        return torch.randn(shape, generator=generator, device=parameters.device)
+
+    def _prior_rows(self) -> Tensor | None:
+        """The encoder's parameters for the rows of a learned prior, (rows, latents, outputs)."""
+        rows = self.latents.pseudo
+        return None if rows is None else self.encoder(rows, self.progress)
 
     def _hard(self, value: Tensor, entry: Tensor) -> Tensor:
         return self._relabelled(self.latents.harden(self.posterior(value, entry)) - self.origin)

@@ -153,6 +153,35 @@ def originals_and_codes(original: pa.Table, restored: pa.Table, names: Sequence[
     return figure
 
 
+def trade_off(points: Sequence[Mapping[str, Any]], what: str) -> Figure:
+    """What trials scored against how many latents are on in a row, and against what the code says by itself.
+
+    points: `score`, `mean_nonzero`, `code_score`, `latents`, `codes` and `width` of each trial.
+    """
+    figure, (left, right) = _figure(1, 2, 10.5, 4.2, f"Trials: {what}")
+    score = [point["score"] for point in points]
+    for axes, x, label in (
+        (left, "mean_nonzero", "non-zero latents on a row"),
+        (right, "code_score", "score of the code alone"),
+    ):
+        for codes, color in zip(
+            dict.fromkeys(point["codes"] for point in points), (BLUE, ORANGE, TEAL), strict=False
+        ):
+            chosen = [point for point in points if point["codes"] == codes]
+            sizes = [20 + 6 * point["width"] for point in chosen]
+            places = [point.get(x, 0.0) for point in chosen], [point["score"] for point in chosen]
+            axes.scatter(*places, s=sizes, color=color, alpha=0.75, linewidths=0, label=codes)
+            for point, *place in zip(chosen, *places, strict=True):
+                axes.annotate(str(point["latents"]), tuple(place), (0, 0), textcoords="offset points", fontsize=7,
+                              ha="center", va="center", color="white")  # fmt: skip
+        axes.set_xlabel(label)
+        axes.yaxis.set_major_formatter("{x:,.4g}" if max(score, default=0.0) < 100 else "{x:,.0f}")
+    left.set_ylabel(what)
+    _title(left, "One dot a trial: its latents, larger where wider")
+    _legend(figure, left, "outside upper right")
+    return figure
+
+
 def _number_panel(
     axes: Axes, name: str, before: Any, after: Any, quality: Mapping[str, float | None]
 ) -> None:

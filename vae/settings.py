@@ -5,9 +5,11 @@ The same classes show as forms in Prefect's deployments, so every field carries 
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+from typing import Literal, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -21,6 +23,8 @@ class Family(StrEnum):
 
     gaussian = "gaussian"
     quantized = "quantized"
+    spike_slab = "spike_slab"
+    topk = "topk"
 
 
 class Codes(StrEnum):
@@ -64,11 +68,42 @@ def codes_weight(codes: Codes, progress: float) -> float:
     return FIRST_CODES_WEIGHT * (1 - done) + last * done
 
 
+What = Literal["nonzeros", "bits", "score"]
+TARGET = re.compile(r"\s*(nonzeros|bits|score)\s*=\s*([0-9]*\.?[0-9]+)\s*")
+
+
+class Target(NamedTuple):
+    """What is asked of a code, as a mean over rows."""
+
+    what: What
+    value: float
+
+    @staticmethod
+    def parse(text: str) -> Target:
+        """`nonzeros=12`, `bits=16` or `score=0.8`; ValueError says what it may be.
+
+        >>> Target.parse("bits=16")
+        Target(what='bits', value=16.0)
+        """
+        found = TARGET.fullmatch(text)
+        if not found:
+            raise ValueError(f"{text!r} is no target of a code; write nonzeros=12, bits=16 or score=0.8")
+        what, value = found[1], float(found[2])
+        if value <= 0 or (what == "score" and value >= 1):
+            allowed = "between 0 and 1" if what == "score" else "above 0"
+            raise ValueError(f"{text!r}: the target of {what} has to be {allowed}")
+        return Target(cast(What, what), value)
+
+    def __str__(self) -> str:
+        return f"{self.what}={self.value:g}"
+
+
 class ModelSettings(Settings):
     """Shape of a `SparseVAE` for tables."""
 
     family: Family = Family.quantized
-    """Latent family: `quantized` integer codes with a spike at zero, or the plain `gaussian` VAE."""
+    """Latent family: `quantized` integer codes with a spike at zero; `spike_slab`, variational sparse coding; `topk`,
+    the largest few of each row; or the plain `gaussian` VAE, whose codes are not sparse."""
     latents: int | None = Field(default=None, ge=1, le=256)
     """Number of latent variables; None: 16, or 8 where most columns follow from the row above, and half of that for a
     `lean` code. Ignored when `codes` is `none`."""
@@ -91,6 +126,31 @@ class ModelSettings(Settings):
     """Share of the steps over which the code's rate (or KL) rises to its full weight."""
     free_bits: float = Field(default=0.0, ge=0, le=8)
     """Nats a latent may spend before its rate counts (Kingma et al. 2016)."""
+    presence: float = Field(default=0.25, gt=0, lt=1)
+    """Share of latents that the prior of `spike_slab` expects to be there (its α)."""
+    pseudo_rows: int = Field(default=16, ge=0, le=1024)
+    """Learned rows whose posteriors are the prior of `spike_slab`; 0: α N(0, 1) + (1 - α) δ(0)."""
+    active: float | None = Field(default=None, gt=0, le=256)
+    """Latents that `topk` keeps a row, on average; None: a quarter of them."""
+    target: str | None = None
+    """What the code is calibrated to, in place of what `codes` asks of it: `nonzeros=12` a row, `bits=16` a row as
+    stored, or `score=0.8` by itself. Training finds the weight that gets it there."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ModelSettings:
+        """What the target asks for is to be had of this family, with a code."""
+        if self.target is None:
+            return self
+        what, value = Target.parse(self.target)
+        if self.codes is Codes.none:
+            raise ValueError(f"target {self.target}: there is no code where codes is none")
+        if what == "nonzeros" and self.family is Family.gaussian:
+            raise ValueError(
+                f"target {self.target}: gaussian codes are not sparse; take bits=... or another family"
+            )
+        if what == "nonzeros" and self.latents is not None and value > self.latents:
+            raise ValueError(f"target {self.target}: there are {self.latents} latents only; set latents")
+        return self
 
 
 def latents_of(settings: ModelSettings, *, series: bool) -> int:

@@ -29,6 +29,7 @@ from data.errors import ModelError
 from vae import schedule
 from vae.checkpoint import Checkpoints
 from vae.loop import (
+    VALIDATION_ROWS,
     Batches,
     BatchModule,
     PhaseModule,
@@ -47,7 +48,7 @@ from vae.loop import (
 )
 from vae.model import SparseVAE
 from vae.schedule import Phase
-from vae.settings import Family, TrainSettings
+from vae.settings import TrainSettings
 
 
 def fit(
@@ -77,8 +78,8 @@ def fit(
     total = settings.steps or schedule.steps(
         len(rows.train_rows), columns, settings.effort, series=model.layout.series
     )
-    quantised = model.settings.family is not Family.gaussian
     latent = model.layout.plan.latents > 0
+    quantised = not latent or model.latents.refits
     phases = schedule.phases(total, settings.refit_share, latent=latent, quantised=quantised)
     checkpoints = None
     if folder is not None:
@@ -91,7 +92,8 @@ def fit(
     history = run(
         model, rows, settings, total=total, phases=phases, checkpoints=checkpoints, on_progress=on_progress
     )
-    return model.eval(), _record(model, rows, settings, total, history)
+    record = _record(model.eval(), rows, settings, total, history)
+    return model, record
 
 
 def forget(folder: str | Path) -> None:
@@ -119,9 +121,20 @@ def _record(
         "data": rows.digest(),
         "threads": threads(settings),
         "learning_rates": _used(settings, model),
+        "code": model.code_facts(code_rows(rows, settings.seed)),
         "torch": str(torch.__version__),
         "history": [{name: plain(value) for name, value in entry.items()} for entry in history],
     }
+
+
+def code_rows(rows: Rows, seed: int) -> dict[str, Tensor]:
+    """What the encoder reads of the rows that validate."""
+    read = {name: rows.arrays[name] for name in ("value", "entry")}
+    (batch,) = validation_batches(
+        rows, {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in read.items()},
+        seed, chunk=VALIDATION_ROWS,
+    )  # fmt: skip
+    return batch
 
 
 def _used(settings: TrainSettings, model: SparseVAE) -> dict[str, float]:

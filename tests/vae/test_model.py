@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae.codec.integer import IntegerModel
 from vae.features import row_view
-from vae.latents import gaussian_kl, gaussian_log_density
+from vae.latents import STEP, gaussian_kl, gaussian_log_density
 from vae.model import (
     ENCODER_GAIN,
     LEARNING_RATES,
@@ -358,7 +358,8 @@ def test_validation_bits_are_the_bits_that_are_written(made: Any, settings: Mode
         written += [8 * len(streams[0]) - 56, sum(8 * len(stream) - 56 for stream in streams[1:])]
     assert written[0] == pytest.approx(bits["code_bits"].sum().item(), rel=0.01, abs=3 * 16)
     assert written[1] == pytest.approx(bits["column_bits"].sum().item(), rel=0.01, abs=3 * 16)
-    parts = {"code_bits": 3.0, "column_bits": 40.0, "codes_only_bits": 10.0}
+    assert torch.equal(bits["nonzeros"], torch.from_numpy((codes != 0).sum(1)).float())
+    parts = {"code_bits": 3.0, "column_bits": 40.0, "codes_only_bits": 10.0, "nonzeros": 2.0}
     assert set(parts) == set(bits)
     assert model.objective(parts) == pytest.approx(43 + 10 * model.weight)
     assert torch.allclose(model.cell_bits(made.batch).sum(1), bits["column_bits"], rtol=1e-4)
@@ -395,7 +396,7 @@ def toy(made: Any) -> Toy:
 
     def nats(weights: Any, batch: dict[str, Tensor], code: Tensor) -> Tensor:
         del weights
-        z = code * model.latents.step  # pyright: ignore[reportAttributeAccessIssue]
+        z = code * STEP
         return -gaussian_log_density(batch["x"], model.slope * z, 2 * math.log(model.spread))
 
     object.__setattr__(model.stencil, "column_nats", nats)

@@ -27,10 +27,11 @@ from pydantic import ValidationError
 
 from data.errors import DamagedError, ModelError
 from data.grid import State
+from vae.codec.counts import Memory
 from vae.codec.entropy import STATE_LOW, encode_ops, exp_table, scale_table, sigmoid_table, squash_table
 from vae.codec.frontend import MAX_FEATURES, front_of, new_memory
 from vae.codec.intervals import Streams, Tables, Tape
-from vae.codec.kernel import new_desk, observe, walk
+from vae.codec.kernel import Desk, new_desk, observe, walk
 from vae.codec.plan import FEW_OUTPUTS, MAX_STATES, Head, Plan
 from vae.codec.weights import padded, prove_sums
 
@@ -194,6 +195,47 @@ class IntegerModel:
             if whole and (opened.state[s] != STATE_LOW or opened.position[s] != opened.end[s]):
                 raise DamagedError(f"the stream of {name!r} does not end as it was written")
         return symbols, states, codes
+
+    def sample_block(
+        self, rows: int, random: np.random.Generator, before: tuple[Longs, States, Codes] | None = None
+    ) -> tuple[Longs, States, Codes]:
+        """Rows that the model holds likely, as `decode_block` gives them: what it reads out of noise.
+
+        To an entropy decoder random words are a file like any other, and symbols come out of them just as often as the
+        model says. Each row follows on from the one above; above the first are the rows `before`, if there are any:
+        columns of identifiers know of no values but those that they have seen.
+        """
+        memory, desk = self._begun(before, rows)
+        most = [self.latents, *(3 for _ in self.columns)]  # as in `encode_block`: each takes a word at most
+        ends = np.cumsum(rows * np.array(most, np.int64))
+        words = random.integers(0, 1 << 32, int(ends[-1]), np.uint32)
+        state = random.integers(STATE_LOW, (1 << 63) - 1, len(most), np.int64)
+        noise = Streams(words, state, np.concatenate([[0], ends[:-1]]).astype(np.int64), ends)
+        symbols = np.zeros((rows, len(self.columns)), np.int64)
+        states = np.zeros((rows, len(self.columns)), np.uint8)
+        codes = np.zeros((rows, self.latents), np.int8)
+        nothing = np.zeros(1, np.int64)
+        walk(
+            True, len(self.columns), symbols, states, codes, np.zeros(len(self.columns), bool), self._front,
+            memory, self._weights, self._tables, desk, Tape(nothing, nothing, nothing, nothing), noise,
+        )  # fmt: skip
+        return symbols, states, codes
+
+    def _begun(self, before: tuple[Longs, States, Codes] | None, rows: int) -> tuple[Memory, Desk]:
+        """A memory that has seen the rows `before`, with room for so many more, and a desk."""
+        seen = 0 if before is None else len(before[0])
+        memory, desk = new_memory(self._front, seen + rows), new_desk(self._weights)
+        if before is not None:
+            self._check_block(*before)
+            space = seen * (self.latents + 3 * len(self.columns))
+            offsets = np.zeros(len(self.columns) + 1, np.int64)  # what is written is thrown away
+            tape = Tape(np.zeros(space, np.int64), np.zeros(space, np.int64), offsets, offsets.copy())
+            unseen = self._unseen(before[1])
+            walk(
+                False, len(self.columns), *before, unseen, self._front, memory, self._weights, self._tables, desk, tape,
+                _no_streams(len(self.columns)),
+            )  # fmt: skip
+        return memory, desk
 
     def observe(self, symbols: Longs, states: States) -> dict[str, npt.NDArray[Any]]:
         """What the network is shown of a block and what it must say, for training; see `kernel.observe`."""

@@ -1,0 +1,45 @@
+"""What a code is asked to be: so many non-zeros a row, so many bits, such a score; and the controller that gets there.
+
+Nobody has to find the weight λ that gives a code of the wanted size: while encoder and decoder learn together, the
+logarithm of λ moves by how far the code is from what is asked for, as the multiplier of a constraint (Rezende & Viola
+2018). Where latents are there or not, the threshold that decides it is set at last, on rows of the validation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+GAIN = 0.02
+"""How fast log λ moves: a step for each unit by which the logarithm of what is measured misses its target."""
+MOST_MISS = 1.0
+"""Units of that miss that count at most: a code that is empty at first is no reason to leap."""
+LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 50.0
+
+
+@torch.no_grad()
+def moved(weight: Tensor, found: Tensor, target: float) -> Tensor:
+    """λ after a step in which the code was `found` to be so much; both scalars.
+
+    >>> moved(torch.tensor(1.0), torch.tensor(8.0), 8.0).item()
+    1.0
+    """
+    miss = (math.log(target) - found.clamp(min=1e-6).log()).clamp(-MOST_MISS, MOST_MISS)
+    return (weight * torch.exp(GAIN * miss)).clamp(LEAST_WEIGHT, MOST_WEIGHT)
+
+
+@torch.no_grad()
+def threshold_for(gates: Tensor, nonzeros: float) -> Tensor:
+    """The threshold above which so many of a row's gates lie, on average; gates (rows, latents), scalar.
+
+    >>> threshold_for(torch.tensor([[0.1, 0.9], [0.4, 0.2]]), 1.0)
+    tensor(0.3000)
+    """
+    ordered = gates.flatten().sort(descending=True).values
+    kept = min(max(0, round(nonzeros * len(gates))), len(ordered))
+    if kept == len(ordered):
+        return ordered[-1] - 1.0
+    above = ordered[kept - 1] if kept else ordered[0] + 1.0
+    return (above + ordered[kept]) / 2

@@ -1,0 +1,86 @@
+"""New rows from a trained model: drawn from its prior, and on the way from one row to another."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from data.errors import ModelError
+from vae.codec.integer import IntegerModel
+from vae.codec.plan import Head
+from vae.codec.structure import Cells
+from vae.codes import Codes, Progress, cells_of, encode_rows, rows_from_codes, table_of_cells
+from vae.pipeline import integer_model
+from vae.store import TrainedModel
+
+SEEN_ROWS = 8_192
+"""Rows that columns of identifiers have seen before the first one that is given out."""
+
+
+def sample_rows(
+    trained: TrainedModel, rows: int, *, seed: int = 0, on_progress: Progress | None = None
+) -> pa.Table:
+    """Rows drawn from the model: a code from its prior, columns given the code and each other, row after row.
+
+    They have the table's types and keep to its ranges and names. Columns that follow from others do so here too; those
+    that the model leaves to other coders are null (see `vae.codes.known_columns`). Where rows follow on from each
+    other, these do too, block by block.
+
+    Raises:
+        ModelError: A column is coded by what was seen of it, and there is no code to begin with.
+    """
+    model, random = integer_model(trained), np.random.Generator(np.random.Philox(key=seed))
+    names = trained.layout.plan.names
+    symbols = np.zeros((rows, len(names)), np.int64)
+    states = np.zeros((rows, len(names)), np.uint8)
+    seen = min(SEEN_ROWS, model.block_rows // 2)
+    room = model.block_rows - seen
+    for start in range(0, rows, room):
+        part = slice(start, min(rows, start + room))
+        before = _seen(trained, model, random, seen)
+        symbols[part], states[part], _ = model.sample_block(part.stop - part.start, random, before)
+        if on_progress is not None:
+            on_progress(part.stop, rows)
+    cells = {name: Cells(symbols[:, j], states[:, j]) for j, name in enumerate(names)}
+    return table_of_cells(trained, cells, rows)
+
+
+def _seen(
+    trained: TrainedModel, model: IntegerModel, random: np.random.Generator, rows: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], Codes] | None:
+    """Rows for the columns that remember, for which an empty memory has no values to begin with: codes from the prior,
+    and what the code alone says of them.
+    """
+    plan = trained.layout.plan
+    remembering = [item.name for item in plan.columns if item.head is Head.memory]
+    if not remembering:
+        return None
+    if not plan.latents:
+        raise ModelError(
+            f"the model knows of {', '.join(remembering)} only what it has seen, and has no code to begin with; train "
+            "one with codes: balanced"
+        )
+    _, _, codes = model.sample_block(rows, random)
+    generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+    guess = trained.module.codes_only.draw(torch.from_numpy(codes.astype(np.float32)), generator)
+    return *cells_of(plan, guess), codes
+
+
+def rows_between(trained: TrainedModel, pair: pa.Table, steps: int) -> pa.Table:
+    """`steps` rows from the first of two to the second, as codes see them, both ends included.
+
+    Codes are on the straight way between those of the two rows, and rows the most probable for them; where a code says
+    little, so do they.
+
+    Raises:
+        ModelError: The model has no code.
+    """
+    if not trained.layout.plan.latents:
+        raise ModelError(
+            "the model has no sparse codes (it was trained with codes: none); train one with codes: balanced"
+        )
+    first, last = encode_rows(trained, pair).astype(np.float32)
+    share = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+    return rows_from_codes(trained, (1 - share) * first + share * last)

@@ -1,0 +1,348 @@
+"""The evaluation page: one HTML file that says what was compressed, with what guarantee, and what a code is worth.
+
+Everything lies in the file, so it opens without a network, on a phone, and prints.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from data.atomic import atomic_path
+from data.largetable import AnyTable
+from data.split import TEST
+from vae.codec.reader import Archive
+from vae.codec.summary import ArchiveReport
+from vae.codes import encode_rows, known_columns, rows_from_codes
+from vae.lesson import Split
+from vae.store import TrainedModel
+
+TEMPLATE = Path(__file__).parent / "templates" / "page.html"
+SHOWN_ROWS, SHOWN_COLUMNS = 6, 8
+RIVALS = {
+    "source": "source, as handed over",
+    "csv": "CSV",
+    "parquet_snappy": "Parquet, snappy",
+    "parquet_zstd19": "Parquet, zstd level 19",
+    "parquet_brotli11": "Parquet, brotli level 11",
+    "pcodec": "pcodec, level 12",
+}
+CODERS = {"neural": "model", "derived": "follows from others", "rival": "other coders"}
+FIGURES = {
+    "training.png": ("Training", "Curves of the loss in training and of a validation row's bits, over the steps."),
+    "bits.png": ("Bits by column", "Bars of the bits a row takes, one a column, the dearest first."),
+    "codes.png": ("Use of the latents", "Bars of how often each latent is on, and of how many are on in a row."),
+    "originals.png": ("Originals and the code alone", "Each column as it was against what the code alone gives back."),
+}  # fmt: skip
+
+
+class Table(NamedTuple):
+    """A table; the first cell of a row names it."""
+
+    caption: str
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: Sequence[int] = ()
+    """Columns that are numbers."""
+    shares: Sequence[float] = ()
+    """Per cent of the largest, one a row, drawn as bars."""
+    ours: Sequence[int] = ()
+    """Rows that are this project's."""
+
+
+class Figure(NamedTuple):
+    """A picture, as a data URI."""
+
+    data: str
+    alt: str
+    caption: str
+
+
+class Section(NamedTuple):
+    """A part of the page."""
+
+    title: str
+    words: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+
+
+class Examples(NamedTuple):
+    """Some rows, three times."""
+
+    rows: Sequence[int]
+    originals: pa.Table
+    alone: pa.Table | None
+    """From the codes alone."""
+    restored: pa.Table | None
+    """From the archive."""
+
+
+def write(
+    path: str | Path,
+    *,
+    name: str,
+    report: ArchiveReport | None = None,
+    numbers: Mapping[str, Any] | None = None,
+    figures: Sequence[Figure] = (),
+    examples: Examples | None = None,
+    verdicts: Mapping[str, Sequence[str]] | None = None,
+    footer: str = "",
+) -> Path:
+    """Write the page of an archive, a model or both; what is not given has no section.
+
+    numbers: as `vae.evaluate.evaluate` measures them; figures: its `pictures`; verdicts: what gates said, by gate.
+    """
+    import jinja2
+
+    sections = [
+        *_guarantee(report),
+        *_sizes(report, numbers or {}),
+        *_columns(report, numbers or {}),
+        *_code(numbers or {}),
+        *_examples(examples),
+        *([Section("Pictures", (), (), figures)] if figures else []),
+        *(Section(gate, tuple(lines)) for gate, lines in (verdicts or {}).items() if lines),
+    ]
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=f"{name}: evaluation", lead=_lead(report, numbers or {}), facts=_facts(report, numbers or {}),
+        sections=sections, footer=footer,
+    )  # fmt: skip
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def pictures(paths: Sequence[Path]) -> list[Figure]:
+    """PNG files of an evaluation as the page holds them; files of other names are left out."""
+    return [
+        Figure(
+            "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
+            FIGURES[path.name][1],
+            FIGURES[path.name][0],
+        )
+        for path in paths
+        if path.name in FIGURES
+    ]
+
+
+def spread(rows: int) -> list[int]:
+    """A few rows of so many, evenly spread.
+
+    >>> spread(600), spread(2)
+    ([50, 150, 250, 350, 450, 550], [0, 1])
+    """
+    count = min(rows, SHOWN_ROWS)
+    return [(2 * k + 1) * rows // (2 * count) for k in range(count)]
+
+
+def examples_of(
+    trained: TrainedModel, table: AnyTable, split: Split | None, archive: Archive | None = None
+) -> Examples | None:
+    """Some held-out rows (any, if there are none) as they were, from the code alone, and from the archive."""
+    held = np.arange(table.num_rows) if split is None else np.flatnonzero(split == TEST)
+    held = held if len(held) else np.arange(table.num_rows)
+    rows = held[spread(len(held))].tolist()
+    if not rows:
+        return None
+    originals = table.take(pa.array(rows))
+    alone = rows_from_codes(trained, encode_rows(trained, originals)) if trained.layout.plan.latents else None
+    restored = (
+        None if archive is None else pa.concat_tables([archive.read(rows=slice(k, k + 1)) for k in rows])
+    )
+    shown = (known_columns(trained) or originals.column_names)[:SHOWN_COLUMNS]
+    return Examples(rows, originals.select(shown), alone, restored)
+
+
+def _lead(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> str:
+    if report is None:
+        rows = numbers.get("rows", {})
+        kind = "that it was not trained on" if rows.get("held_out") else "of its training"
+        return f"A model, measured on {rows.get('evaluated', 0):,} rows {kind}." if rows else "A model."
+    exact = sum(column.bound == 0 for column in report.per_column if column.kind != "one_hot")
+    kept = (
+        "every value is exact"
+        if exact == report.columns
+        else f"{exact} of {report.columns} columns are exact, the others within the bounds that were set"
+    )
+    return (
+        f"{report.rows:,} rows of {report.columns} columns went from {_size(report.source_bytes)} to "
+        f"{_size(report.archive_bytes)}, the model included; {kept}."
+    )
+
+
+def _facts(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = list[tuple[str, str]]()
+    if report is not None:
+        codes = report.codes_summary
+        facts += [
+            (f"{report.ratio:.1f} to 1", "source over archive"),
+            (_size(report.archive_bytes), f"of which {_size(report.bytes.model)} are the model"),
+        ]
+        if codes.latents:
+            facts.append((f"{codes.mean_nonzero:.1f} of {codes.latents}", "latents on in a row"))
+            facts.append((f"{codes.bits_per_row:.1f}", "bits of a row's code"))
+        if codes.score is not None:
+            facts.append(
+                (f"{codes.score:.2f}", f"score of the code alone, {codes.score_rows:,} held-out rows")
+            )
+    elif "bits" in numbers:
+        facts.append((f"{numbers['bits']['total']:.1f}", "bits a row"))
+        if "codes_only" in numbers:
+            facts.append((f"{numbers['codes_only']['score']:.2f}", "score of the code alone"))
+            facts.append((f"{numbers['sparsity']['mean_nonzero']:.1f}", "latents on in a row"))
+    return facts
+
+
+def _guarantee(report: ArchiveReport | None) -> list[Section]:
+    if report is None:
+        return []
+    words = [
+        "When the archive was written it was read back, and every value compared with the original: exact where no "
+        "bound was set, else within the bound of its column. What the model could not keep is stored as it is.",
+        f"Reading needs no trained network but the {_size(report.bytes.model)} in the archive, in whole numbers only, "
+        "so it gives the same bytes on any machine."
+        if report.bytes.model
+        else "There is no model in it: it is smaller without.",
+    ]
+    bounded = [column for column in report.per_column if column.bound > 0]
+    tables = (
+        [
+            Table(
+                "Columns that may differ, and by how much they do",
+                ("column", "bound", "largest error"),
+                [(column.name, f"{column.bound:g}", f"{column.max_error:g}") for column in bounded],
+                (1, 2),
+            )
+        ]
+        if bounded
+        else []
+    )
+    return [Section("What is guaranteed", words, tables)]
+
+
+def _sizes(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[Section]:
+    if report is None:
+        return []
+    measured = {name: numbers.get("size", {}).get(name) for name in RIVALS}
+    rivals = report.rivals.model_dump() if report.rivals else {}
+    found = {
+        **measured,
+        **{name: size for name, size in rivals.items() if size},
+        "source": report.source_bytes,
+    }
+    sizes = [(words, int(found[name])) for name, words in RIVALS.items() if found.get(name)]
+    sizes = sorted([*sizes, ("archive, model included", report.archive_bytes)], key=lambda entry: -entry[1])
+    largest = sizes[0][1] or 1
+    rows = [
+        (words, f"{size:,}", "" if words.startswith("archive") else f"{size / report.archive_bytes:.2f}")
+        for words, size in sizes
+    ]
+    table = Table(
+        "Bytes of the same table", ("file", "bytes", "times the archive"), rows, (1, 2),
+        [round(100 * size / largest, 2) for _, size in sizes],
+        [k for k, (words, _) in enumerate(sizes) if words.startswith("archive")],
+    )  # fmt: skip
+    shares = report.bytes.model_dump()
+    parts = Table(
+        "What the archive's bytes are for",
+        ("part", "bytes", "share"),
+        [(name, f"{size:,}", f"{size / report.archive_bytes:.1%}") for name, size in shares.items()],
+        (1, 2),
+    )
+    words = [] if rivals else ["What other tools need is measured with: svae compress --rivals."]
+    return [Section("Beside other tools", words, [table, parts])]
+
+
+def _columns(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[Section]:
+    alone = numbers.get("codes_only", {}).get("columns", {})
+    if report is not None:
+        columns = sorted(report.per_column, key=lambda column: -column.bits_per_value)
+        entries = [
+            (c.name, c.bits_per_value, CODERS.get(c.coder, c.coder), _score(alone.get(c.name)))
+            for c in columns
+        ]
+    elif "bits" in numbers:
+        bits = numbers["bits"]["columns"]
+        names = sorted(bits, key=lambda name: -bits[name])
+        entries = [(name, bits[name], "model", _score(alone.get(name))) for name in names]
+    else:
+        return []
+    largest = max((entry[1] for entry in entries), default=0.0) or 1.0
+    table = Table(
+        "Bits a value, the dearest first", ("column", "bits a value", "coded by", "score of the code alone"),
+        [(name, f"{bits:.3f}", coder, score) for name, bits, coder, score in entries], (1, 3),
+        [round(100 * entry[1] / largest, 2) for entry in entries],
+    )  # fmt: skip
+    return [Section("Bits by column", (), [table])]
+
+
+def _score(quality: Mapping[str, Any] | None) -> str:
+    score = (quality or {}).get("score")
+    return "" if score is None else f"{score:.2f}"
+
+
+def _code(numbers: Mapping[str, Any]) -> list[Section]:
+    if "sparsity" not in numbers:
+        return []
+    found, score = numbers["sparsity"], numbers["codes_only"]["score"]
+    words = [
+        f"A row's code has {found['latents']} latents, {found['mean_nonzero']:.1f} of them on; "
+        f"{found['active_units']:.0f} vary (variance above 0.01), {found['dead_latents']:.0f} never do. By itself, no "
+        f"column and no other row in sight, it scores {score:.3f}: the mean over the columns of R² for numbers, and of "
+        "accuracy above the majority share for names."
+    ]
+    if found["dead_latents"] >= found["latents"]:
+        words.append("The code has collapsed: it is the same for every row and says nothing.")
+    return [Section("The sparse code", words)]
+
+
+def _examples(examples: Examples | None) -> list[Section]:
+    if examples is None:
+        return []
+    names = examples.originals.column_names[:SHOWN_COLUMNS]
+    kinds = [("original", examples.originals)]
+    kinds += [("code alone", examples.alone)] if examples.alone is not None else []
+    kinds += [("archive", examples.restored)] if examples.restored is not None else []
+    rows = list[Sequence[str]]()
+    ours = list[int]()
+    for place, row in enumerate(examples.rows):
+        for words, table in kinds:
+            ours += [len(rows)] if words == "archive" else []
+            cells = [_cell(table, name, place) for name in names]
+            rows.append((f"row {row:,}, {words}", *cells))
+    numeric = [
+        k + 1
+        for k, name in enumerate(names)
+        if not pa.types.is_string(examples.originals.schema.field(name).type)
+    ]
+    return [
+        Section(
+            "Some rows", (), [Table("Held-out rows, side by side", ("", *names), rows, numeric, (), ours)]
+        )
+    ]
+
+
+def _cell(table: pa.Table, name: str, row: int) -> str:
+    if name not in table.column_names:
+        return ""
+    value = table[name][row].as_py()
+    return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _size(count: int) -> str:
+    """Bytes as a person says them.
+
+    >>> _size(999), _size(1_742_551)
+    ('999 bytes', '1.74 MB')
+    """
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count} bytes"
