@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +28,7 @@ from flows.cli_options import (
     need_pipeline,
     training_progress,
 )
-from flows.console import Advance, Output, note, progress
+from flows.console import Advance, Output, key_values, note, progress
 from vae.settings import Codes, Effort, Family
 
 if TYPE_CHECKING:
@@ -119,7 +119,25 @@ def train(
             note(
                 "the code has collapsed: it says nothing of a row; train longer, or ask for more: --codes rich"
             )
-        output.show(result)
+        words = {**result, "code": code_words(result["code"])}
+        output.show(result, lambda console: key_values(console, words))
+
+
+def code_words(facts: Mapping[str, Any]) -> str:
+    """What a code is like, for people.
+
+    >>> code_words({"mean_nonzero": 5.0, "drawn_nonzero": 5.12, "dead_latents": 1, "collapsed": False})
+    '5.00 latents on a row (5.12 as training draws them), 1 never varies'
+    >>> code_words({})
+    'none'
+    """
+    if not facts:
+        return "none"
+    dead = facts["dead_latents"]
+    told = (
+        f"{facts['mean_nonzero']:.2f} latents on a row ({facts['drawn_nonzero']:.2f} as training draws them)"
+    )
+    return f"{told}, {dead} never {'varies' if dead == 1 else 'vary'}" if dead else told
 
 
 def codes_(

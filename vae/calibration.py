@@ -1,8 +1,9 @@
 """What a code is asked to be: so many non-zeros a row, so many bits, such a score; and the controller that gets there.
 
-Nobody has to find the weight λ that gives a code of the wanted size: while encoder and decoder learn together, the
-logarithm of λ moves by how far the code is from what is asked for, as the multiplier of a constraint (Rezende & Viola
-2018). Where latents are there or not, the threshold that decides it is set at last, on rows of the validation.
+Nobody has to find the weight that gives a code of the wanted size: while encoder and decoder learn together, a weight
+moves by how far the code is from what is asked for, as the multiplier of a constraint (Rezende & Viola 2018). For bits
+and score it is λ, what the code alone is asked to rebuild; for non-zeros the price of a latent's presence, which may be
+a reward. Where latents are there or not, the threshold that decides it is set at last, on rows of the validation.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor
 
 GAIN = 0.02
 """How fast log λ moves: a step for each unit by which the logarithm of what is measured misses its target."""
+PRICE_GAIN, MOST_PRICE = 0.04, 8.0
+"""How fast the price of presence moves, nats a step for the same unit; and the largest price, or reward."""
 MOST_MISS = 1.0
 """Units of that miss that count at most: a code that is empty at first is no reason to leap."""
 LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 50.0
@@ -26,8 +29,21 @@ def moved(weight: Tensor, found: Tensor, target: float) -> Tensor:
     >>> moved(torch.tensor(1.0), torch.tensor(8.0), 8.0).item()
     1.0
     """
-    miss = (math.log(target) - found.clamp(min=1e-6).log()).clamp(-MOST_MISS, MOST_MISS)
-    return (weight * torch.exp(GAIN * miss)).clamp(LEAST_WEIGHT, MOST_WEIGHT)
+    return (weight * torch.exp(GAIN * _miss(found, target))).clamp(LEAST_WEIGHT, MOST_WEIGHT)
+
+
+@torch.no_grad()
+def moved_price(price: Tensor, found: Tensor, target: float) -> Tensor:
+    """The price of presence, nats a latent, after a step in which so many latents of a row were `found` on.
+
+    >>> moved_price(torch.tensor(0.5), torch.tensor(8.0), 8.0).item()
+    0.5
+    """
+    return (price - PRICE_GAIN * _miss(found, target)).clamp(-MOST_PRICE, MOST_PRICE)
+
+
+def _miss(found: Tensor, target: float) -> Tensor:
+    return (math.log(target) - found.clamp(min=1e-6).log()).clamp(-MOST_MISS, MOST_MISS)
 
 
 @torch.no_grad()

@@ -96,11 +96,10 @@ def encode_symbols(
     codes = np.zeros((rows, latents), np.int8)
     if not latents:
         return codes
-    view = row_view(trained.layout, symbols, states)
     parts = [slice(start, min(rows, start + ENCODE_ROWS)) for start in range(0, rows, ENCODE_ROWS)]
 
     def encoded(part: slice) -> Codes:
-        return _encode_part(trained, {name: array[part] for name, array in view.items()})
+        return _encode_part(trained, row_view(trained.layout, symbols[part], states[part]))
 
     for part, found in zip(parts, _encoders().map(encoded, parts), strict=True):
         codes[part] = found

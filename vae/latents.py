@@ -44,6 +44,10 @@ class Latents(nn.Module):
     """Whether prior and decoder are refitted on hard codes at the end."""
     relabels = False
     """Whether zero may be made to mean what most rows say; where zero means that a latent is not there, it may not."""
+    gain: float | None = None
+    """Factor on the encoder's last weights at the start; None: the model's own."""
+    priced = True
+    """Whether the model asks a price for presence; a prior of the family's own may ask it already."""
     pseudo: nn.Parameter | None
     """Rows that the encoder is shown for the prior, (rows, columns, features of a column)."""
 

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vae.calibration import moved, threshold_for
+from vae.calibration import moved, moved_price, threshold_for
 from vae.codec.plan import Head
 from vae.codes_only import CodesOnly
 from vae.features import Layout
-from vae.latents import Draw, free_bits, interpolated_rate
+from vae.latents import Draw, Latents, free_bits, interpolated_rate
 from vae.networks import ColumnEncoder, DenseEncoder, Hidden, RowInput
 from vae.settings import CODES_SCORE, FIRST_CODES_WEIGHT, ModelSettings, Target, codes_weight
 from vae.sparse import make_latents
@@ -66,13 +66,14 @@ class SparseVAE(nn.Module):
         self.target = Target.parse(settings.target) if settings.target and plan.latents else None
         if self.target:
             self.dial: Tensor
-            self.register_buffer("dial", torch.tensor(FIRST_CODES_WEIGHT))
+            first = PRESENCE if self.target.what == "nonzeros" else FIRST_CODES_WEIGHT
+            self.register_buffer("dial", torch.tensor(first))
         if plan.latents:
             size, depth = settings.encoder_width, settings.encoder_depth
             self.row = RowInput([view.entries for view in layout.views])
             inputs = len(layout.views), self.row.features
             self.latents = make_latents(settings, plan.reach, plan.latents, inputs)
-            self.encoder = _encoder(layout, self.row.features, self.latents.outputs, settings)
+            self.encoder = _encoder(layout, self.row.features, self.latents, settings)
             self.codes_only = CodesOnly(layout, size, depth, settings.activation)
 
     def posterior(self, value: Tensor, entry: Tensor) -> Tensor:
@@ -88,9 +89,16 @@ class SparseVAE(nn.Module):
         """
         if not self.layout.plan.latents:
             return 0.0
-        if self.target:
+        if self.target and self.target.what != "nonzeros":
             return float(self.dial)
         return codes_weight(self.settings.codes, float(self.progress)) * float(self.slack)
+
+    @property
+    def price(self) -> float:
+        """Nats asked of a latent for being there, at this point of the training."""
+        if self.target and self.target.what == "nonzeros":
+            return float(self.dial)
+        return PRESENCE if self.latents.priced else 0.0
 
     @torch.no_grad()
     def begin(self, phase: str, batch: Tensors) -> None:
@@ -137,9 +145,10 @@ class SparseVAE(nn.Module):
             (warmup if phase == "joint" else 1.0) * code
             + columns
             + self.weight * alone
-            + PRESENCE * presence
+            + self.price * presence
             + terms["weights"]
         )
+        hard = draw.code.detach()
         if draw.kl is not None:
             # the archive's prior over rounded codes learns beside the KL, and teaches the encoder nothing
             hard = self.encode(batch).to(torch.float32)
@@ -154,7 +163,7 @@ class SparseVAE(nn.Module):
             terms["idle"] = self.codes_only.asked(batch, spare).mean()
             loss = loss + IDLE_WEIGHT * terms["idle"]
         if phase == "joint":
-            self._steer(batch, draw, terms, heads)
+            self._steer(batch, hard, weights, heads)
         return {"loss": loss, **terms}
 
     @torch.no_grad()
@@ -242,10 +251,8 @@ class SparseVAE(nn.Module):
         return [{"name": "encoder", "params": encoder}, {"name": "decoder", "params": decoder}]
 
     @torch.no_grad()
-    def _steer(
-        self, batch: Tensors, draw: Draw, terms: Mapping[str, Tensor], heads: Sequence[Tensor]
-    ) -> None:
-        """Moves λ by what the code of a batch is and what it is asked to be."""
+    def _steer(self, batch: Tensors, hard: Tensor, weights: Tensors, heads: Sequence[Tensor]) -> None:
+        """Moves λ, or the price of presence, by what the hard code of a batch is and what it is asked to be."""
         if self.target is None:
             # down where the code scores more than it is asked for, and up again where it scores less
             excess = self.codes_only.score(batch, heads) - CODES_SCORE[self.settings.codes]
@@ -253,11 +260,11 @@ class SparseVAE(nn.Module):
         elif self.target.what == "score":
             self.dial.copy_(moved(self.dial, self.codes_only.score(batch, heads), self.target.value))
         elif self.target.what == "bits":
-            found = terms["prior"] if draw.kl is not None else terms["code"]
+            found = self._hard_rate(weights, batch, hard).sum(1).mean()
             self.dial.copy_(moved(self.dial, found * NATS_TO_BITS, self.target.value))
         else:
-            there = (draw.code != 0).sum(1).to(draw.code.dtype).mean()
-            self.dial.copy_(moved(self.dial, there, self.target.value))
+            there = (hard != 0).sum(1).to(hard.dtype).mean()
+            self.dial.copy_(moved_price(self.dial, there, self.target.value))
 
     def _price(self, like: Tensor) -> Tensor:
         """What a row pays for the weights, in nats."""
@@ -312,12 +319,12 @@ class SparseVAE(nn.Module):
 
 
 def _encoder(
-    layout: Layout, features: int, outputs: int, settings: ModelSettings
+    layout: Layout, features: int, family: Latents, settings: ModelSettings
 ) -> ColumnEncoder | DenseEncoder:
-    columns, latents = len(layout.views), layout.plan.latents
+    columns, latents, outputs = len(layout.views), layout.plan.latents, family.outputs
     hidden = Hidden(settings.encoder_width, settings.encoder_depth, settings.activation)
     # codes must begin alive: an encoder whose every answer rounds to zero is shown nothing to improve
-    gain = SERIES_ENCODER_GAIN if layout.series else ENCODER_GAIN
+    gain = family.gain or (SERIES_ENCODER_GAIN if layout.series else ENCODER_GAIN)
     if not settings.reads:
         return DenseEncoder(columns * features, latents, outputs, hidden=hidden, gain=gain)
     hidden = hidden._replace(width=max(4, settings.encoder_width // 8))

@@ -5,6 +5,7 @@ The same classes show as forms in Prefect's deployments, so every field carries 
 
 from __future__ import annotations
 
+import math
 import re
 from enum import StrEnum
 from typing import Literal, NamedTuple, cast
@@ -68,6 +69,7 @@ def codes_weight(codes: Codes, progress: float) -> float:
     return FIRST_CODES_WEIGHT * (1 - done) + last * done
 
 
+MOST_LATENTS = 256
 What = Literal["nonzeros", "bits", "score"]
 TARGET = re.compile(r"\s*(nonzeros|bits|score)\s*=\s*([0-9]*\.?[0-9]+)\s*")
 
@@ -104,7 +106,7 @@ class ModelSettings(Settings):
     family: Family = Family.quantized
     """Latent family: `quantized` integer codes with a spike at zero; `spike_slab`, variational sparse coding; `topk`,
     the largest few of each row; or the plain `gaussian` VAE, whose codes are not sparse."""
-    latents: int | None = Field(default=None, ge=1, le=256)
+    latents: int | None = Field(default=None, ge=1, le=MOST_LATENTS)
     """Number of latent variables; None: 16, or 8 where most columns follow from the row above, and half of that for a
     `lean` code. Ignored when `codes` is `none`."""
     codes: Codes = Codes.balanced
@@ -148,13 +150,15 @@ class ModelSettings(Settings):
             raise ValueError(
                 f"target {self.target}: gaussian codes are not sparse; take bits=... or another family"
             )
-        if what == "nonzeros" and self.latents is not None and value > self.latents:
-            raise ValueError(f"target {self.target}: there are {self.latents} latents only; set latents")
+        most = self.latents or MOST_LATENTS
+        if what == "nonzeros" and value > most:
+            raise ValueError(f"target {self.target}: there are {most} latents at most; set latents")
         return self
 
 
 def latents_of(settings: ModelSettings, *, series: bool) -> int:
-    """Number of latents under these settings: without a code none, of a lean code half as many as of a richer one.
+    """Number of latents under these settings: without a code none, of a lean code half as many as of a richer one, and
+    twice as many at least as the target says shall be on.
 
     >>> [latents_of(ModelSettings(codes=codes), series=True) for codes in (Codes.none, Codes.lean, Codes.balanced)]
     [0, 4, 8]
@@ -162,7 +166,12 @@ def latents_of(settings: ModelSettings, *, series: bool) -> int:
     if settings.codes is Codes.none:
         return 0
     usual = 8 if series else 16
-    return settings.latents or (usual // 2 if settings.codes is Codes.lean else usual)
+    target = Target.parse(settings.target) if settings.target else None
+    if target and target.what == "nonzeros":
+        usual = max(usual, min(MOST_LATENTS, math.ceil(2 * target.value)))
+    elif settings.codes is Codes.lean:
+        usual //= 2
+    return settings.latents or usual
 
 
 class TrainSettings(Settings):

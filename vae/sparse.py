@@ -59,12 +59,15 @@ class SpikeSlab(Latents):
     The prior is a mixture, of equal parts, of the posteriors of a few learned rows (the paper's eq. 9; without such
     rows, α N(0, 1) + (1 - α) δ(0)). The paper's classifier chooses a row's part; here it is the part that costs the row
     least, with the logarithm of the number of parts as the price of saying which: so the bound holds. The mean presence
-    of these rows is held at α (the paper's J · KL(γ̄ ‖ α)). While training begins, the slab is the prior's own and comes
+    of each latent in these rows is held at α (the paper's J · KL(γ̄ ‖ α) has one mean for all, which a few latents that
+    are always there satisfy, and all others dead). While training begins, the slab is the prior's own and comes
     to be the encoder's bit by bit (the paper's λ): which latents are there is learnt before what they say.
     """
 
     outputs = 3
     noises = 2
+    gain = 1.5
+    priced = False
 
     def __init__(self, reach: int, latents: int, presence: float, rows: tuple[int, int, int]) -> None:
         super().__init__(reach)
@@ -118,8 +121,8 @@ class SpikeSlab(Latents):
         each = spike_slab_kl(*(of.unsqueeze(1) for of in own), logit, mean, log_variance)
         best = each.sum(2).argmin(1, keepdim=True)
         kl = each.gather(1, best.unsqueeze(-1).expand(-1, 1, each.shape[2])).squeeze(1)
-        usual = torch.sigmoid(logit).mean()
-        penalty = self.latents * bernoulli_kl(usual, usual.new_tensor(self.alpha))
+        usual = torch.sigmoid(logit).mean(0)
+        penalty = bernoulli_kl(usual, usual.new_tensor(self.alpha)).sum()
         return kl + math.log(len(prior)) / self.latents, penalty
 
 

@@ -33,6 +33,9 @@ COMMANDS = [
     "decompress",
     "inspect",
     "verify",
+    "sample",
+    "tune",
+    "report",
 ]
 GROUPED = [["models", name] for name in ("list", "show", "promote", "rollback")]
 REPORT_KEYS = {
