@@ -50,12 +50,14 @@ def _miss(found: Tensor, target: float) -> Tensor:
 def threshold_for(gates: Tensor, nonzeros: float) -> Tensor:
     """The threshold above which so many of a row's gates lie, on average; gates (rows, latents), scalar.
 
+    Gates that are alike, as those of latents that read names are, go through together: the nearest number counts.
+
     >>> threshold_for(torch.tensor([[0.1, 0.9], [0.4, 0.2]]), 1.0)
     tensor(0.3000)
     """
-    ordered = gates.flatten().sort(descending=True).values
-    kept = min(max(0, round(nonzeros * len(gates))), len(ordered))
-    if kept == len(ordered):
-        return ordered[-1] - 1.0
-    above = ordered[kept - 1] if kept else ordered[0] + 1.0
-    return (above + ordered[kept]) / 2
+    levels, counts = gates.flatten().unique(return_counts=True)
+    # how many are at each level or above it, and none above the last
+    above = torch.cat([counts.flip(0).cumsum(0).flip(0), counts.new_zeros(1)])
+    place = int((above.double() - nonzeros * len(gates)).abs().argmin())
+    edges = torch.cat([levels[:1] - 1, (levels[1:] + levels[:-1]) / 2, levels[-1:] + 1])
+    return edges[place]

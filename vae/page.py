@@ -256,7 +256,7 @@ def _sizes(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[Sec
         [(name, f"{size:,}", f"{size / report.archive_bytes:.1%}") for name, size in shares.items()],
         (1, 2),
     )
-    words = [] if rivals else ["What other tools need is measured with: svae compress --rivals."]
+    words = [] if len(sizes) > 2 else ["What other tools need is measured with: svae compress --rivals."]
     return [Section("Beside other tools", words, [table, parts])]
 
 
@@ -293,7 +293,7 @@ def _code(numbers: Mapping[str, Any]) -> list[Section]:
         return []
     found, score = numbers["sparsity"], numbers["codes_only"]["score"]
     words = [
-        f"A row's code has {found['latents']} latents, {found['mean_nonzero']:.1f} of them on; "
+        f"The model's code of a row has {found['latents']} latents, {found['mean_nonzero']:.1f} of them on; "
         f"{found['active_units']:.0f} vary (variance above 0.01), {found['dead_latents']:.0f} never do. By itself, no "
         f"column and no other row in sight, it scores {score:.3f}: the mean over the columns of R² for numbers, and of "
         "accuracy above the majority share for names."

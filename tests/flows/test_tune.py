@@ -1,0 +1,65 @@
+"""A model chosen by cross-validation: trials that are kept, nested runs, and the best through the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.jobs import RetrainSettings, open_job
+from flows.registry import Registry
+from flows.settings import load_tracking
+from flows.tracking import Store
+from vae.settings import ModelSettings, TrainSettings
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
+
+SETTINGS = RetrainSettings(
+    model=ModelSettings(encoder_width=16, encoder_depth=1),
+    train=TrainSettings(steps=30, batch_rows=256, threads=1),
+)
+
+
+def test_trials_are_kept_and_the_best_goes_through_the_gate(home: Path, flights: Path) -> None:
+    from flows.tune import TuneSettings, tune
+
+    def call(trials: int) -> Any:
+        asked = TuneSettings(trials=trials, folds=2, rows=3_000)
+        return tune(source=str(flights), settings=SETTINGS, tuning=asked, out=str(home / "out"))
+
+    first, outcome = call(2)
+    assert first.trials + first.pruned == 2
+    assert first.figure.is_file()
+    assert outcome.version.promoted
+    again, same = call(3)
+    assert again.trials + again.pruned == 3  # two of them from before
+    assert again.run_id == first.run_id
+    assert again.score <= first.score
+    assert same.version.version == (outcome.version.version if again.best == first.best else 2)
+
+    store = Store(load_tracking())
+    runs = store.client.search_runs([store.experiment_id()], f"tags.`mlflow.parentRunId` = '{first.run_id}'")
+    assert len(runs) == 3
+    assert all(run.info.status in ("FINISHED", "KILLED") for run in runs)
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    assert min(run.data.metrics["total_bytes"] for run in finished) == pytest.approx(again.score)
+    registry = Registry(store)
+    assert registry.champion(store.tracking.model_name("flights")) is not None
+
+
+def test_a_probe_may_decide_and_has_to_be_there(home: Path, flights: Path) -> None:
+    from data.errors import UsageError
+    from data.ingest import ingest
+    from flows.tune import TuneSettings, choose
+
+    job = open_job(str(flights), SETTINGS, out=str(home / "out"), config=None)
+    ingest(flights, job.dataset)
+
+    def say(*_: object) -> None:
+        pass
+
+    found = choose(job, TuneSettings(trials=1, folds=2, rows=2_000, score="probe:origin"), say)
+    assert 0 < found.score <= 1
+    with pytest.raises(UsageError, match="neither `bytes` nor `probe:COLUMN`"):
+        choose(job, TuneSettings(trials=1, folds=2, score="probe:nothing"), say)

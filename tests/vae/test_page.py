@@ -1,0 +1,95 @@
+"""The evaluation page: what it says, that it needs nothing else, and that whatever is written into it is only text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from vae import page
+from vae.codec import archive
+from vae.codec.summary import ArchiveReport
+from vae.evaluate import evaluate
+from vae.store import TrainedModel
+
+
+class Read(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += f"{data} "  # cells stand side by side
+
+
+@pytest.fixture(scope="module")
+def report(table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> ArchiveReport:
+    path = tmp_path_factory.mktemp("page") / "a.svae"
+    return archive.write(table, path, bounds={"weight": 0.5}, rivals=True, facts={"source_bytes": 99_000})
+
+
+def test_an_archive_s_page_says_what_is_in_it(report: ArchiveReport, tmp_path: Path) -> None:
+    read = Read(page.write(tmp_path / "a.html", name="sales", report=report))
+    words = " ".join(read.words.split())
+    assert "1,500 rows of 6 columns went from 99 kB to" in words
+    assert "5 of 6 columns are exact, the others within the bounds that were set" in words
+    for size in (report.archive_bytes, report.rivals.pcodec, report.bytes.container):  # type: ignore[union-attr]
+        assert f"{size:,}" in words
+    assert {column.name for column in report.per_column} <= set(re.findall(r"\w+", words))
+    assert "The sparse code" not in words
+
+
+def test_a_model_s_page_has_its_code_its_rows_and_its_pictures(
+    trained: TrainedModel, table: pa.Table, tmp_path: Path
+) -> None:
+    split = np.where(np.arange(table.num_rows) % 5 == 0, 2, 0).astype(np.uint8)
+    numbers, figures = evaluate(trained, table, tmp_path / "report", split=split, sizes=False)
+    examples = page.examples_of(trained, table, split)
+    assert examples is not None
+    assert all(row % 5 == 0 for row in examples.rows)
+    target = tmp_path / "m.html"
+    page.write(target, name="m", numbers=numbers, figures=page.pictures(figures), examples=examples)
+    read = Read(target)
+    assert f"it scores {numbers['codes_only']['score']:.3f}" in read.words
+    assert read.words.count("code alone") >= len(examples.rows)
+    images = [attributes for tag, attributes in read.tags if tag == "img"]
+    assert len(images) == len(figures)
+    assert all(image["alt"] for image in images)
+
+
+def test_it_needs_nothing_but_itself(report: ArchiveReport, tmp_path: Path) -> None:
+    read = Read(page.write(tmp_path / "a.html", name="a", report=report))
+    links = [
+        value for _, attributes in read.tags for name, value in attributes.items() if name in ("src", "href")
+    ]
+    assert all(str(link).startswith("data:") for link in links)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in read.tags}
+    html = next(attributes for tag, attributes in read.tags if tag == "html")
+    assert html["lang"] == "en"
+    headers = [attributes for tag, attributes in read.tags if tag == "th"]
+    assert all(header.get("scope") in ("col", "row") for header in headers)
+
+
+def test_names_are_text_whatever_they_hold(report: ArchiveReport, tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>"
+    target = page.write(tmp_path / "a.html", name=evil, report=report, verdicts={"Gate": [evil]}, footer=evil)
+    assert "<script" not in target.read_text()
+    assert Read(target).words.count(evil) == 4  # title, heading, verdict and footer
