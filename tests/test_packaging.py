@@ -20,7 +20,18 @@ PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CORE = PYPROJECT["project"]["dependencies"]
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 EVERY = sorted({*CORE, *(line for lines in EXTRAS.values() for line in lines)})
-HEAVY = {"fastapi", "lightning", "matplotlib", "mlflow", "prefect", "psutil", "sqlalchemy", "torch"}
+HEAVY = {
+    "fastapi",
+    "lightning",
+    "matplotlib",
+    "mlflow",
+    "optuna",
+    "prefect",
+    "psutil",
+    "scikit-learn",
+    "sqlalchemy",
+}
+HEAVY |= {"torch"}
 
 
 def names(lines: list[str]) -> set[str]:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-GAIN = 0.02
+GAIN = 0.06
 """How fast log λ moves: a step for each unit by which the logarithm of what is measured misses its target."""
 PRICE_GAIN, MOST_PRICE = 0.04, 8.0
 """How fast the price of presence moves, nats a step for the same unit; and the largest price, or reward."""

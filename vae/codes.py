@@ -313,7 +313,7 @@ def _column(trained: TrainedModel, table: pa.Table, name: str) -> pa.ChunkedArra
         ) from error
 
 
-def _check_width(trained: TrainedModel, codes: Codes) -> None:
+def _check_width(trained: TrainedModel, codes: NDArray[Any]) -> None:
     latents = trained.layout.plan.latents
     if not latents:
         raise ModelError(

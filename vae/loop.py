@@ -47,6 +47,11 @@ class Trainable(Protocol):
         ...
 
     @property
+    def calibrated(self) -> bool:
+        """Whether training moves a weight of its own towards a code of some size."""
+        ...
+
+    @property
     def default_learning_rates(self) -> Mapping[str, float]:
         """Peak learning rates of the groups, for settings that name none."""
         ...
@@ -200,6 +205,9 @@ class Referee(pl.Callback):
         means = {name: value.item() / self.counted for name, value in self.sums.items()}
         state.history.append({"step": state.step, "phase": module.phase.name, **means, **bits})
         weigh(state, module.model, bits)
+        if module.phase.name == "joint" and cast(Trainable, module.model).calibrated:
+            # the code is on its way to what is asked for: the last one is the nearest, whatever a row costs
+            keep(state, module.model, bits)
         if state.stale >= module.settings.patience or not math.isfinite(bits["bits"]):
             trainer.should_stop = True
             state.step = module.phase.stop
@@ -244,10 +252,16 @@ def weigh(state: State, model: nn.Module, bits: dict[str, float]) -> None:
     objective = cast(Trainable, model).objective
     found = objective(bits)
     if math.isfinite(found) and not (state.best and objective(state.best_bits) <= found):
-        state.best_bits, state.stale = bits, 0
-        state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        keep(state, model, bits)
     else:
         state.stale += 1
+
+
+def keep(state: State, model: nn.Module, bits: dict[str, float]) -> None:
+    """Takes the weights for the best of the phase; not if they are of a training that diverged."""
+    if math.isfinite(bits["bits"]):
+        state.best_bits, state.stale = bits, 0
+        state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def pack(state: State, model: nn.Module) -> dict[str, Any]:

@@ -68,6 +68,10 @@ class SparseVAE(nn.Module):
             self.dial: Tensor
             first = PRESENCE if self.target.what == "nonzeros" else FIRST_CODES_WEIGHT
             self.register_buffer("dial", torch.tensor(first))
+            self.found: Tensor
+            self.register_buffer("found", torch.zeros(()))
+            self.gain: Tensor
+            self.register_buffer("gain", torch.ones(()))
         if plan.latents:
             size, depth = settings.encoder_width, settings.encoder_depth
             self.row = RowInput([view.entries for view in layout.views])
@@ -100,12 +104,21 @@ class SparseVAE(nn.Module):
             return float(self.dial)
         return PRESENCE if self.latents.priced else 0.0
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the code has a target."""
+        return self.target is not None
+
     @torch.no_grad()
     def begin(self, phase: str, batch: Tensors) -> None:
         """Makes zero what most rows say: before the first step, and again of the hard codes that are refitted to."""
         if not self.layout.plan.latents:
             return
-        if phase == "joint":
+        if self.target and phase == "settle":
+            self.found.copy_(self._measured(batch))
+        elif self.target and phase == "joint" and self.found > 0:
+            self.gain.copy_((self._measured(batch) / self.found).clamp(0.5, 2.0))
+        elif phase == "joint":
             self.progress.fill_(0.0)
             middle = self.posterior(batch["value"], batch["entry"])[..., 0].median(0).values
             self.encoder.shift(-middle)
@@ -258,13 +271,21 @@ class SparseVAE(nn.Module):
             excess = self.codes_only.score(batch, heads) - CODES_SCORE[self.settings.codes]
             self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
         elif self.target.what == "score":
-            self.dial.copy_(moved(self.dial, self.codes_only.score(batch, heads), self.target.value))
+            found = self.codes_only.score(batch, heads) * self.gain
+            self.dial.copy_(moved(self.dial, found, self.target.value))
         elif self.target.what == "bits":
-            found = self._hard_rate(weights, batch, hard).sum(1).mean()
+            found = self._hard_rate(weights, batch, hard).sum(1).mean() * self.gain
             self.dial.copy_(moved(self.dial, found * NATS_TO_BITS, self.target.value))
         else:
             there = (hard != 0).sum(1).to(hard.dtype).mean()
             self.dial.copy_(moved_price(self.dial, there, self.target.value))
+
+    def _measured(self, batch: Tensors) -> Tensor:
+        """What the code of a batch is, of what its target is about: bits a row, or its score; a scalar."""
+        code = self.encode(batch).to(torch.float32)
+        if self.target and self.target.what == "score":
+            return self.codes_only.score(batch, self.codes_only.heads(code))
+        return self._hard_rate(self.stencil.weights(quantised=False), batch, code).sum(1).mean()
 
     def _price(self, like: Tensor) -> Tensor:
         """What a row pays for the weights, in nats."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -307,8 +308,8 @@ def _lines(
 def _phases(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     """Bands behind the curves, each named at its top."""
     start = 0
-    for name in dict.fromkeys(str(entry["phase"]) for entry in history):
-        stop = max(int(entry["step"]) for entry in history if entry["phase"] == name)
+    for name, run in itertools.groupby(history, lambda entry: str(entry["phase"])):
+        stop = max(int(entry["step"]) for entry in run)
         axes.axvspan(start, stop, color=BANDS.get(name, "#ffffff"), zorder=0, linewidth=0)
         if start:
             axes.axvline(start, color=FAINT, linewidth=1.0, zorder=1)

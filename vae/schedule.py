@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vae.settings import Effort
 
-PhaseName = Literal["joint", "refit", "quantise"]
+PhaseName = Literal["joint", "settle", "refit", "quantise"]
 
 FULL_COLUMNS = 20
 """Coded columns up to which a table gets the full number of steps; `flights` has 12, `solar` 17."""
@@ -28,7 +28,10 @@ FEWEST_STEPS = 200
 QUANTISE_SHARE = 0.1
 WARMUP_SHARE, WARMUP_STEPS = 0.05, 100
 FLOOR = 0.02
-PHASE_PEAK: dict[PhaseName, float] = {"joint": 1.0, "refit": 0.5, "quantise": 0.25}
+PHASE_PEAK: dict[PhaseName, float] = {"joint": 1.0, "settle": 0.5, "refit": 0.5, "quantise": 0.25}
+SETTLE_SHARES = (0.6, 0.75)
+"""Of the joint steps of a code that is calibrated, those at which it is held fast for a while and at which it is let go
+again: what prior and decoder make of a code that stands still is what it will be at the end."""
 
 
 class Phase(NamedTuple):
@@ -56,13 +59,17 @@ def steps(rows: int, columns: int, effort: Effort, *, series: bool = False) -> i
 
 
 def phases(
-    total: int, refit_share: float, *, latent: bool = True, quantised: bool = True
+    total: int, refit_share: float, *, latent: bool = True, quantised: bool = True, settle: bool = False
 ) -> tuple[Phase, ...]:
     """The phases of `total` steps; without a latent code there is no encoder to freeze and nothing to refit.
+
+    `settle`: the encoder is held fast in between, once, to see what comes of its code.
 
     >>> phases(1000, 0.3)
     (Phase(name='joint', start=0, stop=700), Phase(name='refit', start=700, stop=900), \
 Phase(name='quantise', start=900, stop=1000))
+    >>> [tuple(phase) for phase in phases(1000, 0.3, settle=True)][:3]
+    [('joint', 0, 420), ('settle', 420, 525), ('joint', 525, 700)]
     >>> phases(1000, 0.3, quantised=False)
     (Phase(name='joint', start=0, stop=1000),)
     """
@@ -70,8 +77,10 @@ Phase(name='quantise', start=900, stop=1000))
         return (Phase("joint", 0, total),)
     quantise = round(total * (1 - QUANTISE_SHARE))
     refit = min(quantise, round(total * (1 - refit_share))) if latent else quantise
+    begin, end = (round(share * refit) for share in SETTLE_SHARES)
+    joint = [Phase("joint", 0, begin), Phase("settle", begin, end), Phase("joint", end, refit)]
     bounds: list[Phase] = [
-        Phase("joint", 0, refit),
+        *(joint if settle and latent else [Phase("joint", 0, refit)]),
         Phase("refit", refit, quantise),
         Phase("quantise", quantise, total),
     ]

@@ -118,7 +118,8 @@ class SpikeSlab(Latents):
             (part,) = self._parts(None, own[1])
             return spike_slab_kl(*own, *part), None
         logit, mean, log_variance = _spike_slab(prior)
-        each = spike_slab_kl(*(of.unsqueeze(1) for of in own), logit, mean, log_variance)
+        mine = [of.unsqueeze(1) for of in own]
+        each = spike_slab_kl(mine[0], mine[1], mine[2], logit, mean, log_variance)
         best = each.sum(2).argmin(1, keepdim=True)
         kl = each.gather(1, best.unsqueeze(-1).expand(-1, 1, each.shape[2])).squeeze(1)
         usual = torch.sigmoid(logit).mean(0)

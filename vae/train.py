@@ -80,7 +80,10 @@ def fit(
     )
     latent = model.layout.plan.latents > 0
     quantised = not latent or model.latents.refits
-    phases = schedule.phases(total, settings.refit_share, latent=latent, quantised=quantised)
+    settle = model.target is not None and model.target.what != "nonzeros"
+    phases = schedule.phases(
+        total, settings.refit_share, latent=latent, quantised=quantised, settle=settle and quantised
+    )
     checkpoints = None
     if folder is not None:
         parts = (model.settings, settings.model_copy(update={"threads": 0}), model.layout)
