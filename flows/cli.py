@@ -20,7 +20,7 @@ from flows.console import Output, errors, print_failure
 
 DEBUG_VARIABLE = "SVAE_DEBUG"
 INTERRUPTED = 130
-EXTRA = ("torch", "lightning", "prefect", "mlflow", "optuna", "sklearn", "psutil", "matplotlib")
+EXTRA = ("torch", "lightning", "prefect", "mlflow", "optuna", "sklearn", "jinja2", "psutil", "matplotlib")
 """Packages that only the extra `pipeline` brings."""
 
 CallError: type[Exception] = next(

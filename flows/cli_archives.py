@@ -86,6 +86,10 @@ def compress(
     training = TrainSettings(effort=effort, seed=seed, steps=steps)
     if bound == [OWN_BOUNDS] and model is None:
         raise UsageError(f"--bound {OWN_BOUNDS}: takes the bounds of a model; name it with --model")
+    if model is not None and (target is not None or family is not Family.quantized):
+        raise UsageError(
+            "--family and --target are of a model that is trained; the one of --model has its own"
+        )
     with Output(as_json) as output:
         if each:
             _each_takes_no(schema=schema)

@@ -40,9 +40,11 @@ Latents = Annotated[
 def _target(text: str | None) -> str | None:
     """A code's target as it is; UsageError for one that cannot be read."""
     try:
-        return None if text is None else str(Target.parse(text))
+        if text is not None:
+            Target.parse(text)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    return text
 
 
 CodeTarget = Annotated[

@@ -64,12 +64,13 @@ def _of_archive(path: Path, data: str | None) -> dict[str, Any]:
         import pyarrow as pa
 
         restored = pa.concat_tables([opened.read(rows=slice(row, row + 1)) for row in rows])
-    return {**told, "examples": page.Examples(rows, originals, None, restored)}
+    return {**told, "examples": page.Examples(rows, False, originals, None, restored)}
 
 
 def _of_model(target: str, data: str | None, config: str | None, on_progress: Any) -> dict[str, Any]:
     import tempfile
 
+    from data.largetable import table_of
     from flows.cli_files import opened_dataset
     from flows.files import load_model
     from flows.work import split_of
@@ -86,7 +87,7 @@ def _of_model(target: str, data: str | None, config: str | None, on_progress: An
         numbers, figures = evaluation.evaluate(
             trained, dataset.table(), scratch, split=split_of(dataset), on_progress=on_progress
         )
-        examples = page.examples_of(trained, dataset.table(), split_of(dataset))
+        examples = page.examples_of(trained, table_of(dataset), split_of(dataset))
         pictures = page.pictures(figures)
     return {"name": name, "numbers": numbers, "figures": pictures, "examples": examples, "footer": footer}
 

@@ -30,20 +30,27 @@ class ProgressArtifact:
 
     def __init__(self, key: str, description: str) -> None:
         self._id: Any = None
-        with _asked():
-            self._id = create_progress_artifact(0.0, key=key, description=description)
-        self._last = time.monotonic()
+        self._words = {"key": key, "description": description}
+        self._last = -float("inf")
+        self(0.0)
 
     def __call__(self, share: float) -> None:
         now = time.monotonic()
-        if self._id is not None and (now - self._last >= 1 or share >= 1) and now >= _silent_until:
-            with _asked():
-                update_progress_artifact(self._id, progress=round(100 * min(share, 1.0), 1))
-            self._last = time.monotonic()
+        if now < _silent_until or (now - self._last < 1 and share < 1):
+            return
+        progress = round(100 * min(share, 1.0), 1)
+        with _asked():
+            if self._id is None:
+                self._id = create_progress_artifact(progress, **self._words)
+            else:
+                update_progress_artifact(self._id, progress=progress)
+        self._last = time.monotonic()
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], *, key: str, description: str) -> None:
     """A table in Prefect."""
+    if time.monotonic() < _silent_until:
+        return
     with _asked():
         create_table_artifact([dict(row) for row in rows], key=key, description=description)
 

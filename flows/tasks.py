@@ -203,7 +203,10 @@ def register(
     from flows.register import register as register_version
 
     registered = register_version(job, dataset, checked, model, archive, report, get_run_logger().info)
-    work.page(job, dataset, model, archive, report, registered)
+    try:
+        work.page(job, dataset, model, archive, report, registered)
+    except Exception as error:  # noqa: BLE001  (the version is judged: a picture of it must not undo that)
+        get_run_logger().warning("the page %s could not be written: %s", job.page, error)
     rows = [
         {"model": registered.name, "version": registered.version, "reason": r} for r in registered.reasons
     ]

@@ -12,19 +12,22 @@ from prefect.logging import get_run_logger
 from pydantic import Field
 
 from data.bounds import resolve_bounds
-from data.errors import UsageError
+from data.errors import ModelError, UsageError
 from data.ingest import open_dataset
 from data.kinds import listed
 from flows import cache, tasks
-from flows.hooks import ON_FLOW_FAILURE
+from flows.hooks import ON_RETRAIN_CANCELLATION, ON_RETRAIN_FAILURE
 from flows.jobs import Job, RetrainSettings, open_job
 from flows.locks import file_lock
 from flows.results import Outcome
 from flows.retrain import retrain
-from flows.tracking import Store
+from flows.tracking import FLOW_RUN_TAG, Store
+from flows.work import flow_run_id
 from vae import tuning as trials
 from vae.settings import ModelSettings, Settings
 
+State = optuna.trial.TrialState
+ABANDONED = "abandoned"
 STUDY = "tune"
 DATABASE = "tune.db"
 PARENT = "mlflow.parentRunId"
@@ -67,7 +70,13 @@ class Tuned(Settings):
     """Scores against sparsity."""
 
 
-@flow(flow_run_name="tune", timeout_seconds=14 * 24 * 3600, on_failure=ON_FLOW_FAILURE)
+@flow(
+    flow_run_name="tune",
+    timeout_seconds=14 * 24 * 3600,
+    on_failure=ON_RETRAIN_FAILURE,
+    on_crashed=ON_RETRAIN_FAILURE,
+    on_cancellation=ON_RETRAIN_CANCELLATION,
+)
 def tune(
     source: str,
     settings: RetrainSettings = RetrainSettings(),  # noqa: B008  (frozen)
@@ -107,7 +116,7 @@ def choose(job: Job, settings: TuneSettings, say: Any) -> Tuned:
 
     Raises:
         UsageError: There is no such column to probe, or no such score.
-        DataError: The folder holds a tuning of something else.
+        ModelError: No trial went through.
     """
     data = open_dataset(job.dataset)
     table = data.table(rows=slice(0, min(data.rows, settings.rows)))
@@ -118,13 +127,16 @@ def choose(job: Job, settings: TuneSettings, say: Any) -> Tuned:
     bounds = resolve_bounds(job.settings.bounds, data.schema, data.stats)
     study = _study(job, settings, data.manifest.digest)
     store = Store(job.tracking())
+    _end_abandoned(study, store)
     parent = _parent(study, store, job, settings)
     splits = trials.folds(table.num_rows, settings.folds)
 
     def objective(trial: optuna.Trial) -> float:
         model = trials.chosen(trial, job.settings.model)
         child = store.start_run(
-            f"trial-{trial.number}", params={"model": model.model_dump(mode="json")}, tags={PARENT: parent}
+            f"trial-{trial.number}",
+            params={"model": model.model_dump(mode="json")},
+            tags={PARENT: parent, FLOW_RUN_TAG: flow_run_id()},
         )
         trial.set_user_attr("run", child)
         status = "FAILED"
@@ -155,15 +167,20 @@ def choose(job: Job, settings: TuneSettings, say: Any) -> Tuned:
                 store.end_run(child, status)
 
     def told(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        value = "given up early" if trial.value is None else f"{trial.value:,.4g}"
+        ended = "failed" if trial.state is State.FAIL else "given up early"
+        value = ended if trial.value is None else f"{trial.value:,.4g}"
         say("trial %d: %s, %s", trial.number, ", ".join(f"{k} {v}" for k, v in trial.params.items()), value)
 
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    left = settings.trials - len(study.get_trials(states=ended))
+    left = settings.trials - len([trial for trial in study.get_trials() if ABANDONED not in trial.user_attrs])
     if left > 0:
-        study.optimize(objective, n_trials=left, callbacks=[told])
-    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    pruned = len(study.get_trials(states=(optuna.trial.TrialState.PRUNED,)))
+        study.optimize(objective, n_trials=left, callbacks=[told], catch=(ModelError,))
+    complete = study.get_trials(states=(State.COMPLETE,))
+    pruned = len(study.get_trials(states=(State.PRUNED,)))
+    if not complete:
+        store.end_run(parent, "FAILED")
+        raise ModelError(
+            f"none of {settings.trials} trials went through; try others: --trials, --steps or a longer table"
+        )
     best = trials.chosen(optuna.trial.FixedTrial(study.best_params), job.settings.model)
     store.log_metrics(parent, {"best": study.best_value, "trials": len(complete), "pruned": pruned})
     figure = _draw(complete, settings, job.out)
@@ -180,34 +197,49 @@ def _mean(found: list[trials.Fold]) -> float:
 
 
 def _study(job: Job, settings: TuneSettings, digest: str) -> optuna.Study:
-    """The study of this folder; trials that a killed process left are marked as failed."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    """The study of this folder: of the same data and settings the one there is, else a new one."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     key = cache.key_of(STUDY, {
         "data": digest, "folds": settings.folds, "score": settings.score, "rows": settings.rows,
         "model": job.settings.model, "train": job.settings.train, "bounds": list(job.settings.bounds),
     })  # fmt: skip
-    study = optuna.create_study(
-        storage=f"sqlite:///{job.out / DATABASE}",
-        study_name=f"{STUDY}-{key[:16]}",
+    storage = f"sqlite:///{job.out / DATABASE}"
+    name = f"{STUDY}-{key[:16]}"
+    known = name in optuna.get_all_study_names(storage)
+    done = len(optuna.load_study(study_name=name, storage=storage).trials) if known else 0
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
         direction="minimize" if settings.probed is None else "maximize",
-        sampler=optuna.samplers.TPESampler(seed=job.settings.train.seed),
+        # by what is done, or a process that goes on would try the same again
+        sampler=optuna.samplers.TPESampler(seed=job.settings.train.seed + done),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
         load_if_exists=True,
     )
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    return study
+
+
+def _end_abandoned(study: optuna.Study, store: Store) -> None:
+    """Trials that a killed process left are failed ones that do not count, and their runs are over."""
+    for trial in study.get_trials(states=(State.RUNNING,)):
+        run_id = trial.user_attrs.get("run")
+        if run_id and store.take_up(run_id, {}):
+            store.end_run(run_id, "KILLED")
+        study._storage.set_trial_user_attr(trial._trial_id, ABANDONED, True)
+        study.tell(trial.number, state=State.FAIL)
 
 
 def _parent(study: optuna.Study, store: Store, job: Job, settings: TuneSettings) -> str:
     """The run that trials are nested in: the one that this study began, if there is one."""
     known = study.user_attrs.get("run")
-    if known and store.take_up(known, {}):
+    tags = {FLOW_RUN_TAG: flow_run_id()}
+    if known and store.take_up(known, tags):
+        with store.explained():
+            store.client.update_run(known, status="RUNNING")
         return str(known)
     run_id = store.start_run(
         f"tune-{job.name}",
         params={"tune": settings.model_dump(mode="json"), "source": job.source},
-        tags={"svae.kind": STUDY},
+        tags={"svae.kind": STUDY, **tags},
     )
     study.set_user_attr("run", run_id)
     return run_id

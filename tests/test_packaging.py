@@ -31,7 +31,7 @@ HEAVY = {
     "scikit-learn",
     "sqlalchemy",
 }
-HEAVY |= {"torch"}
+HEAVY |= {"jinja2", "torch"}
 
 
 def names(lines: list[str]) -> set[str]:

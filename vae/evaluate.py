@@ -23,7 +23,6 @@ from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.summary import ArchiveReport
 from vae.features import blank_model, block, training_arrays
 from vae.judging import code_quality, judged_columns
-from vae.settings import Family
 from vae.store import TrainedModel
 
 TEST = 2
@@ -138,7 +137,7 @@ def likelihood(
     measured on at most 8,192 rows.
     """
     found: dict[str, float | None] = {"hard": hard_bits, "elbo": None, "iwae": None}
-    if trained.settings.family is not Family.gaussian or not trained.layout.plan.latents:
+    if not trained.layout.plan.latents or not trained.module.latents.stochastic:
         return found
     generator = torch.Generator().manual_seed(0)
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), IWAE_ROWS)).astype(np.int64)]

@@ -44,6 +44,8 @@ class Latents(nn.Module):
     """Whether prior and decoder are refitted on hard codes at the end."""
     relabels = False
     """Whether zero may be made to mean what most rows say; where zero means that a latent is not there, it may not."""
+    stochastic = False
+    """Whether the posterior is one that can be drawn from, so that `sample` gives bounds on the likelihood."""
     gain: float | None = None
     """Factor on the encoder's last weights at the start; None: the model's own."""
     priced = True
@@ -90,6 +92,7 @@ class Gaussian(Latents):
 
     outputs = 2
     refits = False
+    stochastic = True
 
     def draw(self, parameters: Tensor, noise: Tensor, *, progress: float, prior: Tensor | None) -> Draw:
         del progress, prior

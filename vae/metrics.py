@@ -275,7 +275,7 @@ def probe(
 
     x, y = told(codes, target)
     held_x, held_y = told(held_codes, held)
-    if not len(held_y) or len(np.unique(y)) < 2:
+    if len(held_y) < 2 or len(np.unique(y)) < 2:
         return 0.0
     model = Ridge() if numeric else LogisticRegression(max_iter=1_000)
     return float(make_pipeline(StandardScaler(), model).fit(x, y).score(held_x, held_y))

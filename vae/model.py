@@ -69,7 +69,7 @@ class SparseVAE(nn.Module):
             first = PRESENCE if self.target.what == "nonzeros" else FIRST_CODES_WEIGHT
             self.register_buffer("dial", torch.tensor(first))
             self.found: Tensor
-            self.register_buffer("found", torch.zeros(()))
+            self.register_buffer("found", torch.tensor(-1.0))
             self.gain: Tensor
             self.register_buffer("gain", torch.ones(()))
         if plan.latents:
@@ -116,8 +116,9 @@ class SparseVAE(nn.Module):
             return
         if self.target and phase == "settle":
             self.found.copy_(self._measured(batch))
-        elif self.target and phase == "joint" and self.found > 0:
-            self.gain.copy_((self._measured(batch) / self.found).clamp(0.5, 2.0))
+        elif self.target and phase == "joint" and self.found >= 0:
+            if self.found > 0:
+                self.gain.copy_((self._measured(batch) / self.found).clamp(0.5, 2.0))
         elif phase == "joint":
             self.progress.fill_(0.0)
             middle = self.posterior(batch["value"], batch["entry"])[..., 0].median(0).values
@@ -176,7 +177,8 @@ class SparseVAE(nn.Module):
             terms["idle"] = self.codes_only.asked(batch, spare).mean()
             loss = loss + IDLE_WEIGHT * terms["idle"]
         if phase == "joint":
-            self._steer(batch, hard, weights, heads)
+            with torch.no_grad():
+                self._steer(batch, hard, weights, heads if draw.kl is None else self.codes_only.heads(hard))
         return {"loss": loss, **terms}
 
     @torch.no_grad()
@@ -221,7 +223,7 @@ class SparseVAE(nn.Module):
             "mean_nonzero": round(float((code != 0).sum(1).float().mean()), 4),
             "drawn_nonzero": round(float(drawn), 4),
             "dead_latents": dead,
-            "collapsed": dead == code.shape[1],
+            "collapsed": len(code) > 1 and dead == code.shape[1],
         }
 
     @torch.no_grad()

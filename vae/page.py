@@ -73,9 +73,11 @@ class Section(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Some rows, three times."""
+    """Some rows, up to three times."""
 
     rows: Sequence[int]
+    held_out: bool
+    """Whether the model was not trained on them."""
     originals: pa.Table
     alone: pa.Table | None
     """From the codes alone."""
@@ -146,9 +148,9 @@ def examples_of(
     trained: TrainedModel, table: AnyTable, split: Split | None, archive: Archive | None = None
 ) -> Examples | None:
     """Some held-out rows (any, if there are none) as they were, from the code alone, and from the archive."""
-    held = np.arange(table.num_rows) if split is None else np.flatnonzero(split == TEST)
-    held = held if len(held) else np.arange(table.num_rows)
-    rows = held[spread(len(held))].tolist()
+    held = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == TEST)
+    any_ = held if len(held) else np.arange(table.num_rows)
+    rows = any_[spread(len(any_))].tolist()
     if not rows:
         return None
     originals = table.take(pa.array(rows))
@@ -157,7 +159,7 @@ def examples_of(
         None if archive is None else pa.concat_tables([archive.read(rows=slice(k, k + 1)) for k in rows])
     )
     shown = (known_columns(trained) or originals.column_names)[:SHOWN_COLUMNS]
-    return Examples(rows, originals.select(shown), alone, restored)
+    return Examples(rows, len(held) > 0, originals.select(shown), alone, restored)
 
 
 def _lead(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> str:
@@ -317,23 +319,22 @@ def _examples(examples: Examples | None) -> list[Section]:
             ours += [len(rows)] if words == "archive" else []
             cells = [_cell(table, name, place) for name in names]
             rows.append((f"row {row:,}, {words}", *cells))
+    caption = (
+        "Rows that the model was not trained on, side by side" if examples.held_out else "Rows, side by side"
+    )
     numeric = [
         k + 1
         for k, name in enumerate(names)
         if not pa.types.is_string(examples.originals.schema.field(name).type)
     ]
-    return [
-        Section(
-            "Some rows", (), [Table("Held-out rows, side by side", ("", *names), rows, numeric, (), ours)]
-        )
-    ]
+    return [Section("Some rows", (), [Table(caption, ("", *names), rows, numeric, (), ours)])]
 
 
 def _cell(table: pa.Table, name: str, row: int) -> str:
     if name not in table.column_names:
         return ""
     value = table[name][row].as_py()
-    return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "null" if value is None else str(value)
 
 
 def _size(count: int) -> str:

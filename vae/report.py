@@ -26,7 +26,7 @@ pc = cast(Any, _pc)
 
 INK, MUTED, FAINT = "#1f2937", "#6b7280", "#e5e7eb"
 BLUE, ORANGE, TEAL, RED = "#2563eb", "#ea8a1a", "#0d9488", "#be3a5a"
-BANDS = {"joint": "#ffffff", "refit": "#f3f6fb", "quantise": "#fbf5ec"}
+BANDS = {"joint": "#ffffff", "settle": "#f3f6fb", "refit": "#f3f6fb", "quantise": "#fbf5ec"}
 PARTS = {
     "bits": ("all", INK),
     "column_bits": ("columns, given the code", BLUE),
@@ -165,13 +165,12 @@ def trade_off(points: Sequence[Mapping[str, Any]], what: str) -> Figure:
         (left, "mean_nonzero", "non-zero latents on a row"),
         (right, "code_score", "score of the code alone"),
     ):
-        for codes, color in zip(
-            dict.fromkeys(point["codes"] for point in points), (BLUE, ORANGE, TEAL), strict=False
-        ):
-            chosen = [point for point in points if point["codes"] == codes]
+        kinds = dict.fromkeys(point.get("codes", "") for point in points)
+        for codes, color in zip(kinds, (BLUE, ORANGE, TEAL), strict=False):
+            chosen = [point for point in points if point.get("codes", "") == codes]
             sizes = [20 + 6 * point["width"] for point in chosen]
             places = [point.get(x, 0.0) for point in chosen], [point["score"] for point in chosen]
-            axes.scatter(*places, s=sizes, color=color, alpha=0.75, linewidths=0, label=codes)
+            axes.scatter(*places, s=sizes, color=color, alpha=0.75, linewidths=0, label=codes or "trials")
             for point, *place in zip(chosen, *places, strict=True):
                 axes.annotate(str(point["latents"]), tuple(place), (0, 0), textcoords="offset points", fontsize=7,
                               ha="center", va="center", color="white")  # fmt: skip

@@ -96,9 +96,6 @@ class Target(NamedTuple):
             raise ValueError(f"{text!r}: the target of {what} has to be {allowed}")
         return Target(cast(What, what), value)
 
-    def __str__(self) -> str:
-        return f"{self.what}={self.value:g}"
-
 
 class ModelSettings(Settings):
     """Shape of a `SparseVAE` for tables."""

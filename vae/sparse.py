@@ -60,7 +60,7 @@ class SpikeSlab(Latents):
     rows, α N(0, 1) + (1 - α) δ(0)). The paper's classifier chooses a row's part; here it is the part that costs the row
     least, with the logarithm of the number of parts as the price of saying which: so the bound holds. The mean presence
     of each latent in these rows is held at α (the paper's J · KL(γ̄ ‖ α) has one mean for all, which a few latents that
-    are always there satisfy, and all others dead). While training begins, the slab is the prior's own and comes
+    are always there satisfy, and all others dead). While training begins, slabs are N(0, 1) and come
     to be the encoder's bit by bit (the paper's λ): which latents are there is learnt before what they say.
     """
 
@@ -68,6 +68,7 @@ class SpikeSlab(Latents):
     noises = 2
     gain = 1.5
     priced = False
+    stochastic = True
 
     def __init__(self, reach: int, latents: int, presence: float, rows: tuple[int, int, int]) -> None:
         super().__init__(reach)
@@ -80,13 +81,12 @@ class SpikeSlab(Latents):
     def draw(self, parameters: Tensor, noise: Tensor, *, progress: float, prior: Tensor | None) -> Draw:
         logit, mean, log_variance = _spike_slab(parameters)
         warm = min(1.0, progress / WHICH_FIRST)
-        mean = warm * mean
-        log_variance = (warm * log_variance.exp() + (1 - warm)).log()
+        mean, log_variance = _warmed(mean, log_variance, warm)
         slab = mean + (0.5 * log_variance).exp() * noise[..., 0]
         relaxed = torch.sigmoid((logit + _logistic(noise[..., 1])) / TEMPERATURE)
         gate = relaxed + ((relaxed > 0.5).to(relaxed.dtype) - relaxed).detach()
         presence = torch.sigmoid(logit)
-        kl, penalty = self._kl((logit, mean, log_variance), prior)
+        kl, penalty = self._kl((logit, mean, log_variance), prior, warm)
         return Draw(gate * slab / STEP, presence * mean / STEP, kl, presence, penalty)
 
     def harden(self, parameters: Tensor) -> Tensor:
@@ -112,12 +112,15 @@ class SpikeSlab(Latents):
             return [(logit, like.new_zeros(()), like.new_zeros(()))]
         return [_spike_slab(part) for part in prior]
 
-    def _kl(self, own: tuple[Tensor, Tensor, Tensor], prior: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _kl(
+        self, own: tuple[Tensor, Tensor, Tensor], prior: Tensor | None, warm: float
+    ) -> tuple[Tensor, Tensor | None]:
         """The cost of each latent under the part of the prior that suits its row best, and the price of γ̄."""
         if prior is None:
             (part,) = self._parts(None, own[1])
             return spike_slab_kl(*own, *part), None
         logit, mean, log_variance = _spike_slab(prior)
+        mean, log_variance = _warmed(mean, log_variance, warm)
         mine = [of.unsqueeze(1) for of in own]
         each = spike_slab_kl(mine[0], mine[1], mine[2], logit, mean, log_variance)
         best = each.sum(2).argmin(1, keepdim=True)
@@ -157,7 +160,10 @@ class TopK(Latents):
                 self.threshold.lerp_(edge, 1 - KEEP)
                 self.often.lerp_(there.to(soft.dtype).mean(0), 1 - KEEP)
         idle = self.often < IDLE * self.active / soft.shape[1]
-        kept = torch.where(there, soft, 0.0)
+        at_least = torch.where(
+            soft < 0, soft.clamp(max=-1.0), soft.clamp(min=1.0)
+        )  # as it is rounded: never to 0
+        kept = torch.where(there, soft + (at_least - soft).detach(), 0.0)
         presence = there.to(soft.dtype)
         spare = _straight(soft, self.reach) * idle if bool(idle.any()) else None
         return Draw(_straight(soft, self.reach) * presence, kept, None, presence, None, spare)
@@ -212,6 +218,11 @@ def spike_slab_log_density(
 def _spike_slab(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gate logit, mean and log variance, each of the shape of parameters without its last axis."""
     return parameters[..., 2], parameters[..., 0], parameters[..., 1].clamp(*DRAWS)
+
+
+def _warmed(mean: Tensor, log_variance: Tensor, warm: float) -> tuple[Tensor, Tensor]:
+    """Mean and log variance on the way from N(0, 1), at 0, to what they are, at 1."""
+    return warm * mean, (warm * log_variance.exp() + (1 - warm)).log()
 
 
 def _logistic(normal: Tensor) -> Tensor:

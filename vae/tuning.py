@@ -15,7 +15,7 @@ from vae import pipeline
 from vae.codes import encode_rows
 from vae.judging import HELD_RUN, MOST_HELD
 from vae.metrics import probe
-from vae.settings import Codes, ModelSettings, TrainSettings
+from vae.settings import MOST_LATENTS, Codes, ModelSettings, Target, TrainSettings
 
 LATENTS = (4, 8, 12, 16, 24, 32)
 WIDTHS = (8, 16, 24, 32, 48)
@@ -48,12 +48,18 @@ class Fold(NamedTuple):
 
 
 def chosen(trial: Chooser, base: ModelSettings) -> ModelSettings:
-    """The settings of a trial: latents, how much the code is asked for, and width; all else as in `base`."""
+    """The settings of a trial: latents, how much the code is asked for (unless `base` has a target for it), and width;
+    all else as in `base`.
+    """
+    target = Target.parse(base.target) if base.target else None
+    fewest = target.value if target and target.what == "nonzeros" else 0
+    offered = [count for count in LATENTS if count >= fewest] or [MOST_LATENTS]
     wanted = {
-        "latents": trial.suggest_categorical("latents", LATENTS),
-        "codes": trial.suggest_categorical("codes", [kind.value for kind in SPARSITIES]),
+        "latents": trial.suggest_categorical("latents", offered),
         "width": trial.suggest_categorical("width", WIDTHS),
     }
+    if target is None:
+        wanted["codes"] = trial.suggest_categorical("codes", [kind.value for kind in SPARSITIES])
     return ModelSettings.model_validate({**base.model_dump(mode="json"), **wanted})
 
 
