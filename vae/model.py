@@ -36,6 +36,8 @@ paid for, and coarse codes say as much.
 """
 PRESENCE = 0.5
 """Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
+THIN = 0.05
+"""λ of a code that is calibrated, below which its rate counts more than once."""
 IDLE_WEIGHT = 1 / 32
 """Weight of the term that brings idle latents back (Gao et al. 2024)."""
 WEIGHT_PRICE = 2.0
@@ -105,6 +107,13 @@ class SparseVAE(nn.Module):
         return PRESENCE if self.latents.priced else 0.0
 
     @property
+    def rate_weight(self) -> float:
+        """Weight of the code's rate: above 1 for a code that is calibrated and says too much although next to nothing
+        is asked of it, for columns have a use for it.
+        """
+        return max(1.0, THIN / self.weight) ** 0.5 if self.target and self.target.what != "nonzeros" else 1.0
+
+    @property
     def calibrated(self) -> bool:
         """Whether the code has a target."""
         return self.target is not None
@@ -118,7 +127,8 @@ class SparseVAE(nn.Module):
             self.found.copy_(self._measured(batch))
         elif self.target and phase == "joint" and self.found >= 0:
             if self.found > 0:
-                self.gain.copy_((self._measured(batch) / self.found).clamp(0.5, 2.0))
+                # half of it, in logarithms: by the end of the joint steps there is less left to settle
+                self.gain.copy_((self._measured(batch) / self.found).clamp(0.5, 2.0).sqrt())
         elif phase == "joint":
             self.progress.fill_(0.0)
             middle = self.posterior(batch["value"], batch["entry"])[..., 0].median(0).values
@@ -156,7 +166,7 @@ class SparseVAE(nn.Module):
             "weights": self._price(columns), "codes_weight": columns.new_tensor(self.weight),
         }  # fmt: skip
         loss = (
-            (warmup if phase == "joint" else 1.0) * code
+            (warmup * self.rate_weight if phase == "joint" else 1.0) * code
             + columns
             + self.weight * alone
             + self.price * presence
