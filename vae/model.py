@@ -36,8 +36,6 @@ paid for, and coarse codes say as much.
 """
 PRESENCE = 0.5
 """Nats asked of a latent for not being zero: zero is then what a latent says when it has nothing to say."""
-THIN = 0.05
-"""λ of a code that is calibrated, below which its rate counts more than once."""
 IDLE_WEIGHT = 1 / 32
 """Weight of the term that brings idle latents back (Gao et al. 2024)."""
 WEIGHT_PRICE = 2.0
@@ -72,8 +70,8 @@ class SparseVAE(nn.Module):
             self.register_buffer("dial", torch.tensor(first))
             self.found: Tensor
             self.register_buffer("found", torch.tensor(-1.0))
-            self.gain: Tensor
-            self.register_buffer("gain", torch.ones(()))
+            self.settling: Tensor
+            self.register_buffer("settling", torch.ones(()))
         if plan.latents:
             size, depth = settings.encoder_width, settings.encoder_depth
             self.row = RowInput([view.entries for view in layout.views])
@@ -107,13 +105,6 @@ class SparseVAE(nn.Module):
         return PRESENCE if self.latents.priced else 0.0
 
     @property
-    def rate_weight(self) -> float:
-        """Weight of the code's rate: above 1 for a code that is calibrated and says too much although next to nothing
-        is asked of it, for columns have a use for it.
-        """
-        return max(1.0, THIN / self.weight) ** 0.5 if self.target and self.target.what != "nonzeros" else 1.0
-
-    @property
     def calibrated(self) -> bool:
         """Whether the code has a target."""
         return self.target is not None
@@ -128,7 +119,7 @@ class SparseVAE(nn.Module):
         elif self.target and phase == "joint" and self.found >= 0:
             if self.found > 0:
                 # half of it, in logarithms: by the end of the joint steps there is less left to settle
-                self.gain.copy_((self._measured(batch) / self.found).clamp(0.5, 2.0).sqrt())
+                self.settling.copy_((self._measured(batch) / self.found).clamp(0.5, 2.0).sqrt())
         elif phase == "joint":
             self.progress.fill_(0.0)
             middle = self.posterior(batch["value"], batch["entry"])[..., 0].median(0).values
@@ -137,6 +128,8 @@ class SparseVAE(nn.Module):
             gates = self.latents.gates(self.posterior(batch["value"], batch["entry"]))
             if gates is not None and self.target and self.target.what == "nonzeros":
                 self.latents.get_buffer("threshold").copy_(threshold_for(gates, self.target.value))
+            elif gates is not None and self.target:
+                self._trim(batch, gates, self.target.value)
             if self.latents.relabels:
                 usual = self.encode(batch).mode(0).values
                 self.origin.copy_(self._relabelled(self.origin + usual))
@@ -166,7 +159,7 @@ class SparseVAE(nn.Module):
             "weights": self._price(columns), "codes_weight": columns.new_tensor(self.weight),
         }  # fmt: skip
         loss = (
-            (warmup * self.rate_weight if phase == "joint" else 1.0) * code
+            (warmup if phase == "joint" else 1.0) * code
             + columns
             + self.weight * alone
             + self.price * presence
@@ -283,10 +276,10 @@ class SparseVAE(nn.Module):
             excess = self.codes_only.score(batch, heads) - CODES_SCORE[self.settings.codes]
             self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
         elif self.target.what == "score":
-            found = self.codes_only.score(batch, heads) * self.gain
+            found = self.codes_only.score(batch, heads) * self.settling
             self.dial.copy_(moved(self.dial, found, self.target.value))
         elif self.target.what == "bits":
-            found = self._hard_rate(weights, batch, hard).sum(1).mean() * self.gain
+            found = self._hard_rate(weights, batch, hard).sum(1).mean() * self.settling
             self.dial.copy_(moved(self.dial, found * NATS_TO_BITS, self.target.value))
         else:
             there = (hard != 0).sum(1).to(hard.dtype).mean()
@@ -297,7 +290,19 @@ class SparseVAE(nn.Module):
         code = self.encode(batch).to(torch.float32)
         if self.target and self.target.what == "score":
             return self.codes_only.score(batch, self.codes_only.heads(code))
-        return self._hard_rate(self.stencil.weights(quantised=False), batch, code).sum(1).mean()
+        rate = self._hard_rate(self.stencil.weights(quantised=False), batch, code).sum(1).mean()
+        return rate * NATS_TO_BITS
+
+    def _trim(self, batch: Tensors, gates: Tensor, target: float) -> None:
+        """Raises the threshold of presence where the code is more than it is asked to be.
+
+        Bits and score are taken to go with the number of latents that are on: what the prior, or the decoder, says of
+        codes that it was not trained on tells nothing.
+        """
+        excess = float(self._measured(batch) * self.settling) / target
+        if excess > 1:
+            there = float((self.encode(batch) != 0).sum(1).float().mean())
+            self.latents.get_buffer("threshold").copy_(threshold_for(gates, there / excess))
 
     def _price(self, like: Tensor) -> Tensor:
         """What a row pays for the weights, in nats."""

@@ -46,7 +46,7 @@ def make_latents(settings: ModelSettings, reach: int, latents: int, row: tuple[i
     if settings.family is Family.gaussian:
         return Gaussian(reach)
     if settings.family is Family.quantized:
-        return Quantized(reach, gated=nonzeros is not None)
+        return Quantized(reach, gated=target is not None)
     if settings.family is Family.topk:
         return TopK(reach, latents, nonzeros or settings.active or max(1.0, latents / 4))
     presence = settings.presence if nonzeros is None else min(0.9, nonzeros / max(1, latents))

@@ -21,6 +21,11 @@ SETTINGS = RetrainSettings(
 )
 
 
+def children(store: Store, parent: str) -> list[Any]:
+    text = f"tags.`mlflow.parentRunId` = '{parent}'"
+    return list(store.client.search_runs([store.experiment_id()], text))
+
+
 def test_trials_are_kept_and_the_best_goes_through_the_gate(home: Path, flights: Path) -> None:
     from flows.tune import TuneSettings, tune
 
@@ -39,7 +44,9 @@ def test_trials_are_kept_and_the_best_goes_through_the_gate(home: Path, flights:
     assert same.version.version == (outcome.version.version if again.best == first.best else 2)
 
     store = Store(load_tracking())
-    runs = store.client.search_runs([store.experiment_id()], f"tags.`mlflow.parentRunId` = '{first.run_id}'")
+    params = [tuple(sorted(run.data.params.items())) for run in children(store, first.run_id)]
+    assert len(set(params)) == 3  # who goes on tries something else
+    runs = children(store, first.run_id)
     assert len(runs) == 3
     assert all(run.info.status in ("FINISHED", "KILLED") for run in runs)
     finished = [run for run in runs if run.info.status == "FINISHED"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vae.latents import STEP, Quantized, gaussian_kl
+from vae.latents import STEP, Quantized, bounded, gaussian_kl
 from vae.settings import Codes, Family, ModelSettings, Target
 from vae.sparse import (
     IDLE,
@@ -136,6 +136,18 @@ def test_the_largest_of_a_batch_are_kept_and_their_threshold_remembered() -> Non
     assert torch.equal(family.harden(parameters), draw.code)
     smallest = parameters.abs().flatten()[(draw.code != 0).flatten()].min()
     assert (parameters.abs().flatten()[(draw.code == 0).flatten()] <= smallest).all()
+
+
+def test_what_is_kept_is_priced_as_what_is_sent() -> None:
+    """However small: a value that is there is sent as 1 or -1, which the prior has to pay for."""
+    family = TopK(REACH, 3, 3)
+    parameters = torch.tensor([[[0.3], [-0.2], [2.4]]], requires_grad=True)
+    draw = family.draw(parameters, torch.zeros(1, 3, 1), progress=0.5, prior=None)
+    assert draw.code.tolist() == [[1.0, -1.0, 2.0]]
+    assert draw.soft.tolist() == [[1.0, -1.0, pytest.approx(bounded(torch.tensor(2.4), REACH).item())]]
+    draw.soft.sum().backward()
+    assert parameters.grad is not None
+    assert (parameters.grad > 0).all()
 
 
 def test_latents_that_are_never_there_are_shown_what_they_would_say() -> None:

@@ -37,6 +37,20 @@ def test_a_trial_chooses_within_what_is_offered() -> None:
     assert (found.family, found.encoder_width) == (Family.topk, 64)
 
 
+@pytest.mark.parametrize(("target", "fewest"), [("nonzeros=10", 12), ("bits=3", 4), ("nonzeros=40", 256)])
+def test_a_trial_can_have_what_the_target_asks_for(target: str, fewest: int) -> None:
+    asked = dict[str, list[object]]()
+
+    class First:
+        def suggest_categorical(self, name: str, choices: list[object]) -> object:
+            asked[name] = list(choices)
+            return asked[name][0]
+
+    found = tuning.chosen(First(), ModelSettings(target=target))
+    assert found.latents == fewest
+    assert set(asked) == {"latents", "width"}  # the target says how much the code is asked for
+
+
 @pytest.mark.parametrize("probed", [None, "color"])
 def test_a_fold_is_measured_on_rows_that_it_did_not_see(table: pa.Table, probed: str | None) -> None:
     small = ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1)
