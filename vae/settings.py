@@ -133,7 +133,7 @@ class ModelSettings(Settings):
     """Latents that `topk` keeps a row, on average; None: a quarter of them."""
     target: str | None = None
     """What the code is calibrated to, in place of what `codes` asks of it: `nonzeros=12` a row, `bits=16` a row as
-    stored, or `score=0.8` by itself. Training finds the weight that gets it there."""
+    stored, or `score=0.8` or more by itself. Training finds the weight that gets it there."""
 
     @model_validator(mode="after")
     def _reachable(self) -> ModelSettings:
