@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -74,7 +75,8 @@ What = Literal["nonzeros", "bits", "score"]
 TARGET = re.compile(r"\s*(nonzeros|bits|score)\s*=\s*([0-9]*\.?[0-9]+)\s*")
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True)
+class Target:
     """What is asked of a code, as a mean over rows."""
 
     what: What
@@ -140,7 +142,8 @@ class ModelSettings(Settings):
         """What the target asks for is to be had of this family, with a code."""
         if self.target is None:
             return self
-        what, value = Target.parse(self.target)
+        target = Target.parse(self.target)
+        what, value = target.what, target.value
         if self.codes is Codes.none:
             raise ValueError(f"target {self.target}: there is no code where codes is none")
         if what == "nonzeros" and self.family is Family.gaussian:
