@@ -54,20 +54,15 @@ def run(
     """The whole pipeline: ingest, train, codes, compress, evaluate, register."""
     need_pipeline()
     with Output(as_json) as output:
-        from flows.jobs import CLEAR, load_retrain_settings, open_job
+        from flows.jobs import load_retrain_settings, open_job
         from flows.settings import load_tracking
         from flows.tracking import preflight
 
         tracking = load_tracking(config)
         changes = {
-            "train.effort": effort and effort.value,
-            "train.seed": seed,
-            # An effort that is asked for must not be overruled in silence by the file's number of steps.
-            "train.steps": CLEAR if effort and steps is None else steps,
+            **training_changes(effort, family, bound, seed, steps),
             "model.codes": codes and codes.value,
-            "model.family": family and family.value,
             "model.target": target,
-            "bounds": bound or None,
             **_known_columns(schema),
         }
         settings = load_retrain_settings(pipeline, tracking.home, changes)
@@ -81,6 +76,22 @@ def run(
             show_evaluation(console, evaluation)
 
         output.show({**as_result(job, outcome), "evaluation": evaluation}, readable)
+
+
+def training_changes(
+    effort: Effort | None, family: Family | None, bound: list[str] | None, seed: int | None, steps: int | None
+) -> dict[str, Any]:
+    """What options say in place of the pipeline file."""
+    from flows.jobs import CLEAR
+
+    return {
+        "train.effort": effort and effort.value,
+        "train.seed": seed,
+        # An effort that is asked for must not be overruled in silence by the file's number of steps.
+        "train.steps": CLEAR if effort and steps is None else steps,
+        "model.family": family and family.value,
+        "bounds": bound or None,
+    }
 
 
 def _known_columns(schema: Path | None) -> dict[str, Any]:

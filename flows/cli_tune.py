@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from flows.cli_options import (
     need_pipeline,
     quiet_failures,
 )
-from flows.cli_pipeline import as_result, summary
+from flows.cli_pipeline import as_result, summary, training_changes
 from flows.console import Output, key_values
 from vae.settings import Effort, Family
 
@@ -45,25 +45,21 @@ def tune(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Latents, sparsity and width by cross-validation; the best is trained on all and goes through the gate."""
+    """Latents, sparsity and width by cross-validation; the best is trained anew and goes through the gate."""
     need_pipeline()
     with Output(as_json) as output:
+        from data.sources import open_source
         from flows import server
-        from flows.jobs import CLEAR, load_retrain_settings, open_job
+        from flows.jobs import load_retrain_settings, open_job
         from flows.settings import load_tracking
         from flows.tracking import preflight
 
         tracking = load_tracking(config)
-        changes: dict[str, Any] = {
-            "train.effort": effort and effort.value,
-            "train.seed": seed,
-            "train.steps": CLEAR if effort and steps is None else steps,
-            "model.family": family and family.value,
-            "bounds": bound or None,
-        }
+        changes = training_changes(effort, family, bound, seed, steps)
         settings = load_retrain_settings(pipeline, tracking.home, changes)
         job = open_job(dataset, settings, out=out, config=config)
         preflight(tracking)
+        open_source(job.source, job.settings.known)  # one that is not there fails before anything is started
         server.use_local_state(tracking)
         server.ready(tracking)
         quiet_failures()

@@ -171,7 +171,7 @@ def choose(job: Job, settings: TuneSettings, say: Any) -> Tuned:
         value = ended if trial.value is None else f"{trial.value:,.4g}"
         say("trial %d: %s, %s", trial.number, ", ".join(f"{k} {v}" for k, v in trial.params.items()), value)
 
-    left = settings.trials - len([trial for trial in study.get_trials() if ABANDONED not in trial.user_attrs])
+    left = settings.trials - len(study.trials) + len(study.user_attrs.get(ABANDONED, []))
     if left > 0:
         study.optimize(objective, n_trials=left, callbacks=[told], catch=(ModelError,))
     complete = study.get_trials(states=(State.COMPLETE,))
@@ -224,7 +224,7 @@ def _end_abandoned(study: optuna.Study, store: Store) -> None:
         run_id = trial.user_attrs.get("run")
         if run_id and store.take_up(run_id, {}):
             store.end_run(run_id, "KILLED")
-        study._storage.set_trial_user_attr(trial._trial_id, ABANDONED, True)
+        study.set_user_attr(ABANDONED, [*study.user_attrs.get(ABANDONED, []), trial.number])
         study.tell(trial.number, state=State.FAIL)
 
 

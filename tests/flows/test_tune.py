@@ -55,6 +55,23 @@ def test_trials_are_kept_and_the_best_goes_through_the_gate(home: Path, flights:
     assert registry.champion(store.tracking.model_name("flights")) is not None
 
 
+def test_trials_of_a_killed_process_are_over_and_do_not_count(home: Path) -> None:
+    import optuna
+
+    from flows.tune import ABANDONED, _end_abandoned
+
+    store = Store(load_tracking())
+    study = optuna.create_study(storage=f"sqlite:///{home / 'tune.db'}")
+    trial = study.ask()
+    trial.set_user_attr("run", store.start_run("trial-0", params={}, tags={}))
+    _end_abandoned(study, store)
+    assert [one.state for one in study.trials] == [optuna.trial.TrialState.FAIL]
+    assert store.client.get_run(trial.user_attrs["run"]).info.status == "KILLED"
+    assert study.user_attrs[ABANDONED] == [0]
+    _end_abandoned(study, store)
+    assert study.user_attrs[ABANDONED] == [0]
+
+
 def test_a_probe_may_decide_and_has_to_be_there(home: Path, flights: Path) -> None:
     from data.errors import UsageError
     from data.ingest import ingest
