@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.errors import SourceError
+from data.images import image_array, image_field
 from data.schema import Column, CsvDialect, Kind, Schema
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ _FASHION_PARTS = (
 SAMPLES = (*_CARRIERS, _FASHION)
 """Names that `sample:NAME` takes."""
 
+_PIXELS = (28, 28, 1)
+"""Shape of the images of both sets."""
 _ADULT_NUMBERS = ("age", "fnlwgt", "education_num", "capital_gain", "capital_loss", "hours_per_week")
 _ADULT_COLUMNS = (
     "age",
@@ -132,9 +135,9 @@ class _ImageTable:
     """Images and their labels: columns `image`, an array of bytes, and `label`."""
 
     def __init__(self, pixels: Bytes, labels: Bytes, wanted: Schema | None) -> None:
-        flat = pixels.reshape(len(pixels), -1)
-        images = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
-        self._table = pa.table({"image": images, "label": pa.array(labels)})
+        fields = [image_field("image", _PIXELS), pa.field("label", pa.uint8())]
+        images = image_array(pixels.reshape(-1, *_PIXELS))
+        self._table = pa.Table.from_arrays([images, pa.array(labels)], schema=pa.schema(fields))
         found = Schema.from_arrow(self._table.schema)
         self.schema = found if wanted is None else found.with_wishes(wanted, "images")
         self.rows = len(labels)

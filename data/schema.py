@@ -116,16 +116,16 @@ class Column(Frozen):
     def from_arrow(cls, field: pa.Field) -> Column:
         """Inverse of `field`; the kind of a foreign field is inferred from its type."""
         metadata: dict[bytes, bytes] = dict(field.metadata or {})
-        ours = {key: metadata.pop(key).decode() for key in list(metadata) if key.startswith(b"svae.")}
-        metadata.pop(b"PARQUET:field_id", None)
-        bare = field.with_metadata(metadata or None)
         names = {
             "kind": b"svae.kind",
             "null_text": b"svae.null",
             "text_format": b"svae.format",
             "bound": b"svae.bound",
         }
-        kept = {name: ours[key] for name, key in names.items() if key in ours}
+        kept = {name: metadata.pop(key).decode() for name, key in names.items() if key in metadata}
+        metadata.pop(b"PARQUET:field_id", None)
+        # What is left, an image's shape for example, stays in the field.
+        bare = field.with_metadata(metadata or None)
         kept.setdefault("kind", kind_of(field.type).value)
         return cls.model_validate(
             {

@@ -18,6 +18,7 @@ import pytest
 from data import samples
 from data.csvtext import write_csv
 from data.errors import SourceError
+from data.images import image_shape, images_of
 from data.sources import open_source
 
 
@@ -153,6 +154,7 @@ def test_mnist_becomes_exact_bytes(carrier):
     assert [str(type_) for type_ in table.schema.types] == ["fixed_size_list<item: uint8>[784]", "uint8"]
     first = np.random.default_rng(0).integers(0, 256, (5, 784))
     assert np.array_equal(np.array(table.column("image").to_pylist()[:5]), first)
+    assert image_shape(source.schema.to_arrow(), "image") == (28, 28, 1)
 
 
 class Evil:
@@ -186,7 +188,8 @@ def test_fashion_is_read_from_idx_files(tmp_path, monkeypatch):
 
     table = open_source("sample:fashion-mnist").table()
 
-    assert np.array_equal(np.array(table.column("image").to_pylist()), images.reshape(7, -1))
+    assert image_shape(table.schema, "image") == (28, 28, 1)
+    assert np.array_equal(images_of(table.column("image"), (28, 28, 1))[..., 0], images)
     assert table.column("label").to_pylist() == labels.tolist()
 
 
