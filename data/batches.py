@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 
 BATCH_ROWS = 65_536
 """Rows of a batch unless asked otherwise; ingestion works in these, whatever the source's own pieces."""
+BATCH_BYTES = 1 << 27
+"""Most bytes of a batch's arrays and images, unless one row is more."""
+
+
+def batch_rows(schema: pa.Schema, most_bytes: int = BATCH_BYTES) -> int:
+    """`BATCH_ROWS`, or as many rows as hold this many bytes where arrays make them wide.
+
+    >>> batch_rows(pa.schema([("a", pa.int64())])), batch_rows(pa.schema([("a", pa.list_(pa.uint8(), 1 << 20))]))
+    (65536, 128)
+    """
+    width = sum(_width(field.type) for field in schema)
+    return max(1, min(BATCH_ROWS, most_bytes // max(1, width)))
+
+
+def _width(type_: Any) -> int:
+    """Bytes of one value; 0 where they differ."""
+    if pa.types.is_fixed_size_list(type_):
+        return type_.list_size * _width(type_.value_type)
+    return -(-type_.bit_width // 8) if pa.types.is_primitive(type_) else 0
 
 
 def rebatch(

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from data.batches import BATCH_ROWS, rebatch
+from data.batches import batch_rows, rebatch
 from data.errors import SchemaError, SourceError
 from data.files import explained
 from data.manifest import Manifest
@@ -69,9 +69,10 @@ class Dataset:
         start, stop = self._range(rows)
         return pa.Table.from_batches(self._read(start, stop, columns), schema=self._arrow(columns))
 
-    def batches(self, rows: int = BATCH_ROWS, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The table in batches of exactly `rows`, the last one shorter."""
-        return rebatch(self._read(0, self.rows, columns), self._arrow(columns), rows)
+    def batches(self, rows: int | None = None, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The table in batches of exactly `rows` (of `batch_rows`), the last one shorter."""
+        arrow = self._arrow(columns)
+        return rebatch(self._read(0, self.rows, columns), arrow, rows or batch_rows(arrow))
 
     def split_of(self, rows: RowNumbers) -> Splits:
         """0 train, 1 validation or 2 test for each of these row numbers."""
@@ -126,9 +127,10 @@ class Dataset:
         order = np.argsort(numbers, kind="stable")
         ascending = numbers[order]
         pieces: list[pa.RecordBatch] = []
-        for start in (np.unique(ascending // BATCH_ROWS) * BATCH_ROWS).tolist():
-            low, high = np.searchsorted(ascending, [start, start + BATCH_ROWS])
-            group = pa.Table.from_batches(self._read(start, start + BATCH_ROWS, columns))
+        step = batch_rows(self._arrow(None))
+        for start in (np.unique(ascending // step) * step).tolist():
+            low, high = np.searchsorted(ascending, [start, start + step])
+            group = pa.Table.from_batches(self._read(start, start + step, columns))
             pieces += group.take(pa.array(ascending[low:high] - start)).to_batches()
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order))

@@ -28,9 +28,13 @@ FORMATS = {
     ".npz": "npz",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".idx": "idx",
+    "-ubyte": "idx",
 }
-"""File endings that are read; `.gz` or `.zip` may follow those of text formats."""
+"""Ends of names that are read; `.gz` or `.zip` may follow those of `PACKED_FORMATS`."""
 TEXT_FORMATS = ("csv", "jsonl")
+PACKED_FORMATS = (*TEXT_FORMATS, "idx")
+_KNOWN = f"known are {', '.join(FORMATS)}, and .gz or .zip of text files and idx"
 _BLOCK = 1 << 20
 
 
@@ -155,15 +159,10 @@ def find_files(uri: str) -> list[DataFile]:
         infos, root = _list(system, path, is_remote)
     files = [_data_file(system, info, root) for info in infos]
     if len(infos) == 1 and files[0] is None:
-        known = ", ".join(FORMATS)
-        raise SourceError(
-            f"{uri}: not a known kind of file; known are {known}, and .gz or .zip of text files"
-        )
+        raise SourceError(f"{uri}: not a known kind of file; {_KNOWN}")
     known_files = [file for file in files if file is not None]
     if not known_files:
-        raise SourceError(
-            f"{uri}: no data files here; known are {', '.join(FORMATS)}, and .gz or .zip of text files"
-        )
+        raise SourceError(f"{uri}: no data files here; {_KNOWN}")
     formats = sorted({file.format for file in known_files})
     if len(formats) > 1:
         raise SourceError(
@@ -218,10 +217,10 @@ def _is_visible(info: Any, base: int) -> bool:
 
 
 def _data_file(system: Any, info: Any, root: str) -> DataFile | None:
-    suffixes = PurePosixPath(info.path.lower()).suffixes
-    packed = suffixes[-1:] in ([".gz"], [".zip"])
-    ending = (suffixes[-2:-1] if packed else suffixes[-1:]) or [""]
-    form = FORMATS.get(ending[0])
-    if form is None or (packed and form not in TEXT_FORMATS):
+    name = PurePosixPath(info.path.lower())
+    packed = name.suffix in {".gz", ".zip"}
+    bare = name.stem if packed else name.name
+    form = next((form for ending, form in FORMATS.items() if bare.endswith(ending) and bare != ending), None)
+    if form is None or (packed and form not in PACKED_FORMATS):
         return None
     return DataFile(info.path, system, form, info.size, info.mtime_ns, root)

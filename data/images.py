@@ -19,6 +19,8 @@ SHAPE_KEY = b"svae.shape"
 """Key of an image's shape in the metadata of its Arrow field: `28x28x1` is height, width, channels."""
 CHANNELS = (1, 3, 4)
 """What an image may have: grey, RGB, RGB and alpha."""
+MOST_VALUES = 1 << 26
+"""Of one image that is read from a file: 64 MiB."""
 _SHAPE = re.compile(rb"([1-9]\d{0,8})x([1-9]\d{0,8})x([134])")
 
 Bytes = npt.NDArray[np.uint8]

@@ -33,7 +33,7 @@ from data.atomic import (
     temporary_name,
     writing,
 )
-from data.batches import BATCH_ROWS
+from data.batches import batch_rows
 from data.dataset import Dataset, open_dataset, stored_schema
 from data.errors import DataError, SourceError
 from data.manifest import FORMAT, MANIFEST_NAME, Manifest, Origin, Part
@@ -49,8 +49,8 @@ pq: Any = pyarrow.parquet
 PARTS = "parts"
 _PARTS_FOLDER = re.compile(rf"{PARTS}-[0-9a-f]{{16}}(-[0-9a-f]{{8}})?")
 """Names that only we give."""
-PART_ROWS = 16 * BATCH_ROWS
-"""Rows of one Parquet file; a row group holds `BATCH_ROWS`."""
+PART_BATCHES = 16
+"""Row groups of one Parquet file; each holds a batch."""
 
 Progress = Callable[[int, int | None], None]
 """Called with rows done and rows in all (None where unknown)."""
@@ -165,7 +165,7 @@ def _write_parts(
     content, stored = _Content(schema), stored_schema(schema)
     folder.mkdir(parents=True)
     parts: list[Part] = []
-    batches = source.batches(BATCH_ROWS)
+    batches, part_rows = source.batches(), PART_BATCHES * batch_rows(schema.to_arrow())
     batch = next(batches, None)
     if batch is None or not batch.num_rows:
         raise SourceError(f"{source.uri}: has no rows")
@@ -173,7 +173,7 @@ def _write_parts(
         path = folder / f"part-{len(parts):05d}.parquet"
         rows = 0
         with _parquet_writer(path, stored) as writer:
-            while batch is not None and rows < PART_ROWS:
+            while batch is not None and rows < part_rows:
                 writer.write_batch(batch.cast(stored))
                 content.add(batch)
                 rows += batch.num_rows

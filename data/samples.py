@@ -5,9 +5,7 @@ Files are found by the installed distribution: some of the packages no longer im
 
 from __future__ import annotations
 
-import math
 import pickle
-import struct
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -160,25 +158,10 @@ def _load_mnist(files: list[DataFile]) -> tuple[Bytes, Bytes]:
 
 def _load_fashion(files: list[DataFile]) -> tuple[Bytes, Bytes]:
     """60,000 + 10,000 pieces of clothing."""
+    from data.idxfile import read_idx
+
     arrays = [read_idx(file) for file in files]
     return np.concatenate(arrays[0::2]), np.concatenate(arrays[1::2])
-
-
-def read_idx(file: DataFile) -> Bytes:
-    """An array of bytes in the format of the original MNIST files.
-
-    Raises:
-        SourceError: The file is of another format or cut short.
-    """
-    with file.open() as stream:
-        head = stream.read(4)
-        if len(head) < 4 or head[:3] != b"\0\0\x08":
-            raise SourceError(f"{file.path}: is not an idx file of bytes")
-        shape = struct.unpack(f">{head[3]}I", stream.read(4 * head[3]))
-        data = stream.read()
-    if len(data) != math.prod(shape):
-        raise SourceError(f"{file.path}: is cut short; fetch it again")
-    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,6 +1,6 @@
 """Any source as typed Arrow record batches, read in bounded memory.
 
-CSV (also `.gz`, `.zip`), Parquet, `.npy`/`.npz`, `.jsonl`; a file, a folder or glob of files, a dataset that was
+CSV (also `.gz`, `.zip`), Parquet, `.npy`/`.npz`, `.jsonl`, `idx`; a file, a folder or glob of files, a dataset that was
 ingested before, `sample:NAME`, a table in memory.
 """
 
@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import pyarrow as pa
 
-from data.batches import BATCH_ROWS, rebatch
+from data.batches import batch_rows, rebatch
 from data.dataset import Dataset, open_dataset
 from data.distinct import with_categories
 from data.errors import SchemaError, SourceError
@@ -61,9 +61,14 @@ class Source(ABC):
     def _read(self) -> Iterator[pa.RecordBatch]:
         """The rows in batches of any size, with the types of `schema`."""
 
-    def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The rows in batches of exactly `rows`, the last one shorter; SchemaError for a null that may not be."""
-        for batch in rebatch(self._read(), self.schema.to_arrow(), rows):
+    def batches(self, rows: int | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows in batches of exactly `rows` (of `batch_rows`), the last one shorter.
+
+        Raises:
+            SchemaError: A null that may not be.
+        """
+        arrow = self.schema.to_arrow()
+        for batch in rebatch(self._read(), arrow, rows or batch_rows(arrow)):
             self._check_nulls(batch)
             yield batch
 
@@ -281,6 +286,10 @@ def file_source(uri: str, files: list[DataFile], schema: Schema | None) -> FileS
         from data.arrays import ArrayFile
 
         return ArraySource(uri, files, lambda found, wanted: ArrayFile(found[0], wanted), schema)
+    if form == "idx":
+        from data.idxfile import IdxFiles
+
+        return ArraySource(uri, files, IdxFiles, schema)
     if form == "jsonl":
         from data.jsonl import JsonLines
 

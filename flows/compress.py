@@ -19,7 +19,7 @@ from pydantic import Field
 
 from data.atomic import atomic_path
 from data.errors import DataError, SourceError
-from data.files import FORMATS, TEXT_FORMATS
+from data.files import FORMATS, PACKED_FORMATS
 from flows import cache
 from flows.deadline import FILE_SECONDS, WEEK
 from flows.hooks import ON_FLOW_FAILURE, ON_TASK_FAILURE, outside_failed
@@ -37,7 +37,7 @@ WORKERS = 2
 SOURCE_ENDINGS = tuple(
     ending + packed
     for ending, form in FORMATS.items()
-    for packed in (("", ".gz", ".zip") if form in TEXT_FORMATS else ("",))
+    for packed in (("", ".gz", ".zip") if form in PACKED_FORMATS else ("",))
 )
 
 Target = Literal["parquet", "csv", "npz", "jsonl"]

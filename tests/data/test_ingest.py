@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import data.dataset
+import data.batches
 import data.ingest
 from data.errors import DataError, SchemaError, SourceError
 from data.ingest import ingest, open_dataset
@@ -71,9 +71,8 @@ def test_parts_are_parquet_with_zstd_statistics_and_checksums(tmp_path, csv):
 
 
 def test_large_tables_have_several_parts_and_any_rows_are_read_from_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(data.ingest, "BATCH_ROWS", 100)
-    monkeypatch.setattr(data.dataset, "BATCH_ROWS", 100)
-    monkeypatch.setattr(data.ingest, "PART_ROWS", 300)
+    monkeypatch.setattr(data.batches, "BATCH_ROWS", 100)
+    monkeypatch.setattr(data.ingest, "PART_BATCHES", 3)
     table = pa.table({"a": np.arange(1050), "b": [str(index) for index in range(1050)]})
     calls: list[tuple[int, int | None]] = []
 

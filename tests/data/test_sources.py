@@ -436,7 +436,8 @@ def test_a_type_that_changes_between_blocks_is_refused(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------- names and sizes
 
 
-KNOWN = "known are .csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, and .gz or .zip of text files"
+ENDINGS = ".csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, .idx, -ubyte"
+KNOWN = f"known are {ENDINGS}, and .gz or .zip of text files and idx"
 
 
 @pytest.mark.parametrize(
