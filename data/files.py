@@ -30,6 +30,9 @@ FORMATS = {
     ".ndjson": "jsonl",
     ".idx": "idx",
     "-ubyte": "idx",
+    ".png": "image",
+    ".jpg": "image",
+    ".jpeg": "image",
 }
 """Ends of names that are read; `.gz` or `.zip` may follow those of `PACKED_FORMATS`."""
 TEXT_FORMATS = ("csv", "jsonl")
@@ -155,8 +158,11 @@ def find_files(uri: str) -> list[DataFile]:
         SourceError: Nothing there, or files of no or several known formats.
     """
     system, path, is_remote = _file_system(uri)
-    with explained(uri):
-        infos, root = _list(system, path, is_remote)
+    try:
+        with explained(uri):
+            infos, root = _list(system, path, is_remote)
+    except UnicodeError as error:
+        raise SourceError(f"{uri}: holds a name that is not UTF-8; give the file another") from error
     files = [_data_file(system, info, root) for info in infos]
     if len(infos) == 1 and files[0] is None:
         raise SourceError(f"{uri}: not a known kind of file; {_KNOWN}")

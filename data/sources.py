@@ -1,7 +1,7 @@
 """Any source as typed Arrow record batches, read in bounded memory.
 
-CSV (also `.gz`, `.zip`), Parquet, `.npy`/`.npz`, `.jsonl`, `idx`; a file, a folder or glob of files, a dataset that was
-ingested before, `sample:NAME`, a table in memory.
+CSV (also `.gz`, `.zip`), Parquet, `.npy`/`.npz`, `.jsonl`, idx, PNG and JPEG; a file, a folder or glob of files, a
+dataset that was ingested before, `sample:NAME`, a table in memory.
 """
 
 from __future__ import annotations
@@ -185,6 +185,16 @@ class ArraySource(FileSource):
         return cast(ArrayContent, self._content).source_bytes
 
 
+class ImageSource(ArraySource):
+    """Files of images: their names are data, too."""
+
+    @cached_property
+    def _digest(self) -> str:
+        from data.imagefiles import named_digest
+
+        return named_digest(self.files)
+
+
 class TableSource(Source):
     """A table in memory."""
 
@@ -286,6 +296,10 @@ def file_source(uri: str, files: list[DataFile], schema: Schema | None) -> FileS
         from data.arrays import ArrayFile
 
         return ArraySource(uri, files, lambda found, wanted: ArrayFile(found[0], wanted), schema)
+    if form == "image":
+        from data.imagefiles import ImageFiles
+
+        return ImageSource(uri, files, ImageFiles, schema)
     if form == "idx":
         from data.idxfile import IdxFiles
 

@@ -37,6 +37,7 @@ WORKERS = 2
 SOURCE_ENDINGS = tuple(
     ending + packed
     for ending, form in FORMATS.items()
+    if form != "image"  # A folder of images is one dataset, not one a file.
     for packed in (("", ".gz", ".zip") if form in PACKED_FORMATS else ("",))
 )
 

@@ -436,7 +436,7 @@ def test_a_type_that_changes_between_blocks_is_refused(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------- names and sizes
 
 
-ENDINGS = ".csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, .idx, -ubyte"
+ENDINGS = ".csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, .idx, -ubyte, .png, .jpg, .jpeg"
 KNOWN = f"known are {ENDINGS}, and .gz or .zip of text files and idx"
 
 
