@@ -1,4 +1,4 @@
-"""Tables as files: Parquet, CSV, NumPy arrays or lines of JSON, by the ending of the name."""
+"""Tables as files: Parquet, CSV, NumPy arrays or lines of JSON, by the ending of the name; images as a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from data.schema import Schema
 pq: Any = pyarrow.parquet
 
 ENDINGS = (".parquet", ".csv", ".npy", ".npz", ".jsonl")
-"""What `write_table` writes."""
+"""What `write_table` writes as a file."""
+_KNOWN = f"the name must end in one of {', '.join(ENDINGS)}, or have no ending for a folder of PNG images"
 
 
 def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path: str | Path) -> None:
@@ -25,15 +26,20 @@ def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path:
     Args:
         rows: A table or batches, with the columns of `schema`. Parquet, CSV and JSON are written as batches come.
         schema: Names, types and text formats; a CSV source's fields get their own text back.
-        path: Ends in `.parquet`, `.csv`, `.npy`, `.npz` or `.jsonl`.
+        path: Ends in `.parquet`, `.csv`, `.npy`, `.npz` or `.jsonl`; without an ending, a folder of PNG images.
 
     Raises:
-        UsageError: Another ending.
+        UsageError: Another ending, or a folder for what is not images.
         DataError: The path cannot be written to, or an array cannot hold the values.
     """
     target = Path(path)
-    ending = check_ending(target)
+    ending = check_ending(target, schema)
     batches: Iterable[pa.RecordBatch] = cast(Any, rows).to_batches() if isinstance(rows, pa.Table) else rows
+    if not ending:
+        from data.pngfolder import write_png_folder
+
+        write_png_folder(batches, schema, target)
+        return
     with atomic_path(target) as temporary, temporary.open("wb") as file:
         if ending == ".parquet":
             _write_parquet(batches, schema, file)
@@ -52,11 +58,23 @@ def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path:
             write_arrays(pa.Table.from_batches(_cast(batches, arrow), arrow), schema, target, file)
 
 
-def check_ending(path: Path) -> str:
-    """The ending, if it is one that is written; UsageError before any work is done in vain."""
+def check_ending(path: Path, schema: Schema | None = None) -> str:
+    """The ending, if it is one that is written; UsageError before any work is done in vain.
+
+    Args:
+        path: Without an ending, the folder for a table of images.
+        schema: The table's, where it is known already.
+    """
     ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise UsageError(f"{path}: the name must end in one of {', '.join(ENDINGS)}")
+    if ending and ending not in ENDINGS:
+        raise UsageError(f"{path}: {_KNOWN}")
+    if not ending and schema is not None:
+        from data.pngfolder import image_column
+
+        try:
+            image_column(schema)
+        except UsageError as error:
+            raise UsageError(f"{path}: {_KNOWN}: {error}") from error
     return ending
 
 

@@ -20,6 +20,7 @@ from flows.cli_options import (
     Efforts,
     FamilyKind,
     OutFile,
+    OutRows,
     SchemaFile,
     Seed,
     Steps,
@@ -132,7 +133,7 @@ def compress(
 
 def decompress(
     archive: Annotated[Path, typer.Argument(help="The archive, or with --each a folder of them.")],
-    out: OutFile,
+    out: OutRows,
     columns: Annotated[str | None, typer.Option(help="Columns to read, separated by commas.")] = None,
     rows: Annotated[str | None, typer.Option(help="Rows A:B, counted from 0, B not included.")] = None,
     salvage: Annotated[
@@ -152,7 +153,7 @@ def decompress(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rows of an archive, to .parquet, .csv, .npy, .npz or .jsonl."""
+    """Rows of an archive, to .parquet, .csv, .npy, .npz or .jsonl; images also to a folder of PNG."""
     with Output(as_json) as output:
         if each:
             _each_takes_no(columns=columns, rows=rows, salvage=salvage or None)

@@ -21,6 +21,7 @@ from flows.cli_options import (
     Model,
     OutFile,
     OutFolder,
+    OutRows,
     SchemaFile,
     Seed,
     Steps,
@@ -167,7 +168,7 @@ def codes_(
 def decode(
     codes: Annotated[Path, typer.Argument(help="Sparse codes (svae codes).")],
     model: Model,
-    out: OutFile,
+    out: OutRows,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -180,6 +181,7 @@ def decode(
 
         check_ending(out)
         trained = load_model(model, None, config)
+        check_ending(out, trained.schema)
         dense = code_files.read_codes(codes, trained).codes
         with progress("decode") as advance:
             rows = code_files.rows_from_codes(trained, dense, _rows_done(advance))

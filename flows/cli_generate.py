@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from data.errors import UsageError
-from flows.cli_options import AsJson, Config, Model, OutFile, Seed, need_pipeline
+from flows.cli_options import AsJson, Config, Model, OutRows, Seed, need_pipeline
 from flows.console import Output, note, progress
 
 
 def sample(
     model: Model,
-    out: OutFile,
+    out: OutRows,
     rows: Annotated[int, typer.Option("--rows", "-n", min=1, max=100_000_000, help="Rows to make.")] = 1_000,
     between: Annotated[
         str | None,
@@ -38,6 +38,7 @@ def sample(
 
         check_ending(out)
         trained = load_model(model, None, config)
+        check_ending(out, trained.schema)
         with progress("sample") as advance:
             if ends is None or data is None:
                 made = generate.sample_rows(

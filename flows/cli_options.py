@@ -22,6 +22,12 @@ Model = Annotated[
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced if there.")]
+OutRows = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", help="File to write, replaced if there; of images also a new folder, of PNG files."
+    ),
+]
 Efforts = Annotated[Effort, typer.Option(help="Optimiser steps: fast, standard or max.")]
 SchemaFile = Annotated[
     Path | None, typer.Option(help="What is known of the columns (YAML); the rest is inferred.")

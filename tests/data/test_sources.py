@@ -563,7 +563,8 @@ def test_an_unknown_ending_is_a_wrong_call(tmp_path):
 
     assert (
         str(error.value)
-        == f"{tmp_path}/t.xlsx: the name must end in one of .parquet, .csv, .npy, .npz, .jsonl"
+        == f"{tmp_path}/t.xlsx: the name must end in one of .parquet, .csv, .npy, .npz, .jsonl, "
+        "or have no ending for a folder of PNG images"
     )
 
 
