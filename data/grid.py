@@ -12,6 +12,7 @@ means |x - restored| <= bound in real arithmetic, of what is restored in the col
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple, cast
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.errors import DamagedError
 from data.fractions import MAX_PARTS
+from data.imagegrid import MAX_PIXELS, image_symbols, image_values, levels_within
 from data.lattice import (
     MAX_DIGITS,
     MAX_HALVES,
@@ -67,6 +69,8 @@ MAX_STORED = 1 << 62
 MAX_RANGE = 1 << 60
 """Largest difference of integers on a grid, and its largest step: no sum on the way leaves 63 bits."""
 MAX_DECIMALS = 9
+MAX_SIDE = 1 << 14
+"""Largest height and width of an image."""
 SUMS = ("sum", "difference")
 """Scales whose values are made of those of two other columns."""
 NUDGED = ("lattice", *SUMS)
@@ -103,13 +107,13 @@ class ColumnGrid(BaseModel):
     `lattice` is `offset + step * k` in integers, rounded to 15 digits (`data.lattice`). Symbols are `low` .. `high`;
     `bound` is absolute, in the stored unit. `values` may be kept elsewhere and put back. `sum` and `difference` are of
     the values of two other columns, `sources`, rounded likewise or, if `digits` is 0, as float64 does it; their one
-    symbol is 0.
+    symbol is 0. Images are grey levels `step * k`, at most 255, of all their values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Literal["number", "category", "opaque"]
+    kind: Literal["number", "category", "image", "opaque"]
     scale: Literal[
         "step", "clock", "decimal", "uniform", "ranks", "names", "lattice", "sum", "difference", "none"
     ] = "none"
@@ -125,6 +129,8 @@ class ColumnGrid(BaseModel):
     parts: int = Field(default=0, ge=0, le=MAX_PARTS)
     """Of ranks: if not 0, all values are multiples of 1 / parts rounded to `digits` decimals; for who stores them."""
     sources: tuple[str, ...] = ()
+    shape: tuple[int, ...] = Field(default=(), max_length=3)
+    """Of images: height, width and channels; their symbols are (rows, values), in uint8."""
     one_hot: bool = False
     """Whether this is no column of the table but a group of its columns, by name in `values` (`data.onehot`)."""
 
@@ -142,9 +148,34 @@ class ColumnGrid(BaseModel):
             raise ValueError(f"column {self.name!r}: {self.digits} decimals")
         if self.scale in NUDGED:
             self._check_nudged()
+        if (self.kind == "image") != bool(self.shape):
+            raise ValueError(f"column {self.name!r}: images without a shape, or a shape without images")
+        if self.shape:
+            self._check_image()
         if self.values and (self.low, self.high) != (0, len(self.values) - 1):
             raise ValueError(f"column {self.name!r}: {len(self.values)} values for another range of symbols")
         return self
+
+    def _check_image(self) -> None:
+        fits = (
+            len(self.shape) == 3
+            and min(self.shape) >= 1
+            and max(self.shape) <= MAX_SIDE
+            and self.shape[2] <= 4
+        )
+        if not fits or self.values_of_image > MAX_PIXELS:
+            raise ValueError(f"column {self.name!r}: images of {self.shape}")
+        if self.scale != "step" or (self.high + 1, self.step) != levels_within((int(self.step) - 1) // 2):
+            raise ValueError(
+                f"column {self.name!r}: images of {self.high + 1} levels in steps of {self.step}"
+            )
+        if self.low or self.offset or self.one_hot or self.bound > self.step // 2:
+            raise ValueError(f"column {self.name!r}: images from {self.low}")
+
+    @property
+    def values_of_image(self) -> int:
+        """Values of an image; 1 of other columns."""
+        return math.prod(self.shape)
 
     def _check_nudged(self) -> None:
         """Of `data.lattice`: no sum on the way leaves 63 bits."""
@@ -167,6 +198,11 @@ class ColumnGrid(BaseModel):
         `sources` are the columns that this one is the sum or difference of.
         """
         whole = one_array(array)
+        if self.kind == "image":
+            images, missing = image_symbols(whole, self.values_of_image, int(self.step), self.high + 1)
+            return Coded(
+                cast(Ints, images), _states(missing, None, np.zeros_like(missing)), pa.array([], whole.type)
+            )
         nudges = None
         if self.kind == "category":
             symbols, state = self._find_names(whole)
@@ -198,6 +234,11 @@ class ColumnGrid(BaseModel):
         [5, 2359, None, 1300]
         """
         valued, escaped = state == State.VALUE, state == State.ESCAPE
+        if self.kind == "image":
+            if (symbols > self.high).any() or (state > State.NULL).any():
+                raise DamagedError(f"column {self.name!r}: its cells do not lie on its grid")
+            missing = cast(Mask, ~valued)
+            return image_values(cast(Any, symbols), missing, int(self.step), escapes.type)
         symbols = np.where(valued, symbols, self.low)
         outside = (symbols < self.low) | (symbols > self.high) | (state > State.ESCAPE)
         if outside.any() or int(escaped.sum()) != len(escapes):

@@ -13,7 +13,19 @@ import pyarrow.compute as _pc
 from data.bounds import effective_bound
 from data.errors import BoundError
 from data.fractions import denominator
-from data.grid import MAX_DECIMALS, MAX_RANGE, MAX_SPAN, MAX_STORED, MAX_SYMBOL, ColumnGrid, State, TableGrid
+from data.grid import (
+    MAX_DECIMALS,
+    MAX_RANGE,
+    MAX_SIDE,
+    MAX_SPAN,
+    MAX_STORED,
+    MAX_SYMBOL,
+    ColumnGrid,
+    State,
+    TableGrid,
+)
+from data.imagegrid import MAX_PIXELS, holds_images, levels_within
+from data.images import Shape, image_shape
 from data.lattice import fit_lattice
 from data.phases import PHASES, description_bits, first_offset, sampled
 from data.stored import Mask, Numbers, is_numeric, one_array, plain_array, stored_numbers
@@ -43,13 +55,19 @@ def fit_table(table: AnyTable, bounds: Mapping[str, float] | None = None) -> Tab
         raise BoundError(f"bound for unknown column {min(unknown)!r}; columns: {table.column_names}")
     return TableGrid(
         columns=tuple(
-            fit_column(name, table.column(name), bounds.get(name, 0.0)) for name in table.column_names
+            fit_column(name, table.column(name), bounds.get(name, 0.0), image_shape(table.schema, name))
+            for name in table.column_names
         )
     )
 
 
-def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
-    """The grid of one column: of `bound` if it is above 0, else an exact one; opaque where none fits."""
+def fit_column(name: str, column: pa.ChunkedArray, bound: float, shape: Shape | None = None) -> ColumnGrid:
+    """The grid of one column: of `bound` if it is above 0, else an exact one; opaque where none fits.
+
+    `shape` is that of its images, if it holds any (`data.images.image_shape`).
+    """
+    if shape is not None:
+        return _fit_images(name, column, bound, shape)
     kind = column.type.value_type if isinstance(column.type, pa.DictionaryType) else column.type
     opaque = ColumnGrid(name=name, kind="opaque")
     if pa.types.is_boolean(kind):
@@ -69,6 +87,16 @@ def fit_column(name: str, column: pa.ChunkedArray, bound: float) -> ColumnGrid:
 def _only(values: Numbers, wanted: Mask) -> Numbers:
     """The wanted ones; no copy where all are, for a column may be large."""
     return values if wanted.all() else values[wanted]
+
+
+def _fit_images(name: str, column: pa.ChunkedArray, bound: float, shape: Shape) -> ColumnGrid:
+    if math.prod(shape) > MAX_PIXELS or max(shape) > MAX_SIDE or not holds_images(column):
+        return ColumnGrid(name=name, kind="opaque")
+    levels, step = levels_within(bound)
+    within = effective_bound(min(bound, step // 2), column.type)
+    return ColumnGrid(
+        name=name, kind="image", scale="step", high=levels - 1, step=step, bound=within, shape=shape
+    )
 
 
 def _fit_names(name: str, column: pa.ChunkedArray) -> ColumnGrid | None:

@@ -26,11 +26,13 @@ from data.errors import ModelError, SchemaError, SourceError
 from data.grid import Coded, State
 from data.largetable import AnyTable
 from data.onehot import encode_table
+from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Plan
 from vae.codec.structure import Cells
 from vae.codes_only import Guess
-from vae.features import block, read_grid, row_view
+from vae.features import block, read_grid
+from vae.images import ImageVAE
 from vae.store import TrainedModel
 
 pc, pq = cast(Any, _pc), cast(Any, _pq)
@@ -38,6 +40,8 @@ pc, pq = cast(Any, _pc), cast(Any, _pq)
 ENCODE_ROWS = 1_024
 """Rows of the one shape in which rows are encoded, padded if there are fewer: how a matrix product adds up depends on
 its shape, and a row's code must not depend on its neighbours."""
+ENCODE_VALUES = 1 << 18
+"""Values of the images that are encoded at once, about."""
 PART_ROWS = 1 << 18
 """Rows whose symbols are in memory at once."""
 DECODE_ROWS = 16_384
@@ -66,13 +70,17 @@ def encode_rows(trained: TrainedModel, table: AnyTable, on_progress: Progress | 
     """
     rows = table.num_rows
     codes = np.zeros((rows, trained.layout.plan.latents), np.int8)
-    for start in range(0, max(1, rows), PART_ROWS):
-        coded = coded_columns(trained, table.slice(start, PART_ROWS))
+    size = max(ENCODE_ROWS, PART_ROWS // _values(trained))
+    for start in range(0, max(1, rows), size):
+        coded = coded_columns(trained, table.slice(start, size))
         told = None if on_progress is None else functools.partial(_told, on_progress, start, rows)
-        codes[start : start + PART_ROWS] = encode_symbols(
-            trained, *block(coded, trained.layout.plan.names), told
-        )
+        codes[start : start + size] = encode_symbols(trained, *block(coded, trained.layout.plan.names), told)
     return codes
+
+
+def _values(trained: TrainedModel) -> int:
+    """Values of what the model codes in a row, where that is an image; else 1."""
+    return trained.module.layout.plan.pixels if isinstance(trained.module, ImageVAE) else 1
 
 
 def _told(on_progress: Progress, start: int, rows: int, done: int, _: int) -> None:
@@ -83,6 +91,11 @@ def coded_columns(trained: TrainedModel, table: pa.Table) -> dict[str, Coded]:
     """The columns and one-hot groups that the model reads, on the model's grid."""
     grid = read_grid(trained.grid, trained.layout.plan.names)
     return encode_table(grid, lambda name: _column(trained, table, name))
+
+
+def encode_size(trained: TrainedModel) -> int:
+    """Rows of the one shape in which this model encodes; fewer of large images."""
+    return max(1, min(ENCODE_ROWS, ENCODE_VALUES // _values(trained)))
 
 
 def encode_symbols(
@@ -96,10 +109,11 @@ def encode_symbols(
     codes = np.zeros((rows, latents), np.int8)
     if not latents:
         return codes
-    parts = [slice(start, min(rows, start + ENCODE_ROWS)) for start in range(0, rows, ENCODE_ROWS)]
+    size = encode_size(trained)
+    parts = [slice(start, min(rows, start + size)) for start in range(0, rows, size)]
 
     def encoded(part: slice) -> Codes:
-        return _encode_part(trained, row_view(trained.layout, symbols[part], states[part]))
+        return _encode_part(trained, trained.module.view(symbols[part], states[part]))
 
     for part, found in zip(parts, _encoders().map(encoded, parts), strict=True):
         codes[part] = found
@@ -152,18 +166,27 @@ def rows_from_codes(
     Raises:
         ModelError: The model has no codes, or codes of another width.
     """
-    plan = trained.layout.plan
     _check_width(trained, codes)
-    cells = {item.name: _no_cells(len(codes)) for item in plan.columns}
-    for start in range(0, len(codes), DECODE_ROWS):
-        part = slice(start, start + DECODE_ROWS)
-        guess = trained.module.codes_only.guess(torch.from_numpy(codes[part].astype(np.float32)))
-        symbols, states = cells_of(plan, guess)
-        for j, item in enumerate(plan.columns):
-            cells[item.name].symbols[part], cells[item.name].states[part] = symbols[:, j], states[:, j]
+    found: dict[str, list[Cells]] = {name: [] for name in trained.layout.plan.names}
+    size = min(DECODE_ROWS, encode_size(trained)) if isinstance(trained.module, ImageVAE) else DECODE_ROWS
+    for start in range(0, max(1, len(codes)), size):
+        part = slice(start, start + size)
+        for name, cells in _guessed(trained, torch.from_numpy(codes[part].astype(np.float32))).items():
+            found[name].append(cells)
         if on_progress is not None:
             on_progress(min(part.stop, len(codes)), len(codes))
-    return table_of_cells(trained, cells, len(codes))
+    whole = {name: Cells(*map(np.concatenate, zip(*parts, strict=True))) for name, parts in found.items()}
+    return table_of_cells(trained, whole, len(codes))
+
+
+def _guessed(trained: TrainedModel, codes: torch.Tensor) -> dict[str, Cells]:
+    """What the codes alone say of each column that the model codes."""
+    module = trained.module
+    if isinstance(module, ImageVAE):
+        images = module.pictures(codes).round().to(torch.uint8).flatten(1).numpy()
+        return {module.layout.plan.name: Cells(cast(Any, images), np.zeros(len(codes), np.uint8))}
+    symbols, states = cells_of(module.layout.plan, module.codes_only.guess(codes))
+    return {name: Cells(symbols[:, j], states[:, j]) for j, name in enumerate(module.layout.plan.names)}
 
 
 def cells_of(plan: Plan, guess: Guess) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -277,8 +300,9 @@ def read_codes(path: str | Path, trained: TrainedModel | None = None) -> CodesFi
     return found
 
 
-def coded_bytes(model: IntegerModel, codes: Codes, block_rows: int) -> int:
+def coded_bytes(model: IntegerModel | ImageModel, codes: Codes, block_rows: int) -> int:
     """Bytes of the codes as an archive writes them: entropy-coded under the model's prior, in blocks."""
+    model = model.codes if isinstance(model, ImageModel) else model
     total = 0
     columns = len(model.columns)
     for start in range(0, len(codes), block_rows):
@@ -290,9 +314,9 @@ def coded_bytes(model: IntegerModel, codes: Codes, block_rows: int) -> int:
 
 
 def _encode_part(trained: TrainedModel, view: dict[str, NDArray[Any]]) -> Codes:
-    rows = len(view["value"])
+    rows, size = len(next(iter(view.values()))), encode_size(trained)
     padded = {
-        name: np.concatenate([array, np.zeros((ENCODE_ROWS - rows, *array.shape[1:]), array.dtype)])
+        name: np.concatenate([array, np.zeros((size - rows, *array.shape[1:]), array.dtype)])
         for name, array in view.items()
     }
     batch = {name: torch.from_numpy(array) for name, array in padded.items()}
@@ -323,10 +347,6 @@ def _check_width(trained: TrainedModel, codes: NDArray[Any]) -> None:
         raise ModelError(
             f"codes of {codes.shape[1]} latents for a model of {latents}; give the model that made them"
         )
-
-
-def _no_cells(rows: int) -> Cells:
-    return Cells(np.zeros(rows, np.int64), np.zeros(rows, np.uint8))
 
 
 def _table(trained: TrainedModel, cells: dict[str, Cells], rows: int) -> pa.Table:

@@ -11,26 +11,30 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pyarrow as pa
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from data.atomic import atomic_path
 from data.grid import Coded
+from data.images import images_of
 from data.onehot import with_groups
 from vae import codes, metrics, report
 from vae.codec import archive
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.summary import ArchiveReport
 from vae.features import blank_model, block, training_arrays
+from vae.images import ImageLayout, ImageVAE, moving
 from vae.judging import code_quality, judged_columns
 from vae.store import TrainedModel
 
 TEST = 2
-CHUNK = 4_096
+CHUNK, IMAGE_CHUNK = 4_096, 128
 IWAE_SAMPLES, IWAE_ROWS = 100, 8_192
 SIZED_ROWS = 2_000_000
 """Rows above which a table is not compressed by general tools just to know what they make of it."""
 MOST_SHOWN_NAMES = 256
+SHOWN_IMAGES = 10
 NUMBERS_NAME = "evaluation.json"
 STAGES = ("codes", "bits", "reconstruction", "archive", "figures")
 """What is done in turn; the archive only where there is one."""
@@ -137,12 +141,13 @@ def likelihood(
     measured on at most 8,192 rows.
     """
     found: dict[str, float | None] = {"hard": hard_bits, "elbo": None, "iwae": None}
-    if not trained.layout.plan.latents or not trained.module.latents.stochastic:
+    module = trained.module
+    if isinstance(module, ImageVAE) or not module.layout.plan.latents or not module.latents.stochastic:
         return found
     generator = torch.Generator().manual_seed(0)
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), IWAE_ROWS)).astype(np.int64)]
     weights = [
-        trained.module.log_weights(batch, IWAE_SAMPLES, generator).double().numpy()
+        module.log_weights(batch, IWAE_SAMPLES, generator).double().numpy()
         for batch in batches(trained, coded, chosen)
     ]
     elbo, iwae = metrics.evidence(np.concatenate(weights, axis=1))
@@ -153,17 +158,21 @@ def batches(
     trained: TrainedModel, coded: Mapping[str, Coded], rows: NDArray[np.int64]
 ) -> Iterator[dict[str, Tensor]]:
     """What the model reads of these rows, each with the rows above it in its block; one block in memory at a time."""
-    plan = trained.layout.plan
-    symbols, states = block(dict(coded), plan.names)
-    blank = blank_model(plan)
+    layout = trained.layout
+    symbols, states = block(dict(coded), layout.plan.names)
+    if isinstance(layout, ImageLayout):
+        for first in range(0, len(rows), IMAGE_CHUNK):
+            part = symbols[rows[first : first + IMAGE_CHUNK]].astype(np.uint8)
+            moved = moving(part.reshape(-1, layout.plan.height, layout.plan.width, layout.plan.channels))
+            yield {"pixels": torch.from_numpy(part), "moving": torch.from_numpy(moved)}
+        return
+    blank = blank_model(layout.plan)
     for start in range(0, len(symbols), DEFAULT_BLOCK_ROWS):
         stop = min(len(symbols), start + DEFAULT_BLOCK_ROWS)
         inside = rows[(rows >= start) & (rows < stop)] - start
         if not len(inside):
             continue
-        arrays = training_arrays(
-            trained.layout, blank, symbols[start:stop], states[start:stop], DEFAULT_BLOCK_ROWS
-        )
+        arrays = training_arrays(layout, blank, symbols[start:stop], states[start:stop], DEFAULT_BLOCK_ROWS)
         for first in range(0, len(inside), CHUNK):
             part = inside[first : first + CHUNK]
             yield {name: torch.from_numpy(array[part]) for name, array in arrays.items()}
@@ -242,5 +251,21 @@ def _draw(
     if rebuilt is not None:
         yield report.save(report.code_usage(sparse), out / "codes.png")
         given, back = with_groups(held, trained.grid), with_groups(rebuilt, trained.grid)
-        figure = report.originals_and_codes(given, back, main_columns(trained, numbers["bits"]["columns"]))
+        if isinstance(trained.layout, ImageLayout):
+            figure = _image_rows(trained.layout, held, rebuilt)
+        else:
+            columns = main_columns(trained, numbers["bits"]["columns"])
+            figure = report.originals_and_codes(given, back, columns)
         yield report.save(figure, out / "originals.png")
+
+
+def _image_rows(layout: ImageLayout, held: pa.Table, rebuilt: pa.Table) -> Figure:
+    """Some images over what their codes alone give back."""
+    plan = layout.plan
+    shape = plan.height, plan.width, plan.channels
+    there = np.flatnonzero(held[plan.name].is_valid().to_numpy())[:SHOWN_IMAGES]
+    rows = {
+        name: images_of(table[plan.name].take(pa.array(there)), shape)
+        for name, table in (("original", held), ("code alone", rebuilt))
+    }
+    return report.image_rows(rows)

@@ -71,7 +71,9 @@ class Layout(BaseModel):
 
 
 def block(coded: dict[str, Coded], names: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """symbols and states (rows, columns) of the named columns."""
+    """symbols and states (rows, columns) of the named columns; of images (rows, values) and (rows, 1)."""
+    if len(names) == 1 and coded[names[0]].symbols.ndim > 1:
+        return coded[names[0]].symbols, coded[names[0]].state[:, None]
     symbols = np.stack([coded[name].symbols for name in names], 1)
     return symbols, np.stack([coded[name].state for name in names], 1)
 

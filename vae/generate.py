@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from data.errors import ModelError
+from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Head
 from vae.codec.structure import Cells
 from vae.codes import Codes, Progress, cells_of, encode_rows, rows_from_codes, table_of_cells
+from vae.model import SparseVAE
 from vae.pipeline import integer_model
 from vae.store import TrainedModel
 
+SAMPLED_IMAGES = 256
+"""Images that are drawn at a time."""
 SEEN_ROWS = 8_192
 """Rows that columns of identifiers have seen before the first one that is given out."""
 
@@ -32,6 +38,8 @@ def sample_rows(
         ModelError: A column is coded by what was seen of it, and there is no code to begin with.
     """
     model, random = integer_model(trained), np.random.Generator(np.random.Philox(key=seed))
+    if isinstance(model, ImageModel):
+        return _sampled_images(trained, model, rows, random, on_progress)
     names = trained.layout.plan.names
     symbols = np.zeros((rows, len(names)), np.int64)
     states = np.zeros((rows, len(names)), np.uint8)
@@ -47,13 +55,31 @@ def sample_rows(
     return table_of_cells(trained, cells, rows)
 
 
+def _sampled_images(
+    trained: TrainedModel,
+    model: ImageModel,
+    rows: int,
+    random: np.random.Generator,
+    on_progress: Progress | None,
+) -> pa.Table:
+    images = np.zeros((rows, model.plan.pixels), np.uint8)
+    for start in range(0, rows, SAMPLED_IMAGES):
+        part = slice(start, min(rows, start + SAMPLED_IMAGES))
+        images[part], _ = model.sample_block(part.stop - part.start, random)
+        if on_progress is not None:
+            on_progress(part.stop, rows)
+    cells = {model.plan.name: Cells(cast(Any, images), np.zeros(rows, np.uint8))}
+    return table_of_cells(trained, cells, rows)
+
+
 def _seen(
     trained: TrainedModel, model: IntegerModel, random: np.random.Generator, rows: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], Codes] | None:
     """Rows for the columns that remember, for which an empty memory has no values to begin with: codes from the prior,
     and what the code alone says of them.
     """
-    plan = trained.layout.plan
+    module = cast(SparseVAE, trained.module)
+    plan = module.layout.plan
     remembering = [item.name for item in plan.columns if item.head is Head.memory]
     if not remembering:
         return None
@@ -64,7 +90,7 @@ def _seen(
         )
     _, _, codes = model.sample_block(rows, random)
     generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-    guess = trained.module.codes_only.draw(torch.from_numpy(codes.astype(np.float32)), generator)
+    guess = module.codes_only.draw(torch.from_numpy(codes.astype(np.float32)), generator)
     return *cells_of(plan, guess), codes
 
 

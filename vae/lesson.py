@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from data.errors import ModelError
-from data.grid import Coded, TableGrid
+from data.grid import Coded, State, TableGrid
 from data.gridfit import fit_table
 from data.largetable import AnyTable, is_large, part_of
 from data.onehot import encode_table
@@ -18,6 +18,8 @@ from data.split import TEST, TRAIN, VALIDATION
 from vae.codec import structure
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.features import Arrays, Layout, blank_model, block, fill, make_layout, read_grid, training_arrays
+from vae.images import ImageLayout, moving
+from vae.images import make_layout as images_layout
 from vae.judging import MOST_HELD
 from vae.planning import is_series, make_plan, usual_width
 from vae.settings import ModelSettings, latents_of
@@ -71,7 +73,7 @@ class Lesson(NamedTuple):
     """What a training reads, and no more of a table than that."""
 
     grid: TableGrid
-    layout: Layout
+    layout: Layout | ImageLayout
     arrays: Arrays
     learn: Rows
     """Of the arrays, those to train on."""
@@ -91,6 +93,8 @@ def lesson_of(
             "no column of this table can be modelled: each is constant, follows from others or is of a kind that no "
             "model reads; train on other columns, or make an archive, which needs no model: svae compress"
         )
+    if images := [prepared.grid[name] for name in prepared.names if prepared.grid[name].shape]:
+        return _images_lesson(prepared, images[0].name, table.num_rows, model, split)
     part = split if split is None or prepared.rows is None else split[prepared.rows]
     count = table.num_rows if prepared.rows is None else len(prepared.rows)
     learn = np.arange(count) if part is None else np.flatnonzero(part == TRAIN)
@@ -107,6 +111,24 @@ def lesson_of(
     arrays = _arrays_of(table, prepared.grid, layout, rows)
     learn, held = np.flatnonzero(part == TRAIN), np.flatnonzero(part == VALIDATION)
     return Lesson(prepared.grid, layout, arrays, learn, held, _spread(tested))
+
+
+def _images_lesson(
+    prepared: Prepared, name: str, rows: int, model: ModelSettings, split: Split | None
+) -> Lesson:
+    """What is learnt from images; each stands by itself, so those that were looked at are those that are learnt."""
+    coded = prepared.coded[name]
+    read = np.arange(rows) if prepared.rows is None else prepared.rows
+    part = np.zeros(len(read), np.uint8) if split is None else split[read]
+    there = coded.state == State.VALUE
+    learn, held = np.flatnonzero(there & (part == TRAIN)), np.flatnonzero(there & (part == VALIDATION))
+    images = cast("npt.NDArray[np.uint8]", coded.symbols)
+    layout = images_layout(prepared.grid[name], images[learn], model, rows)
+    shape = prepared.grid[name].shape
+    arrays: Arrays = {"pixels": images, "moving": moving(images.reshape(-1, *shape))}
+    tested = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == TEST)
+    tested = tested if prepared.rows is None else _spread(tested)
+    return Lesson(prepared.grid, layout, arrays, learn, held, tested)
 
 
 def _training_rows(rows: int, most: int, split: Split | None) -> Rows:

@@ -84,7 +84,10 @@ def column_quality(original: pa.ChunkedArray, restored: pa.ChunkedArray) -> dict
     given, back = plain(original), alike(plain(restored), original.type)
     absent, lost = _mask(pc.is_null(given)), _mask(pc.is_null(back))
     agreement = float((absent == lost).mean()) if len(absent) else None
-    measured = _numbers(given, back) if is_numeric(given.type) else _names(given, back)
+    if _is_array(given.type) and _is_array(back.type):
+        measured = _arrays(given, back)
+    else:
+        measured = _numbers(given, back) if is_numeric(given.type) else _names(given, back)
     return {**measured, "null_accuracy": agreement}
 
 
@@ -109,6 +112,32 @@ def _numbers(given: pa.Array, back: pa.Array) -> dict[str, float | None]:
     r2 = 1 - power / variance if 0 < variance < np.inf else None
     return {
         "max_error": float(error.max()),
+        "rmse": power**0.5,
+        "r2": r2,
+        "accuracy": None,
+        "score": max(0.0, r2) if r2 is not None else None,
+    }
+
+
+def _is_array(kind: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(kind) and is_numeric(cast(Any, kind).value_type)
+
+
+def _arrays(given: pa.Array, back: pa.Array) -> dict[str, float | None]:
+    """Arrays of numbers, images say: R² over all their values, each value's own mean known."""
+    rows = pc.and_(pc.is_valid(given), pc.is_valid(back))
+    values, restored = (
+        _floats(cast(Any, array.filter(rows)).flatten())[0].reshape(-1, cast(Any, given.type).list_size)
+        for array in (given, back)
+    )
+    error = restored - values
+    power, variance = (
+        float((error**2).mean()) if error.size else 0.0,
+        float(values.var(0).mean()) if len(values) else 0.0,
+    )
+    r2 = 1 - power / variance if 0 < variance < np.inf else None
+    return {
+        "max_error": float(np.abs(error).max(initial=0.0)),
         "rmse": power**0.5,
         "r2": r2,
         "accuracy": None,

@@ -16,16 +16,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vae import schedule
 from vae.calibration import moved, moved_price, threshold_for
+from vae.codec.integer import IntegerModel
 from vae.codec.plan import Head
 from vae.codes_only import CodesOnly
-from vae.features import Layout
+from vae.features import Layout, row_view
 from vae.latents import Draw, Latents, free_bits, interpolated_rate
 from vae.networks import ColumnEncoder, DenseEncoder, Hidden, RowInput
-from vae.settings import CODES_SCORE, FIRST_CODES_WEIGHT, ModelSettings, Target, codes_weight
+from vae.settings import CODES_SCORE, FIRST_CODES_WEIGHT, Effort, ModelSettings, Target, codes_weight
 from vae.sparse import make_latents
 from vae.stencil import Stencil, Tensors
 
@@ -103,6 +107,11 @@ class SparseVAE(nn.Module):
         if self.target and self.target.what == "nonzeros":
             return float(self.dial)
         return PRESENCE if self.latents.priced else 0.0
+
+    batch_rows, thread_rows = 512, 1_024
+    """Rows of a step, and how many of them a thread is worth, for settings that do not say."""
+    reads = ("value", "entry")
+    """Arrays of a batch that the encoder looks at."""
 
     @property
     def calibrated(self) -> bool:
@@ -255,6 +264,20 @@ class SparseVAE(nn.Module):
             z, ratio = self.latents.sample(parameters, noise, prior)
             found.append(ratio - self.stencil.column_nats(weights, batch, z).sum(1))
         return torch.stack(found)
+
+    def steps(self, rows: int, effort: Effort) -> int:
+        """Optimiser steps for so many rows."""
+        return schedule.steps(rows, len(self.layout.plan.columns), effort, series=self.layout.series)
+
+    def integers(self) -> IntegerModel:
+        """The decoder as the codec runs it; ModelError where its sums could overflow."""
+        return IntegerModel(self.layout.plan, self.stencil.integers())
+
+    def view(
+        self, symbols: npt.NDArray[np.int64], states: npt.NDArray[np.uint8]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What the encoder reads of rows on the grid, (rows, columns) both."""
+        return row_view(self.layout, symbols, states)
 
     @property
     def default_learning_rates(self) -> Mapping[str, float]:

@@ -21,13 +21,13 @@ from data.onehot import encode_table
 from data.schema import Schema
 from data.split import TEST
 from vae.codec import archive, blocks, columns, structure
+from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codes import encode_symbols
 from vae.judging import Judged, alone, held_out
 from vae.lesson import NothingToModelError, Split, lesson_of
-from vae.model import SparseVAE
 from vae.settings import Codes, ModelSettings, TrainSettings
-from vae.store import TrainedModel, load, save
+from vae.store import TrainedModel, load, new_module, save
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -72,10 +72,9 @@ def fit(
 
     layout = lesson.layout
     module, record = train.fit(
-        lambda: SparseVAE(layout, model),
+        lambda: new_module(layout, model),
         train.Rows(lesson.arrays, lesson.learn, lesson.held),
         training,
-        columns=len(layout.plan.columns),
         folder=out,
         on_progress=on_progress,
     )
@@ -93,9 +92,9 @@ def fit(
     return trained
 
 
-def integer_model(trained: TrainedModel) -> IntegerModel:
+def integer_model(trained: TrainedModel) -> IntegerModel | ImageModel:
     """The decoder as the codec runs it; ModelError where its sums could overflow."""
-    return IntegerModel(trained.layout.plan, trained.module.stencil.integers())
+    return trained.module.integers()
 
 
 def check_table(trained: TrainedModel, table: AnyTable) -> None:

@@ -183,8 +183,8 @@ class TrainSettings(Settings):
     """Number of optimiser steps, in place of the one that `effort` stands for."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of weights, batch order and noise."""
-    batch_rows: int = Field(default=512, ge=1, le=1_000_000)
-    """Rows a step. Many steps on few rows make a better model than few steps on many."""
+    batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rows a step; None: 512, of images 128. Many steps on few rows make a better model than few steps on many."""
     encoder_lr: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the encoder; None: 0.005 where most columns follow from the row above, else 0.002."""
     decoder_lr: float | None = Field(default=None, gt=0, le=1)
@@ -197,4 +197,5 @@ class TrainSettings(Settings):
     patience: int = Field(default=8, ge=1)
     """Validations without improvement after which a phase ends early."""
     threads: int = Field(default=0, ge=0, le=256)
-    """Threads of the tensor library; 0: one for each 1,024 rows of a batch, at least one, at most the machine's."""
+    """Threads of the tensor library; 0: one for each 1,024 rows of a batch (64 of images), at least one, at most the
+    machine's."""

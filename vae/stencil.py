@@ -105,18 +105,13 @@ class Stencil(nn.Module):
 
     def weights(self, *, quantised: bool) -> Tensors:
         """All parameters by name; `quantised`: on the codec's grid, with a straight-through gradient."""
-        step = 2.0**-self.layout.plan.fraction
-        found = dict(self.named_parameters())
-        if not quantised:
-            return dict(found)
-        return {name: p + ((p / step).round() * step - p).detach() for name, p in found.items()}
+        return on_grid(self, self.layout.plan.fraction, quantised=quantised)
 
     def description(self) -> Tensor:
         """About what the weights cost in an archive, in nats: a log-sum penalty (Candès et al. 2008) in steps of the
         codec's grid, 0 for a weight of 0.
         """
-        scale = 2.0**self.layout.plan.fraction
-        return torch.stack([(p.abs() * scale).log1p().sum() for p in self.parameters()]).sum()
+        return described(self, self.layout.plan.fraction)
 
     def relabel(self, usual: Tensor) -> None:
         """Lets the prior say of `code - usual` what it said of `code`; usual (latents,) integers.
@@ -130,18 +125,18 @@ class Stencil(nn.Module):
 
     def prior_nats(self, w: Tensors, code: Tensor, above: Tensor) -> Tensor:
         """-log P of every value of every latent: (batch, latents) twice -> (latents, 2 * reach + 1, batch)."""
-        after = torch.bmm(_code_features(code).permute(1, 0, 2), w["prior_after"])
+        after = torch.bmm(code_features(code).permute(1, 0, 2), w["prior_after"])
         before = _code_value(above.T).unsqueeze(-1) * w["prior_before"]
         if self.layout.plan.above:
             same = (code.detach().round() == above).to(code.dtype)
             after = after + same.T.unsqueeze(-1) * w["prior_same"].unsqueeze(1)
         total = _running(before, after)
         if self.layout.plan.above:
-            total = total + _code_features(above).flatten(1) @ w["prior_above"].flatten(0, 1)
-        hidden = _activation(total + w["prior_bias"].unsqueeze(1))
+            total = total + code_features(above).flatten(1) @ w["prior_above"].flatten(0, 1)
+        hidden = activation(total + w["prior_bias"].unsqueeze(1))
         if self.layout.plan.deep:
             hidden = torch.baddbmm(w["prior_hidden_bias"].unsqueeze(1), hidden, w["prior_hidden"].mT)
-            hidden = _activation(hidden)
+            hidden = activation(hidden)
         logits = torch.baddbmm(w["prior_head_bias"].unsqueeze(-1), w["prior_head"], hidden.mT)
         if self.layout.plan.above:
             classes = torch.arange(logits.shape[1], device=code.device) - self.layout.plan.reach
@@ -161,12 +156,12 @@ class Stencil(nn.Module):
         known, shown = table.index_select(0, places.reshape(-1)).view(*places.shape, -1).unbind()
         total = _running(before + known, after + shown)
         if self.layout.plan.latents:
-            total = total + _code_features(code).flatten(1) @ w["code_after"].flatten(0, 1)
-        hidden = _activation(total + w["bias"].unsqueeze(1))
+            total = total + code_features(code).flatten(1) @ w["code_after"].flatten(0, 1)
+        hidden = activation(total + w["bias"].unsqueeze(1))
         added = w["hidden_bias"].unsqueeze(1)
         if self.layout.plan.direct:
             added = torch.baddbmm(added, own, w["direct"])
-        return _activation(torch.baddbmm(added, hidden, w["hidden"].mT))
+        return activation(torch.baddbmm(added, hidden, w["hidden"].mT))
 
     def column_nats(self, w: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         """-log p of each cell, (batch, columns), given the code, the columns before it and the rows above."""
@@ -201,16 +196,7 @@ class Stencil(nn.Module):
     def integers(self) -> dict[str, npt.NDArray[np.int16]]:
         """The weights on the codec's grid, by the names of `Plan.shapes`."""
         plan = self.layout.plan
-        limit = 2**15 - 1
-        whole = {
-            name: (p.detach().double() * 2**plan.fraction)
-            .round()
-            .clamp(-limit, limit)
-            .to(torch.int16)
-            .cpu()
-            .numpy()
-            for name, p in self.named_parameters()
-        }
+        whole = whole_weights(self, plan.fraction)
         tensors: dict[str, npt.NDArray[np.int16]] = {
             name.replace("_", ".", 1): array
             for name, array in whole.items()
@@ -256,7 +242,31 @@ def _alike(items: Sequence[Item]) -> nn.ModuleList:
     return nn.ModuleList(Alike(which, [items[j] for j in which]) for which in found.values())
 
 
-def _activation(x: Tensor) -> Tensor:
+def on_grid(module: nn.Module, fraction: int, *, quantised: bool) -> Tensors:
+    """A module's parameters by name; `quantised`: in whole units of 2**-fraction, with a straight-through gradient."""
+    step = 2.0**-fraction
+    found = dict(module.named_parameters())
+    if not quantised:
+        return dict(found)
+    return {name: p + ((p / step).round() * step - p).detach() for name, p in found.items()}
+
+
+def described(module: nn.Module, fraction: int) -> Tensor:
+    """About what a module's weights cost in an archive, in nats; see `Stencil.description`."""
+    scale = 2.0**fraction
+    return torch.stack([(p.abs() * scale).log1p().sum() for p in module.parameters()]).sum()
+
+
+def whole_weights(module: nn.Module, fraction: int) -> dict[str, npt.NDArray[np.int16]]:
+    """A module's parameters by name, in whole units of 2**-fraction."""
+    limit = 2**15 - 1
+    return {
+        name: (p.detach().double() * 2**fraction).round().clamp(-limit, limit).to(torch.int16).cpu().numpy()
+        for name, p in module.named_parameters()
+    }
+
+
+def activation(x: Tensor) -> Tensor:
     """x held within 0 .. `ACTIVATION_TOP`; not `clamp`, whose gradient takes three passes."""
     return F.hardtanh(x, 0.0, ACTIVATION_TOP)
 
@@ -274,7 +284,7 @@ def _running(before: Tensor, after: Tensor) -> Tensor:
     return sums.view_as(before)
 
 
-def _code_features(code: Tensor) -> Tensor:
+def code_features(code: Tensor) -> Tensor:
     """What latents show: value and presence, (batch, latents) -> (batch, latents, 2)."""
     return torch.stack([_code_value(code), (code.detach() != 0).to(code.dtype)], -1)
 

@@ -39,6 +39,7 @@ from data.errors import ModelError
 from data.grid import TableGrid
 from data.schema import Schema
 from vae.features import Layout
+from vae.images import ImageLayout, ImageVAE
 from vae.model import SparseVAE
 from vae.settings import ModelSettings, TrainSettings
 
@@ -53,7 +54,7 @@ MOST_WEIGHT_BYTES = 4 << 30
 class TrainedModel:
     """A trained model and what it takes to use it on a table."""
 
-    module: SparseVAE
+    module: SparseVAE | ImageVAE
     grid: TableGrid
     schema: Schema
     training: TrainSettings
@@ -62,7 +63,7 @@ class TrainedModel:
     validation."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Layout | ImageLayout:
         """The shape of the model."""
         return self.module.layout
 
@@ -139,7 +140,8 @@ def load(folder: str | Path) -> TrainedModel:
         )
     try:
         settings = ModelSettings.model_validate(document["model"])
-        layout = Layout.model_validate(document["layout"])
+        images = "codes" in document["layout"]
+        layout = (ImageLayout if images else Layout).model_validate(document["layout"])
         model = TrainedModel(
             module=_module(layout, settings, load_tensors(weights), weights_path),
             grid=TableGrid.from_json(document["grid"]),
@@ -158,7 +160,12 @@ def load(folder: str | Path) -> TrainedModel:
 _WAY_OUT = "train it again or restore the folder from a copy"
 
 
-def _weights(module: SparseVAE) -> bytes:
+def new_module(layout: Layout | ImageLayout, settings: ModelSettings) -> SparseVAE | ImageVAE:
+    """A model of this shape, of a table's columns or of its images, with fresh weights."""
+    return ImageVAE(layout, settings) if isinstance(layout, ImageLayout) else SparseVAE(layout, settings)
+
+
+def _weights(module: SparseVAE | ImageVAE) -> bytes:
     """The weights as a safetensors file."""
     return save_tensors({name: value.contiguous().cpu() for name, value in module.state_dict().items()})
 
@@ -233,13 +240,15 @@ def _read(path: Path, most: int) -> bytes:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
 
 
-def _module(layout: Layout, settings: ModelSettings, state: dict[str, Tensor], path: Path) -> SparseVAE:
+def _module(
+    layout: Layout | ImageLayout, settings: ModelSettings, state: dict[str, Tensor], path: Path
+) -> SparseVAE | ImageVAE:
     """The module with these weights; what the layout asks for is weighed before it is given memory."""
     state = {"slack": torch.ones(()), **state}  # unknown to models of before λ followed the score
     with torch.device("meta"):
         shapes = {
             name: (value.shape, value.dtype)
-            for name, value in SparseVAE(layout, settings).state_dict().items()
+            for name, value in new_module(layout, settings).state_dict().items()
         }
     found = {name: (value.shape, value.dtype) for name, value in state.items()}
     if shapes != found:
@@ -248,7 +257,7 @@ def _module(layout: Layout, settings: ModelSettings, state: dict[str, Tensor], p
             f"{path}: its tensor {odd[0]!r} is not of the shape that {JSON_NAME} states; {_WAY_OUT}"
         )
     with torch.random.fork_rng():
-        module = SparseVAE(layout, settings)
+        module = new_module(layout, settings)
     module.load_state_dict(state)
     return module.eval()
 

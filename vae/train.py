@@ -15,9 +15,9 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -28,6 +28,7 @@ from data.atomic import remove_tree
 from data.errors import ModelError
 from vae import schedule
 from vae.checkpoint import Checkpoints
+from vae.images import ImageVAE
 from vae.loop import (
     VALIDATION_ROWS,
     Batches,
@@ -50,17 +51,19 @@ from vae.model import SparseVAE
 from vae.schedule import Phase
 from vae.settings import TrainSettings
 
+Model = SparseVAE | ImageVAE
+M = TypeVar("M", bound=SparseVAE | ImageVAE)
+
 
 def fit(
-    make: Callable[[], SparseVAE],
+    make: Callable[[], M],
     rows: Rows,
     settings: TrainSettings,
     *,
-    columns: int,
     folder: str | Path | None = None,
     resume: bool = True,
     on_progress: Progress | None = None,
-) -> tuple[SparseVAE, dict[str, Any]]:
+) -> tuple[M, dict[str, Any]]:
     """A trained model and the record of its training.
 
     With `folder`, the place where the model is going to be saved, checkpoints wait beside it, and with `resume` a
@@ -75,9 +78,8 @@ def fit(
     with _one_at_a_time, torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model = make()
-    total = settings.steps or schedule.steps(
-        len(rows.train_rows), columns, settings.effort, series=model.layout.series
-    )
+    total = settings.steps or model.steps(len(rows.train_rows), settings.effort)
+    asked, settings = settings, _resolved(settings, model)
     latent = model.layout.plan.latents > 0
     quantised = not latent or model.latents.refits
     settle = model.target is not None and model.target.what != "nonzeros"
@@ -86,7 +88,7 @@ def fit(
     )
     checkpoints = None
     if folder is not None:
-        parts = (model.settings, settings.model_copy(update={"threads": 0}), model.layout)
+        parts = (model.settings, asked.model_copy(update={"threads": 0}), model.layout)
         checkpoints = Checkpoints(
             _beside(folder), training_key(rows, *(part.model_dump_json() for part in parts))
         )
@@ -110,7 +112,7 @@ def _beside(folder: str | Path) -> Path:
 
 
 def _record(
-    model: SparseVAE, rows: Rows, settings: TrainSettings, total: int, history: list[dict[str, Any]]
+    model: Model, rows: Rows, settings: TrainSettings, total: int, history: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What a trained model remembers of its training; nothing that two equal trainings would not share."""
 
@@ -124,15 +126,15 @@ def _record(
         "data": rows.digest(),
         "threads": threads(settings),
         "learning_rates": _used(settings, model),
-        "code": model.code_facts(code_rows(rows, settings.seed)),
+        "code": model.code_facts(code_rows(rows, model.reads, settings.seed)),
         "torch": str(torch.__version__),
         "history": [{name: plain(value) for name, value in entry.items()} for entry in history],
     }
 
 
-def code_rows(rows: Rows, seed: int) -> dict[str, Tensor]:
-    """What the encoder reads of the rows that validate."""
-    read = {name: rows.arrays[name] for name in ("value", "entry")}
+def code_rows(rows: Rows, reads: Sequence[str], seed: int) -> dict[str, Tensor]:
+    """What the encoder `reads` of the rows that validate."""
+    read = {name: rows.arrays[name] for name in reads}
     (batch,) = validation_batches(
         rows, {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in read.items()},
         seed, chunk=VALIDATION_ROWS,
@@ -140,7 +142,7 @@ def code_rows(rows: Rows, seed: int) -> dict[str, Tensor]:
     return batch
 
 
-def _used(settings: TrainSettings, model: SparseVAE) -> dict[str, float]:
+def _used(settings: TrainSettings, model: Model) -> dict[str, float]:
     """Peak learning rates of what there is to train: without codes there is no encoder."""
     there = {str(group["name"]) for group in model.parameter_groups() if group["params"]}
     return {name: rate for name, rate in learning_rates(settings, model).items() if name in there}
@@ -171,14 +173,13 @@ def run(
         for name, array in rows.arrays.items()
     }
     held = validation_batches(rows, arrays, settings.seed)
-    report = Report(total, min(settings.batch_rows, len(rows.train_rows)), on_progress)
+    size = settings.batch_rows or USUAL_BATCH
+    report = Report(total, min(size, len(rows.train_rows)), on_progress)
     with _surroundings(settings):
         while state.phase < len(phases):
             phase = phases[state.phase]
             _begin(state, phase, model, held)
-            batches = Batches(
-                arrays, rows.train_rows, settings.seed, settings.batch_rows, range(state.step, phase.stop)
-            )
+            batches = Batches(arrays, rows.train_rows, settings.seed, size, range(state.step, phase.stop))
             module = PhaseModule(model, phase, total, state, settings)
             referee = Referee(lambda: validate(model, held), checkpoints, report)
             if len(batches):
@@ -227,11 +228,18 @@ def _trainer(settings: TrainSettings, referee: Referee) -> pl.Trainer:
     )
 
 
+USUAL_BATCH = 512
 THREAD_ROWS = 1_024
 """Rows of a batch that a thread is worth: on fewer the threads wait for one another more than they work."""
 
 
-def threads(settings: TrainSettings) -> int:
+def _resolved(settings: TrainSettings, model: Model) -> TrainSettings:
+    """The settings with what the model says where they say nothing."""
+    settings = settings.model_copy(update={"batch_rows": settings.batch_rows or model.batch_rows})
+    return settings.model_copy(update={"threads": threads(settings, model.thread_rows)})
+
+
+def threads(settings: TrainSettings, thread_rows: int = THREAD_ROWS) -> int:
     """Threads of the tensor library under these settings.
 
     >>> threads(TrainSettings(batch_rows=512)), threads(TrainSettings(threads=3))
@@ -240,7 +248,7 @@ def threads(settings: TrainSettings) -> int:
     if settings.threads:
         return settings.threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, max(1, settings.batch_rows // THREAD_ROWS))
+    return min(cores, max(1, (settings.batch_rows or USUAL_BATCH) // thread_rows))
 
 
 _flags = cast(Any, torch.utils.deterministic)

@@ -53,7 +53,7 @@ def train_on(table: pa.Table, settings: ModelSettings, steps: int = 240) -> Trai
     order = np.arange(len(table))
     train = TrainSettings(steps=steps, batch_rows=256, threads=1)
     rows = Rows(arrays, order[: len(table) * 5 // 6], order[len(table) * 5 // 6 :])
-    module, record = fit(lambda: SparseVAE(layout, settings), rows, train, columns=len(names))
+    module, record = fit(lambda: SparseVAE(layout, settings), rows, train)
     return TrainedModel(module, grid, Schema.from_arrow(table.schema), train, record)
 
 

@@ -8,7 +8,8 @@
     rival       the cells of the group's rows if the column has a grid, else the node of its values
     exceptions  of a derived column: varint count, piece: packed gaps (int64) from row to row, the first from row -1,
                 the cells of these rows; every escape is an exception
-    escapes     of a neural column: a varint for each block, their number, then the node of all of them
+    escapes     of a neural column: a varint for each block, their number, then the node of all of them; of images,
+                packed states (uint8), of which none is an escape, or nothing where none is null
     tables      for each column whose grid has values: varint count, piece: their node (strings or float64), or where
                 the grid has `parts` the packed gaps (int64) from numerator to numerator, the first from 0;
                 then for each derived column, in the table's order: varint count, piece: packed entries (int64),
@@ -101,7 +102,7 @@ def split_nudges(data: bytes, grid: ColumnGrid | None, count: int) -> tuple[Ints
 
 def pack_cells(coded: Coded, *, quick: bool = False) -> bytes:
     """The cells of a column; without the slowest coders if `quick`."""
-    values = coded.symbols[coded.state == State.VALUE]
+    values = coded.symbols[coded.state == State.VALUE].ravel().astype(np.int64)
     cells = _piece(pack_numbers(coded.state, quick=quick)) + _piece(pack_numbers(values, quick=quick))
     return cells + (pack(coded.escapes, quick=quick) if len(coded.escapes) else b"")
 
@@ -112,14 +113,21 @@ def unpack_cells(data: bytes | memoryview, grid: ColumnGrid, kind: pa.DataType, 
     budget = Budget(len(cursor.data))
     states = unpack_numbers(cursor.take(cursor.varint()), count, _BYTE, budget)
     valued = states == State.VALUE
-    symbols = np.zeros(count, np.int64)
-    symbols[valued] = unpack_numbers(cursor.take(cursor.varint()), int(valued.sum()), _LONG, budget)
+    symbols = np.zeros((count, *_image_axes(grid)), np.int64)
+    number = int(valued.sum()) * grid.values_of_image
+    found = unpack_numbers(cursor.take(cursor.varint()), number, _LONG, budget)
+    symbols[valued] = found.reshape(-1, *_image_axes(grid))
     check_cells(grid, Cells(symbols, states))
     number = int((states == State.ESCAPE).sum())
     if not number and cursor.left:
         raise DamagedError("bytes are left over")
     escapes = unpack(cursor.rest(), kind, number) if number else no_values(kind)
     return Coded(symbols, states, escapes)
+
+
+def _image_axes(grid: ColumnGrid) -> tuple[int, ...]:
+    """Of images, the values of each; of other columns, nothing."""
+    return (grid.values_of_image,) if grid.shape else ()
 
 
 def no_values(kind: pa.DataType) -> pa.Array:
@@ -132,6 +140,7 @@ def check_cells(grid: ColumnGrid, cells: Cells) -> None:
     if len(cells.states) and int(cells.states.max()) > State.ESCAPE:
         raise DamagedError("a state is unknown")
     outside = (cells.symbols < grid.low) | (cells.symbols > grid.high)
+    outside = outside.any(1) if grid.shape else outside
     if (outside & (cells.states == State.VALUE)).any():
         raise DamagedError("a symbol is outside its grid")
 
@@ -221,6 +230,19 @@ def unpack_escapes(data: bytes, kind: pa.DataType, blocks: int) -> tuple[Ints, p
     return np.array(counts, np.int64), unpack(cursor.rest(), kind, sum(counts))
 
 
+def pack_states(states: States) -> bytes:
+    """Which of a group's images are null; nothing if none is."""
+    return pack_numbers(states) if states.any() else b""
+
+
+def unpack_states(data: bytes, count: int) -> States:
+    """The inverse of `pack_states`, of so many images."""
+    states = unpack_numbers(data, count, _BYTE, Budget(len(data))) if data else np.zeros(count, np.uint8)
+    if (states > State.NULL).any():
+        raise DamagedError("a state is not one of images")
+    return states
+
+
 def window(coded: Coded, start: int, stop: int) -> Coded:
     """Rows `start` to `stop` of a column."""
     before = int((coded.state[:start] == State.ESCAPE).sum())
@@ -235,7 +257,7 @@ def window(coded: Coded, start: int, stop: int) -> Coded:
 
 def grid_version(grid: ColumnGrid) -> int:
     """The oldest version of the format that knows such a grid."""
-    return 6 if grid.scale in NUDGED else 4 if grid.parts else 1
+    return 7 if grid.shape else 6 if grid.scale in NUDGED else 4 if grid.parts else 1
 
 
 def has_table(grid: ColumnGrid | None) -> bool:

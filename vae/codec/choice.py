@@ -14,6 +14,7 @@ from data.bounds import effective_bound
 from data.errors import BoundError, SchemaError
 from data.grid import Coded, ColumnGrid, TableGrid
 from data.gridfit import fit_column
+from data.images import image_shape
 from data.largetable import AnyTable, is_large
 from data.onehot import group_cells
 from data.stored import one_array
@@ -26,6 +27,8 @@ from vae.codec.structure import Cells, Derived, Structure
 
 SEARCH_ROWS = 1 << 20
 """Rows on which columns that follow from others are looked for, if the caller did not."""
+SAMPLE_VALUES = 1 << 22
+"""Most values of an array or image column in the block by which coders are judged."""
 LARGE_SEARCH_CELLS = 1 << 22
 """Cells on which they are in a table that is not held in memory."""
 
@@ -157,7 +160,7 @@ def _grids(
             if name in neural:
                 have = "none" if own is None else f"{own.bound:g}"
                 raise BoundError(f"column {name!r}: bound {bound:g}, but the grid of the model is of {have}")
-            own = fit_column(name, table.column(name), bound)
+            own = fit_column(name, table.column(name), bound, image_shape(table.schema, name))
         dictionary = isinstance(kind, pa.DictionaryType) and name not in neural
         out.append(None if own.kind == "opaque" or dictionary else own)
     return out
@@ -197,11 +200,15 @@ def encode(grid: ColumnGrid, table: pa.Table) -> Coded:
 
 
 def _sample(table: AnyTable) -> pa.Table:
-    return table.slice(max(0, table.num_rows - DEFAULT_BLOCK_ROWS) // 2, DEFAULT_BLOCK_ROWS)
+    wide = [cast(Any, kind).list_size for kind in table.schema.types if pa.types.is_fixed_size_list(kind)]
+    rows = max(1, min(DEFAULT_BLOCK_ROWS, SAMPLE_VALUES // max(1, *wide, 1)))
+    return table.slice(max(0, table.num_rows - rows) // 2, rows)
 
 
 def _grid_pays(table: AnyTable, grid: ColumnGrid) -> bool:
     """Whether a column is smaller on its exact grid than as it is, judged by a block."""
+    if grid.shape:  # the same values in a wider type
+        return False
     sample = _sample(table)
     on_grid, as_it_is = (_stored_bytes(sample, table.num_rows, grid.name, g) for g in (grid, None))
     return (grid.kind == "category" and table.num_rows > sample.num_rows) or on_grid < as_it_is

@@ -25,6 +25,10 @@ def largest_error(original: pa.Array, restored: pa.Array, bound: float) -> float
     """
     if bound <= 0 or original.type != restored.type or len(original) != len(restored):
         return 0.0 if same(original, restored) else None
+    if types.is_fixed_size_list(original.type):
+        if not original.is_valid().equals(restored.is_valid()):
+            return None
+        return largest_error(original.flatten(), restored.flatten(), bound)  # of what is not null
     before, missing = stored_numbers(original)
     after, missing_after = stored_numbers(restored)
     if (missing != missing_after).any():

@@ -15,15 +15,11 @@ A block is one stream for the code and one a column: a byte that says whether st
 
 from __future__ import annotations
 
-import json
-import struct
-import zlib
 from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from data.errors import DamagedError, ModelError
 from data.grid import State
@@ -32,16 +28,23 @@ from vae.codec.entropy import STATE_LOW, encode_ops, exp_table, scale_table, sig
 from vae.codec.frontend import MAX_FEATURES, front_of, new_memory
 from vae.codec.intervals import Streams, Tables, Tape
 from vae.codec.kernel import Desk, new_desk, observe, walk
+from vae.codec.packing import (
+    MAX_CELLS,
+    checked_shapes,
+    join_pieces,
+    no_streams,
+    open_streams,
+    pack_plan,
+    pack_weights,
+    plain,
+    split_pieces,
+    unpack_plan,
+    unpack_weights,
+)
 from vae.codec.plan import FEW_OUTPUTS, MAX_STATES, Head, Plan
 from vae.codec.weights import padded, prove_sums
 
 GROUPS = ("before", "after", "embed", "bias", "hidden", "head", "prior")
-MAX_PLAN_BYTES = 2 << 20
-MAX_PLAN_COMMAS = 1 << 17
-"""Parsing costs time and memory by the entry; 512 columns with all that an item may hold have fewer than 90,000."""
-MAX_WEIGHTS = 1 << 24
-MAX_CELLS = 1 << 26
-"""Most cells, latents among them, of a block: what a file may ask a reader to make room for."""
 MAX_REMEMBERED = 1 << 24
 """Most rows of a block times tables that remember: 92 bytes each at 65,536 rows, at most 148 (`counts.tables_of`)."""
 
@@ -56,7 +59,7 @@ class IntegerModel:
 
     def __init__(self, plan: Plan, tensors: Tensors) -> None:
         """Raises ModelError where weights do not fit the plan, are too many, or a sum could leave 31 bits."""
-        expected = _expected(plan)
+        expected = checked_shapes(plan.shapes())
         if {name: tensor.shape for name, tensor in tensors.items()} != expected:
             raise ModelError("the model's weights do not have the shapes its plan asks for")
         if any(tensor.dtype != np.int16 for tensor in tensors.values()):
@@ -97,33 +100,20 @@ class IntegerModel:
 
     def to_bytes(self) -> bytes:
         """The model as stored in an archive; see the module's docstring."""
-        from pcodec import ChunkConfig, standalone  # pyright: ignore[reportAttributeAccessIssue]
-
-        text = json.dumps(
-            self.plan.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"), sort_keys=True
-        )
-        packed = zlib.compress(text.encode(), 9)
-        parts = [struct.pack("<I", len(packed)), packed]
-        for group in GROUPS:
-            flat = [t.ravel() for name, t in self.tensors.items() if _group(name) == group]
-            joined = np.concatenate(flat) if flat else np.zeros(0, np.int16)
-            body = (
-                standalone.simple_compress(joined, ChunkConfig(compression_level=12)) if len(joined) else b""
-            )
-            parts += [struct.pack("<I", len(body)), body]
-        return b"".join(parts)
+        groups = [[t for name, t in self.tensors.items() if _group(name) == group] for group in GROUPS]
+        return join_pieces([pack_plan(self.plan), *(pack_weights(group) for group in groups)])
 
     @classmethod
     def from_bytes(cls, blob: bytes) -> IntegerModel:
         """The inverse of `to_bytes`; ModelError for anything that is not a sound model."""
-        packed, *bodies = _pieces(blob)
-        plan = _unpack_plan(packed)
-        shapes = _expected(plan)
+        packed, *bodies = split_pieces(blob, 1 + len(GROUPS))
+        plan = unpack_plan(packed, Plan)
+        shapes = checked_shapes(plan.shapes())
         tensors: dict[str, npt.NDArray[np.int16]] = {}
         for group, body in zip(GROUPS, bodies, strict=True):
             names = [name for name in shapes if _group(name) == group]
             ends = np.cumsum([int(np.prod(shapes[name])) for name in names]).tolist()
-            flat = _unpack_weights(body, ends[-1] if ends else 0, group)
+            flat = unpack_weights(body, ends[-1] if ends else 0, group)
             for name, start, end in zip(names, [0, *ends], ends, strict=False):
                 tensors[name] = flat[start:end].reshape(shapes[name])
         return cls(plan, tensors)
@@ -135,8 +125,8 @@ class IntegerModel:
         ValueError for what no grid and no encoder gives: other shapes, symbols off their grid, more than `block_rows`.
         """
         self._check_block(symbols, states, codes)
-        symbols, states = _plain(symbols, np.int64), _plain(states, np.uint8)
-        codes = _plain(codes, np.int8)
+        symbols, states = plain(symbols, np.int64), plain(states, np.uint8)
+        codes = plain(codes, np.int8)
         rows, columns = symbols.shape
         unseen = self._unseen(states)
         # a cell is at most a state, the class of a memory, and a value
@@ -152,7 +142,7 @@ class IntegerModel:
         )
         walk(
             False, columns, symbols, states, codes, unseen, self._front, new_memory(self._front, rows),
-            self._weights, self._tables, new_desk(self._weights), tape, _no_streams(columns),
+            self._weights, self._tables, new_desk(self._weights), tape, no_streams(columns),
         )  # fmt: skip
         flags = [b"\0", *(b"\1" if u else b"\0" for u in unseen)]
         streams: list[bytes] = []
@@ -179,7 +169,7 @@ class IntegerModel:
             raise DamagedError(f"a block of {rows} rows; this model's have at most {self.block_rows}")
         if len(streams) < columns + 1:
             raise DamagedError(f"{columns + 1} streams are needed, {len(streams)} are there")
-        opened, unseen = _open_streams(streams[: columns + 1], len(self.columns))
+        opened, unseen = open_streams(streams[: columns + 1], len(self.columns))
         whole, rows = until is None or until >= rows, rows if until is None else min(max(until, 0), rows)
         symbols = np.zeros((rows, columns), np.int64)
         states = np.zeros((rows, columns), np.uint8)
@@ -233,13 +223,13 @@ class IntegerModel:
             unseen = self._unseen(before[1])
             walk(
                 False, len(self.columns), *before, unseen, self._front, memory, self._weights, self._tables, desk, tape,
-                _no_streams(len(self.columns)),
+                no_streams(len(self.columns)),
             )  # fmt: skip
         return memory, desk
 
     def observe(self, symbols: Longs, states: States) -> dict[str, npt.NDArray[Any]]:
         """What the network is shown of a block and what it must say, for training; see `kernel.observe`."""
-        symbols, states = _plain(symbols, np.int64), _plain(states, np.uint8)
+        symbols, states = plain(symbols, np.int64), plain(states, np.uint8)
         rows, columns = symbols.shape
         contexts = max((len(item.contexts) for item in self.plan.columns), default=0)
         shown: dict[str, npt.NDArray[Any]] = {
@@ -292,91 +282,3 @@ def _group(name: str) -> str:
     if last.endswith("bias"):
         return "bias"
     return "before" if last == "direct" else last
-
-
-def _expected(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights; ModelError if they are too many for any machine."""
-    shapes = plan.shapes()
-    count = sum(int(np.prod(shape)) for shape in shapes.values())
-    if count > MAX_WEIGHTS:
-        raise ModelError(f"the model asks for {count} weights; at most {MAX_WEIGHTS} are admitted")
-    return shapes
-
-
-def _plain(array: npt.NDArray[Any], dtype: type[Any]) -> npt.NDArray[Any]:
-    """The array as the loop was compiled for: of this type, contiguous and writable."""
-    return np.require(array, dtype, ["C", "W"])
-
-
-def _pieces(blob: bytes) -> list[bytes]:
-    """The plan and the groups of weights, still packed."""
-    pieces: list[bytes] = []
-    at = 0
-    for _ in range(1 + len(GROUPS)):
-        if at + 4 > len(blob):
-            raise ModelError("the model is cut short")
-        (length,) = struct.unpack_from("<I", blob, at)
-        if at + 4 + length > len(blob):
-            raise ModelError("the model is cut short")
-        pieces.append(blob[at + 4 : at + 4 + length])
-        at += 4 + length
-    if at != len(blob):
-        raise ModelError("bytes after the end of the model")
-    return pieces
-
-
-def _unpack_plan(packed: bytes) -> Plan:
-    inflate = zlib.decompressobj()
-    try:
-        text = inflate.decompress(packed, MAX_PLAN_BYTES)
-        if not inflate.eof or inflate.unused_data or text.count(b",") > MAX_PLAN_COMMAS:
-            raise ModelError("the model's plan is too long or cut short")
-        return Plan.model_validate_json(text)
-    except (zlib.error, ValueError) as error:
-        raise ModelError(f"the model's plan cannot be read: {_first_line(error)}") from error
-
-
-def _unpack_weights(body: bytes, count: int, group: str) -> npt.NDArray[np.int16]:
-    from pcodec import standalone  # pyright: ignore[reportAttributeAccessIssue]
-
-    flat = np.zeros(count, np.int16)
-    if not count:
-        if body:
-            raise ModelError(f"the model has {group} weights that its plan does not know")
-        return flat
-    try:
-        progress = standalone.simple_decompress_into(body, flat)
-    except Exception as error:  # the library raises its own type from native code
-        raise ModelError(f"the model's {group} weights cannot be read: {_first_line(error)}") from error
-    if progress.n_processed != count or not progress.finished:
-        raise ModelError(f"the model's {group} weights are not {count}")
-    return flat
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return str(error.errors()[0]["msg"])
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _no_streams(columns: int) -> Streams:
-    nothing = np.zeros(columns + 1, np.int64)
-    return Streams(np.zeros(1, np.uint32), nothing, nothing, nothing)
-
-
-def _open_streams(streams: list[bytes], columns: int) -> tuple[Streams, npt.NDArray[np.bool_]]:
-    """The streams' words and states, and which of the model's `columns` hold states that no training row held."""
-    unseen = np.zeros(columns, bool)
-    words: list[npt.NDArray[np.uint32]] = []
-    for s, stream in enumerate(streams):
-        if len(stream) < 9 or len(stream) % 4 != 1 or stream[0] > (s > 0):
-            raise DamagedError(f"stream {s} has no sound beginning or length")
-        if s:
-            unseen[s - 1] = stream[0] == 1
-        words.append(np.frombuffer(stream, "<u4", offset=1).astype(np.uint32))
-    lengths = np.array([len(x) for x in words], np.int64)
-    begins = np.cumsum(lengths) - lengths
-    state = np.array([(int(x[0]) << 32) | int(x[1]) for x in words], np.uint64)
-    if ((state < STATE_LOW) | (state >= np.uint64(1) << np.uint64(63))).any():
-        raise DamagedError("a stream begins in a state that no writer leaves")
-    return Streams(np.concatenate(words), state.astype(np.int64), begins + 2, begins + lengths), unseen

@@ -23,6 +23,8 @@ from vae.codec.structure import Cells, Ints, States
 from vae.codec.summary import StoredReport
 
 T = TypeVar("T")
+MAX_IMAGE_VALUES = 1 << 24
+"""Values of the images of a group, at most, unless it is one image."""
 Kept = dict[int, Any]
 """What streams hold that are of a whole group, by their numbers: decoded once for all the parts that share it."""
 
@@ -109,7 +111,19 @@ class Parts:
                     raise ValueError(f"column {name!r} follows from {source!r}, which has no symbols")
             if grid and grid.scale in NUDGED:
                 self._check_nudged(place, grid)
+            if grid and grid.shape:
+                self._check_images(place, grid)
         return [self.place[function.name] for function in structure.order(functions)]
+
+    def _check_images(self, place: int, grid: ColumnGrid) -> None:
+        """Images follow from nothing, are the one column of their model, and a group of them fits into memory."""
+        header = self.header
+        if self.functions[place] is not None or (place in header.coded and len(header.coded) > 1):
+            raise ValueError(f"column {grid.name!r}: images among columns of numbers")
+        if header.group_rows * grid.values_of_image > max(MAX_IMAGE_VALUES, grid.values_of_image):
+            raise ValueError(f"column {grid.name!r}: groups of {header.group_rows} images of {grid.shape}")
+        if any(grid.name in f.sources for f in self.functions if f is not None):
+            raise ValueError(f"column {grid.name!r}: a column follows from images")
 
     def _check_nudged(self, place: int, grid: ColumnGrid) -> None:
         """A lattice or sum is of floats; a sum is stored for itself, and made of floats that are no sums."""
@@ -157,10 +171,8 @@ class Parts:
         if self._given is not None and self._given.to_bytes() == blob:
             model = self._given
         else:
-            from vae.codec.integer import IntegerModel
-
             try:
-                model = IntegerModel.from_bytes(blob)
+                model = self._made_of(blob)
             except ModelError as error:
                 raise container.damaged("model", str(error)) from error
         if (
@@ -171,6 +183,23 @@ class Parts:
         needed = max(self._oldest, model.version)
         if needed != (container.version if container.version > 2 else 1):  # 2 is 1 with one-hot groups
             raise container.damaged("model", f"version {container.version} of the format has no such models")
+        return model
+
+    def _made_of(self, blob: bytes) -> BlockModel:
+        """The model of an archive's columns, or of its images; ModelError if it is none."""
+        from vae.codec.images import ImageModel
+        from vae.codec.integer import IntegerModel
+
+        grids = [self.grids[place] for place in self.header.coded]
+        if not any(grid is not None and grid.shape for grid in grids):
+            return IntegerModel.from_bytes(blob)
+        model = ImageModel.from_bytes(blob)
+        grid, plan = grids[0], model.plan
+        if grid is None or (plan.height, plan.width, plan.channels, plan.levels) != (
+            *grid.shape,
+            grid.high + 1,
+        ):
+            raise ModelError("it is of other images")
         return model
 
     def blocks(self, part: Part) -> range:
@@ -291,7 +320,8 @@ class Parts:
                 streams, last - first + 1, depth, self.rows_needed(part, block)
             )
             for k, place in enumerate(header.coded[:depth]):
-                blocks.check_cells(self._grid(place), Cells(symbols[:, k], states[:, k]))
+                if not self._grid(place).shape:  # what its own model reads of images is on their grid
+                    blocks.check_cells(self._grid(place), Cells(symbols[:, k], states[:, k]))
         except DamagedError as error:
             raise self.container.damaged(self._name(group, block, None), str(error)) from error
         return Block(symbols, states, codes)
@@ -326,6 +356,8 @@ class Parts:
 
     def _join_blocks(self, part: Part, place: int, decoded: Sequence[Block], kept: Kept) -> Coded:
         """A neural column of the part, with its escapes."""
+        if self._grid(place).shape:
+            return self._join_images(part, place, decoded, kept)
         k = self.header.coded.index(place)
         symbols = np.concatenate([block.symbols[:, k] for block in decoded])
         states = np.concatenate([block.states[:, k] for block in decoded])
@@ -348,6 +380,13 @@ class Parts:
             nudges = nudges[inside.start * self.header.block_rows :][: len(symbols)]
         whole = Coded(symbols, states, escapes.slice(before, here), nudges)
         return blocks.window(whole, start, start + part.stop - part.start)
+
+    def _join_images(self, part: Part, place: int, decoded: Sequence[Block], kept: Kept) -> Coded:
+        """The images of the part, and which of them are null."""
+        states = self._stream(part, place, kept, blocks.unpack_states)[1]
+        start = part.start - self.blocks(part).start * self.header.block_rows
+        images = np.concatenate([block.symbols for block in decoded])[start : start + part.stop - part.start]
+        return Coded(images, states[part.start : part.stop], blocks.no_values(self._kinds[place]))
 
     def _derive(self, part: Part, place: int, coded: dict[int, Coded], kept: Kept) -> Coded:
         function, grid, kind = self.functions[place], self._grid(place), self._plain(place)

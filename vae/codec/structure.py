@@ -162,12 +162,15 @@ class Structure(NamedTuple):
 
 def analyse(grid: TableGrid, coded: Mapping[str, Coded], *, keep: Collection[str] = ()) -> Structure:
     """One-hot groups, whose members follow from them, and what else follows from what; arguments as for `find`."""
+    images = {c.name: coded[c.name] for c in grid.columns if c.kind == "image" and c.name in coded}
+    coded = {name: cells for name, cells in coded.items() if name not in images}  # they follow from nothing
     groups = find_groups(grid, {name: cells for name, cells in coded.items() if name not in keep})
     cells = {**coded, **{group.name: group_cells(group, grid.columns, coded) for group in groups}}
     grid = TableGrid(columns=(*grid.columns, *groups))
     members = [_member(group, grid[name]) for group in groups for name in group.values]
     free = {name: column for name, column in cells.items() if name not in {m.name for m in members}}
-    return Structure(grid, cells, tuple(order([*find(grid, free, keep=keep), *members])))
+    derived = tuple(order([*find(grid, free, keep=keep), *members]))
+    return Structure(grid, cells | images, derived)
 
 
 def _member(group: ColumnGrid, member: ColumnGrid) -> Derived:

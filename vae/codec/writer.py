@@ -50,6 +50,8 @@ MAX_VALUE_BYTES = 1 << 26
 LARGE_GROUP_CELLS = 1 << 21
 """Cells of a group, but a block at least, of a table that is not held in memory: as many are while it is written or
 read."""
+IMAGE_BLOCK_VALUES, IMAGE_GROUP_VALUES = 1 << 20, 1 << 23
+"""Values of the images of a block, and of a group, about."""
 CLOSE_CALL = 0.85
 """Where the model takes more than this share of what its rivals are estimated to need, both are written."""
 
@@ -244,6 +246,10 @@ def _header(layout: Layout, blob: bytes, options: Options) -> Header:
     cells = LARGE_GROUP_CELLS if is_large(table.num_rows, table.num_columns) else MAX_GROUP_CELLS // 2
     block_rows = max(1, min(options.block_rows, MAX_GROUP_CELLS // 2 // columns, by_bytes))
     group_rows = min(MAX_GROUP_ROWS, cells // columns, by_bytes)
+    values = max((grid.values_of_image for grid in layout.grids if grid is not None), default=1)
+    if values > 1:
+        block_rows = min(block_rows, max(1, IMAGE_BLOCK_VALUES // values))
+        group_rows = min(group_rows, max(block_rows, IMAGE_GROUP_VALUES // values))
     needed = -(-table.num_rows // block_rows)
     reference = None
     if layout.model is not None:
@@ -276,7 +282,9 @@ def _column_streams(
 
 
 def _modelled(layout: Layout, coded: Mapping[int, Coded], rows: int) -> tuple[Ints, States]:
-    """Symbols and states of the model's columns, (rows, columns)."""
+    """Symbols and states of the model's columns, (rows, columns); of images (rows, values) and (rows, 1)."""
+    if layout.coded and (images := coded[layout.coded[0]]).symbols.ndim > 1:
+        return images.symbols, images.state[:, None]
     symbols, states = (
         np.zeros((rows, len(layout.coded)), np.int64),
         np.zeros((rows, len(layout.coded)), np.uint8),
@@ -350,6 +358,8 @@ def _column_stream(
             return Cells(source.symbols, source.state)
 
         return nudges + blocks.pack_exceptions(coded[place], function.evaluate(grids, get, part.num_rows))
+    if coded[place].symbols.ndim > 1:
+        return blocks.pack_states(coded[place].state)
     escaped = coded[place].state == State.ESCAPE
     counts = [int(escaped[start : start + block_rows].sum()) for start in starts]
     return nudges + blocks.pack_escapes(counts, coded[place].escapes)

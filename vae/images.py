@@ -1,0 +1,424 @@
+"""The sparse VAE for images: convolutional encoder, prior, the archive's stencil, and the decoder of the code alone.
+
+The objective is that of `vae.model.SparseVAE`, in nats an image; of the stencil's likelihood some pixels are drawn at
+each step, those more often that have something to say, and weighted so that its mean is that of all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from data.grid import ColumnGrid
+from vae import schedule
+from vae.calibration import moved, moved_price, threshold_for
+from vae.codec.images import ImageModel
+from vae.codec.integer import IntegerModel
+from vae.codec.pixels import PixelPlan
+from vae.codec.plan import Plan
+from vae.codec.structure import Derived
+from vae.convolution import ConvDecoder, ConvEncoder
+from vae.features import Layout
+from vae.latents import Draw, free_bits, interpolated_rate
+from vae.networks import Hidden
+from vae.pixels import PixelDecoder
+from vae.settings import FIRST_CODES_WEIGHT, MOST_LATENTS, Codes, Effort, ModelSettings, Target, codes_weight
+from vae.sparse import make_latents
+from vae.stencil import Stencil, Tensors
+
+NATS_TO_BITS = 1 / math.log(2)
+DRAWN_PIXELS = 24_576
+"""Pixels of a step, of all its images together."""
+HELD_PIXELS = 98
+"""Pixels of an image that validates."""
+STILL = 0.15
+"""How often a pixel is drawn all around which is one colour, of 1 for others."""
+NEAR = 2
+"""Pixels around that decide of it."""
+ENCODER_GAIN = 4.0
+PRESENCE = 0.1
+"""Nats asked of a latent for not being zero."""
+SLACKENING, LEAST_SLACK = 0.1, 0.001
+LEARNING_RATES = {"encoder": 0.002, "decoder": 0.006}
+IMAGE_SCORE = {Codes.none: 0.0, Codes.lean: 0.45, Codes.balanced: 0.64, Codes.rich: 0.8}
+"""R² of the pixels that the code is asked for."""
+WEIGHT_PRICE = 2.0
+IDLE_WEIGHT = 1 / 32
+USUAL_LATENTS = 32
+STEPS = {Effort.fast: 1_000, Effort.standard: 6_000, Effort.max: 30_000}
+STATISTICS_ROWS = 10_000
+FULL_ROWS = 20_000
+"""Images from which on a training has its full number of steps."""
+CODEC_WIDTHS = ((2_000, 16), (20_000, 32))
+"""Width of the stencil for fewer images than so many; 64 for more."""
+
+
+class ImageLayout(BaseModel):
+    """Everything about the shape of the model that the images decide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: PixelPlan
+    codes: Plan
+    """Of the codes' prior: a plan without columns."""
+    variance: float = Field(gt=0)
+    """Mean variance of a pixel over the images, in shares of the range, squared."""
+    rows: int = Field(default=0, ge=0)
+    """Images that the weights are written beside, and share their cost; 0 lets weights cost nothing."""
+
+    @property
+    def derived(self) -> tuple[Derived, ...]:
+        """Nothing follows from images."""
+        return ()
+
+
+def usual_units(images: int) -> int:
+    """Width of the stencil for so many images.
+
+    >>> usual_units(500), usual_units(70_000)
+    (16, 64)
+    """
+    return next((width for most, width in CODEC_WIDTHS if images < most), 64)
+
+
+def latents_of_images(settings: ModelSettings) -> int:
+    """Number of latents under these settings.
+
+    >>> latents_of_images(ModelSettings(codes=Codes.none)), latents_of_images(ModelSettings(target="nonzeros=40"))
+    (0, 80)
+    """
+    if settings.codes is Codes.none:
+        return 0
+    target = Target.parse(settings.target) if settings.target else None
+    most = 2 * math.ceil(target.value) if target and target.what == "nonzeros" else 0
+    return settings.latents or max(USUAL_LATENTS, min(MOST_LATENTS, most))
+
+
+def make_layout(grid: ColumnGrid, seen: NDArray[np.uint8], settings: ModelSettings, rows: int) -> ImageLayout:
+    """The layout for a grid of images, its statistics taken from those that training may see; `rows` are all."""
+    height, width, channels = grid.shape
+    latents = latents_of_images(settings)
+    plan = PixelPlan(
+        name=grid.name, height=height, width=width, channels=channels, levels=grid.high + 1,
+        units=settings.width or usual_units(rows), latents=latents,
+    )  # fmt: skip
+    some = seen[:: max(1, len(seen) // STATISTICS_ROWS)].astype(np.float32) / grid.high
+    variance = float(some.var(0).mean()) if len(some) else 0.0
+    return ImageLayout(
+        plan=plan, codes=Plan(latents=latents, width=1, columns=()), variance=max(variance, 1e-4), rows=rows
+    )
+
+
+def moving(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where images are not of one colour all around: (rows, height, width, channels) -> (rows, height * width)."""
+    from scipy import ndimage
+
+    around = (1, 2 * NEAR + 1, 2 * NEAR + 1, 1)
+    found = ndimage.maximum_filter(images, around) > ndimage.minimum_filter(images, around)
+    return found.any(3).reshape(len(images), -1)
+
+
+class ImageVAE(nn.Module):
+    """Encoder, prior (`prior`), the archive's decoder (`pixels`) and the decoder that sees the code alone."""
+
+    def __init__(self, layout: ImageLayout, settings: ModelSettings) -> None:
+        super().__init__()
+        self.layout, self.settings = layout, settings
+        plan = layout.plan
+        self.pixels = PixelDecoder(plan)
+        self.prior = Stencil(Layout(plan=layout.codes, views=(), scales=()))
+        self.progress: Tensor
+        self.register_buffer("progress", torch.ones(()))
+        self.slack: Tensor
+        self.register_buffer("slack", torch.ones(()))
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(plan.channels, plan.height, plan.width))
+        self.target = Target.parse(settings.target) if settings.target and plan.latents else None
+        if plan.latents:
+            shape = plan.channels, plan.height, plan.width
+            hidden = Hidden(16, 1, settings.activation)
+            # rows of a learned prior are images to the encoder
+            self.latents = make_latents(settings, layout.codes.reach, plan.latents, (plan.pixels, 1))
+            self.encoder = ConvEncoder(
+                shape,
+                plan.latents,
+                self.latents.outputs,
+                hidden=hidden,
+                gain=self.latents.gain or ENCODER_GAIN,
+            )
+            self.codes_only = ConvDecoder(plan.latents, shape, hidden=hidden)
+        if self.target:
+            self.dial: Tensor
+            self.register_buffer("dial", torch.tensor(FIRST_CODES_WEIGHT))
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    @property
+    def weight(self) -> float:
+        """λ of the term that asks the code alone for the image, at this point of the training."""
+        if not self.layout.plan.latents:
+            return 0.0
+        if self.target and self.target.what != "nonzeros":
+            return float(self.dial)
+        return codes_weight(self.settings.codes, float(self.progress)) * float(self.slack)
+
+    @property
+    def price(self) -> float:
+        """Nats asked of a latent for being there."""
+        if self.target and self.target.what == "nonzeros":
+            return float(self.dial)
+        return PRESENCE if self.latents.priced else 0.0
+
+    batch_rows, thread_rows = 128, 64
+    """Images of a step, and how many of them a thread is worth, for settings that do not say."""
+    reads = ("pixels",)
+    """Arrays of a batch that the encoder looks at."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the code has a target."""
+        return self.target is not None
+
+    @torch.no_grad()
+    def begin(self, phase: str, batch: Tensors) -> None:
+        """The mean image and the middle of each latent, before the first step."""
+        if (
+            phase == "joint" and float(self.progress) == 1.0
+        ):  # not where a calibrated code was held fast in between
+            self.progress.fill_(0.0)
+            self.mean.copy_(self._shown(batch).mean(0))
+            if self.layout.plan.latents:
+                self.encoder.shift(-self._posterior(batch)[..., 0].median(0).values)
+        elif phase == "refit" and self.target and self.target.what == "nonzeros":
+            gates = self.latents.gates(self._posterior(batch))
+            if gates is not None:
+                self.latents.get_buffer("threshold").copy_(threshold_for(gates, self.target.value))
+
+    def loss(
+        self, batch: Tensors, *, progress: float, phase: str, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The loss and its terms in nats an image; `progress` is the share of all steps that are done."""
+        self.progress.fill_(progress)
+        quantised = phase == "quantise"
+        w = self.pixels.weights(quantised=quantised)
+        if not self.layout.plan.latents:
+            pixels = self._drawn_nats(w, batch, None, generator)
+            price = self._price(pixels)
+            return {"loss": pixels + price, "columns": pixels, "weights": price}
+        draw = self._draw(batch, phase, generator)
+        rate = self._rate(self.prior.weights(quantised=quantised), draw)
+        warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
+        code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.sum(1).mean()
+        pixels = self._drawn_nats(w, batch, self.pixels.features(w, draw.code), generator)
+        missed = self._missed(batch, self.codes_only(draw.code))
+        alone = missed.mean() / (2 * self.layout.variance)
+        presence = draw.presence.sum(1).mean()
+        price = self._price(pixels)
+        loss = (
+            (warmup if phase == "joint" else 1.0) * code
+            + pixels
+            + self.weight * alone
+            + self.price * presence
+            + price
+        )
+        terms = {
+            "code": rate.sum(1).mean(), "columns": pixels, "codes_only": alone, "presence": presence, "weights": price,
+            "codes_weight": pixels.new_tensor(self.weight),
+        }  # fmt: skip
+        hard = draw.code.detach()
+        if draw.kl is not None:
+            hard = self.encode(batch).to(torch.float32)
+            terms["prior"] = self._hard_rate(self.prior.weights(quantised=quantised), hard).sum(1).mean()
+            loss = loss + terms["prior"]
+        if draw.penalty is not None:
+            loss = loss + draw.penalty
+        if draw.idle is not None:
+            # only what idle latents say is taught by it: the rest of the code is given
+            spare = self._missed(batch, self.codes_only(draw.code.detach() + draw.idle))
+            terms["idle"] = spare.mean() / (2 * self.layout.variance)
+            loss = loss + IDLE_WEIGHT * terms["idle"]
+        if phase == "joint":
+            with torch.no_grad():
+                self._steer(hard, self._score(batch, missed))
+        return {"loss": loss, **terms}
+
+    @torch.no_grad()
+    def _steer(self, hard: Tensor, score: Tensor) -> None:
+        """Moves λ, or the price of presence, by what the code of a batch is and what it is asked to be."""
+        if self.target is None:
+            excess = score - IMAGE_SCORE[self.settings.codes]
+            self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
+        elif self.target.what == "score":
+            self.dial.copy_(moved(self.dial, score, self.target.value))
+        elif self.target.what == "bits":
+            rate = self._hard_rate(self.prior.weights(quantised=False), hard).sum(1).mean()
+            self.dial.copy_(moved(self.dial, rate * NATS_TO_BITS, self.target.value))
+        else:
+            there = (hard != 0).sum(1).to(hard.dtype).mean()
+            self.dial.copy_(moved_price(self.dial, there, self.target.value))
+
+    @torch.no_grad()
+    def validation_bits(self, batch: Tensors) -> dict[str, Tensor]:
+        """Bits of each image with hard codes and the codec's weights by part, (batch,) each; of its pixels, some."""
+        w = self.pixels.weights(quantised=True)
+        images = self._images(batch)
+        generator = torch.Generator(images.device).manual_seed(0)
+        code = self.encode(batch).to(torch.float32)
+        features = self.pixels.features(w, code)
+        places, weights = self._places(batch, HELD_PIXELS, generator)
+        pixels = (self.pixels.nats(w, images, features, places) * weights).sum(1) * NATS_TO_BITS
+        if not self.layout.plan.latents:
+            return {"column_bits": pixels}
+        rate = self._hard_rate(self.prior.weights(quantised=True), code).sum(1) * NATS_TO_BITS
+        alone = self._missed(batch, self.codes_only(code)) / (2 * self.layout.variance) * NATS_TO_BITS
+        there = (code != 0).sum(1).to(pixels.dtype)
+        return {"code_bits": rate, "column_bits": pixels, "codes_only_bits": alone, "nonzeros": there}
+
+    def objective(self, bits: Mapping[str, float]) -> float:
+        """What an image costs and what is asked of its code beside, of mean `validation_bits`."""
+        alone = bits.get("codes_only_bits", 0.0)
+        return bits.get("code_bits", 0.0) + bits["column_bits"] + self.weight * alone
+
+    def steps(self, rows: int, effort: Effort) -> int:
+        """Optimiser steps for so many images."""
+        return max(schedule.FEWEST_STEPS, round(STEPS[effort] * min(1.0, rows / FULL_ROWS) ** 0.5))
+
+    @property
+    def default_learning_rates(self) -> Mapping[str, float]:
+        """Peak learning rates, for settings that name none."""
+        return LEARNING_RATES
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The encoder's parameters and all others, which train at separate rates."""
+        encoder = [p for n, p in self.named_parameters() if n.split(".")[0] in ("encoder", "latents")]
+        ids = {id(p) for p in encoder}
+        decoder = [p for p in self.parameters() if id(p) not in ids]
+        return [{"name": "encoder", "params": encoder}, {"name": "decoder", "params": decoder}]
+
+    # ------------------------------------------------------------------------------------------------ its use
+
+    @torch.no_grad()
+    def encode(self, batch: Tensors) -> Tensor:
+        """Hard codes of images, int8 (batch, latents), exact zeros; reads `pixels`."""
+        if not self.layout.plan.latents:
+            return torch.zeros(len(batch["pixels"]), 0, dtype=torch.int8)
+        return self.latents.harden(self._posterior(batch)).to(torch.int8)
+
+    def view(self, symbols: NDArray[Any], states: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """What the encoder reads of images on the grid, (rows, values)."""
+        del states
+        return {"pixels": symbols.astype(np.uint8, copy=False)}
+
+    @torch.no_grad()
+    def cell_bits(self, batch: Tensors) -> Tensor:
+        """Bits of each image with hard codes, of all its pixels: (batch, 1)."""
+        w = self.pixels.weights(quantised=True)
+        images = self._images(batch)
+        features = self.pixels.features(w, self.encode(batch).to(torch.float32))
+        each = torch.arange(self.layout.plan.height * self.layout.plan.width).repeat(len(images), 1)
+        return self.pixels.nats(w, images, features, each).sum(1, keepdim=True) * NATS_TO_BITS
+
+    @torch.no_grad()
+    def pictures(self, code: Tensor) -> Tensor:
+        """What the code alone says: (batch, height, width, channels), in symbols, not rounded."""
+        shares = (self.mean + self.codes_only(code)).permute(0, 2, 3, 1)
+        return ((shares + 1) / 2).clamp(0, 1) * (self.layout.plan.levels - 1)
+
+    @torch.no_grad()
+    def code_facts(self, batch: Tensors) -> dict[str, float | int | bool]:
+        """What the code of a batch is like; empty without a code. See `SparseVAE.code_facts`."""
+        if not self.layout.plan.latents:
+            return {}
+        code = self.encode(batch)
+        dead = int((code == code[:1]).all(0).sum())
+        drawn = self._draw(batch, "joint", torch.Generator(code.device).manual_seed(0)).presence.sum(1).mean()
+        return {
+            "mean_nonzero": round(float((code != 0).sum(1).float().mean()), 4),
+            "drawn_nonzero": round(float(drawn), 4),
+            "dead_latents": dead,
+            "collapsed": len(code) > 1 and dead == code.shape[1],
+        }
+
+    def integers(self) -> ImageModel:
+        """The decoder as the codec runs it; ModelError where its sums could overflow."""
+        codes = IntegerModel(self.layout.codes, self.prior.integers())
+        return ImageModel(self.layout.plan, codes, self.pixels.integers())
+
+    # ------------------------------------------------------------------------------------------------ parts
+
+    def _images(self, batch: Tensors) -> Tensor:
+        plan = self.layout.plan
+        return batch["pixels"].view(-1, plan.height, plan.width, plan.channels)
+
+    def _shown(self, batch: Tensors) -> Tensor:
+        """Images as the encoder sees them: (batch, channels, height, width), -1 to 1."""
+        images = self._images(batch).permute(0, 3, 1, 2).to(torch.float32)
+        return images * (2 / (self.layout.plan.levels - 1)) - 1
+
+    def _posterior(self, batch: Tensors) -> Tensor:
+        return self.encoder(self._shown(batch) - self.mean, self.progress)
+
+    def _missed(self, batch: Tensors, guess: Tensor) -> Tensor:
+        """Squared error of each image, in shares of the range, (batch,)."""
+        return (self._shown(batch) - self.mean - guess).square().flatten(1).sum(1) / 4
+
+    def _score(self, batch: Tensors, missed: Tensor) -> Tensor:
+        """R² of the pixels of a batch, a scalar."""
+        shown = self._shown(batch)
+        spread = (shown - shown.mean(0)).square().sum() / 4
+        return (1 - missed.sum() / spread.clamp(min=1e-6)).clamp(min=0)
+
+    def _places(self, batch: Tensors, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels drawn of each image, and what each stands for: (batch, count) both; all, if there are no more."""
+        plan = self.layout.plan
+        places = plan.height * plan.width
+        if count >= places:
+            each = torch.arange(places).repeat(len(batch["pixels"]), 1)
+            return each, torch.ones(each.shape)
+        chance = torch.where(batch["moving"] != 0, 1.0, STILL)
+        chance = chance / chance.sum(1, keepdim=True)
+        drawn = torch.multinomial(chance, count, replacement=True, generator=generator)
+        return drawn, 1 / (count * chance.gather(1, drawn))
+
+    def _drawn_nats(
+        self, w: Tensors, batch: Tensors, features: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        count = max(1, DRAWN_PIXELS // len(batch["pixels"]))
+        places, weights = self._places(batch, count, generator)
+        return (self.pixels.nats(w, self._images(batch), features, places) * weights).sum(1).mean()
+
+    def _draw(self, batch: Tensors, phase: str, generator: torch.Generator) -> Draw:
+        if phase != "joint":
+            code = self.encode(batch).to(torch.float32)
+            return Draw(code, code, None, code.abs().clamp(max=1.0))
+        parameters = self._posterior(batch)
+        shape = (*parameters.shape[:2], self.latents.noises)
+        noise = torch.randn(shape, generator=generator, device=parameters.device)
+        rows = self.latents.pseudo
+        prior = None if rows is None else self.encoder(rows.view(-1, *self.mean.shape), self.progress)
+        return self.latents.draw(parameters, noise, progress=float(self.progress), prior=prior)
+
+    def _rate(self, w: Tensors, draw: Draw) -> Tensor:
+        """Cost of each latent in nats, (batch, latents)."""
+        if draw.kl is not None:
+            return draw.kl
+        nats = self.prior.prior_nats(w, draw.code, torch.zeros_like(draw.code))
+        return interpolated_rate(nats, draw.soft, self.layout.codes.reach)
+
+    def _hard_rate(self, w: Tensors, code: Tensor) -> Tensor:
+        nats = self.prior.prior_nats(w, code, torch.zeros_like(code))
+        return nats.gather(1, (code + self.layout.codes.reach).long().T.unsqueeze(1)).squeeze(1).T
+
+    def _price(self, like: Tensor) -> Tensor:
+        """What an image pays for the weights, in nats."""
+        rows = self.layout.rows
+        if not rows:
+            return like.new_zeros(())
+        return WEIGHT_PRICE / rows * (self.pixels.description() + self.prior.description())
