@@ -23,6 +23,7 @@ from flows.cli_options import (
     OutRows,
     SchemaFile,
     Seed,
+    Source,
     Steps,
     model_settings,
     need_pipeline,
@@ -53,7 +54,7 @@ CODERS = {
 
 
 def compress(
-    source: Annotated[str, typer.Argument(help="A file, folder, glob, URI or sample:NAME.")],
+    source: Source,
     out: OutFile,
     bound: BoundsOrOwn = None,
     model: Annotated[

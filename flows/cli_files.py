@@ -24,6 +24,7 @@ from flows.cli_options import (
     OutRows,
     SchemaFile,
     Seed,
+    Source,
     Steps,
     model_settings,
     need_pipeline,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def ingest(
-    source: Annotated[str, typer.Argument(help="A file, folder, glob, URI or sample:NAME.")],
+    source: Source,
     out: OutFolder,
     schema: SchemaFile = None,
     as_json: AsJson = False,

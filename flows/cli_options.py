@@ -20,6 +20,12 @@ Config = Annotated[
 Model = Annotated[
     str, typer.Option(help="A folder, models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID/model.")
 ]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A file, folder, glob, URI or sample:NAME: CSV, Parquet, npy, npz, jsonl, idx, PNG or JPEG."
+    ),
+]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="File to write; replaced if there.")]
 OutRows = Annotated[

@@ -148,7 +148,7 @@ def compress_folder(
     """One archive for each file of a folder; finished files are skipped, the manifest is written last.
 
     Args:
-        folder: The files: CSV, Parquet, NumPy arrays or lines of JSON, in any depth.
+        folder: The files: CSV, Parquet, NumPy arrays, idx or lines of JSON, in any depth.
         out: Folder for the archives.
         settings: Model, error bounds and effort.
         config: Full path of `mlflow.yml`; by default the variable SVAE_CONFIG, or the working directory's.

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.batches import batch_rows
 from data.errors import DataError
 from data.images import SHAPE_KEY, image_array, image_field, image_shape, images_of, shape_of_axes
 from data.ingest import ingest, open_dataset
@@ -147,3 +148,17 @@ def test_images_are_written_as_arrays_of_their_shape(tmp_path, shape, axes):
     assert found["label"].tolist() == labels
     for array in (found["image"], np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy")["image"]):
         assert np.array_equal(array, images.reshape(5, *axes))
+
+
+def test_row_groups_of_wide_rows_are_short(tmp_path, monkeypatch):
+    for module in ("sources", "dataset", "ingest"):
+        monkeypatch.setattr(f"data.{module}.batch_rows", lambda schema: batch_rows(schema, 50))
+    images = pixels(70, (4, 5, 1))
+
+    dataset = ingest(TableSource(image_table(images)), tmp_path / "d")
+
+    parts = sorted((tmp_path / "d").rglob("*.parquet"))
+    assert [pq.ParquetFile(part).num_row_groups for part in parts] == [16, 16, 3]
+    assert np.array_equal(images_of(dataset.table()["image"], (4, 5, 1)), images)
+    assert np.array_equal(images_of(dataset.table(rows=[69, 0, 33])["image"], (4, 5, 1)), images[[69, 0, 33]])
+    assert [batch.num_rows for batch in dataset.batches()] == [2] * 35

@@ -10,9 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import data.largetable
 from data.errors import UsageError
@@ -20,7 +22,7 @@ from data.sources import open_source
 from flows import cli_pipeline
 from flows.cli import run
 from flows.jobs import Job
-from vae.codec import archive
+from vae.codec import archive, writer
 
 COMMANDS = [
     "run",
@@ -372,3 +374,24 @@ def test_a_source_too_large_for_memory_is_compressed_and_verified_from_disk(
     names = {path.name for path in tmp_path.iterdir()}
     assert names <= {"rows.csv", "rows.svae", "back.csv", "temporary"}
     assert not any((tmp_path / "temporary").glob(".*"))
+
+
+def test_images_come_out_as_png_and_as_arrays(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
+    for row, image in enumerate(images):
+        (tmp_path / "d" / f"kind {row % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "d" / f"kind {row % 2}" / f"{row}.png")
+    source, out = open_source(tmp_path / "d"), tmp_path / "a.svae"
+    writer.write(source.table(), out)
+
+    assert run(["verify", str(out), "--against", str(tmp_path / "d")]) == 0
+    assert run(["decompress", str(out), "-o", f"{tmp_path}/again/"]) == 0
+    assert run(["decompress", str(out), "-o", str(tmp_path / "a.npz"), "--columns", "image,label"]) == 0
+    assert run(["decompress", str(out), "-o", str(tmp_path / "again")]) == 1
+    assert run(["decompress", str(out), "-o", str(tmp_path / "no"), "--columns", "file"]) == 2
+
+    assert open_source(tmp_path / "again").table().equals(source.table(), check_metadata=True)
+    assert np.array_equal(np.load(tmp_path / "a.npz")["image"], images[[0, 2, 4, 1, 3]])
+    told = capfd.readouterr().err.splitlines()
+    assert f"svae: {tmp_path}/again: is there and not an empty folder; name a new one" in told
+    assert not (tmp_path / "no").exists()
