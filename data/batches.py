@@ -9,7 +9,7 @@ import pyarrow as pa
 
 BATCH_ROWS = 65_536
 """Rows of a batch unless asked otherwise; ingestion works in these, whatever the source's own pieces."""
-BATCH_BYTES = 1 << 27
+BATCH_BYTES = 1 << 25
 """Most bytes of a batch's arrays and images, unless one row is more."""
 
 
@@ -17,7 +17,7 @@ def batch_rows(schema: pa.Schema, most_bytes: int = BATCH_BYTES) -> int:
     """`BATCH_ROWS`, or as many rows as hold this many bytes where arrays make them wide.
 
     >>> batch_rows(pa.schema([("a", pa.int64())])), batch_rows(pa.schema([("a", pa.list_(pa.uint8(), 1 << 20))]))
-    (65536, 128)
+    (65536, 32)
     """
     width = sum(_width(field.type) for field in schema)
     return max(1, min(BATCH_ROWS, most_bytes // max(1, width)))

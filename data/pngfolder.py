@@ -10,6 +10,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from data.kinds import listed
 from data.schema import Schema
 
 _MOST_PARTS = 16
+_SYNCED_AT_ONCE = 16
 _PLAIN = re.compile(r"[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]{0,254}")
 """One part of a name: not hidden, not `..`, nothing that a shell or another system takes for a path."""
 _BY_NUMBER = "leave the column out (--columns), and files are named by row number"
@@ -128,7 +130,9 @@ def _made(folder: Path, name: str, row: int) -> Path:
 
 
 def _sync_tree(folder: Path) -> None:
-    for place, _, files in os.walk(folder):
-        for file in files:
-            sync_file(Path(place) / file)
-        sync_folder(Path(place))
+    """Flush all files and folders; side by side, since the disk takes many at once in the time of one."""
+    places = [(Path(place), files) for place, _, files in os.walk(folder)]
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
+        list(pool.map(sync_file, (place / file for place, files in places for file in files)))
+    for place, _ in places:
+        sync_folder(place)
