@@ -42,8 +42,8 @@ def report(
 
 def _of_archive(path: Path, data: str | None) -> dict[str, Any]:
     from flows.cli_files import opened_dataset
-    from vae import page
     from vae.codec import archive
+    from vae.examples import Examples, spread
 
     with archive.open(path, inspect=True) as opened:
         found = opened.report()
@@ -59,12 +59,12 @@ def _of_archive(path: Path, data: str | None) -> dict[str, Any]:
             raise UsageError(
                 f"--data {data}: has {dataset.rows:,} rows, the archive {opened.rows:,}; is it of this?"
             )
-        rows = page.spread(dataset.rows)
+        rows = spread(dataset.rows)
         originals = _rows(dataset, rows)
         import pyarrow as pa
 
         restored = pa.concat_tables([opened.read(rows=slice(row, row + 1)) for row in rows])
-    return {**told, "examples": page.Examples(rows, False, originals, None, restored)}
+    return {**told, "examples": Examples(rows, False, originals, None, restored)}
 
 
 def _of_model(target: str, data: str | None, config: str | None, on_progress: Any) -> dict[str, Any]:
@@ -75,21 +75,28 @@ def _of_model(target: str, data: str | None, config: str | None, on_progress: An
     from flows.files import load_model
     from flows.work import split_of
     from vae import evaluate as evaluation
-    from vae import page
+    from vae.examples import examples_of
+    from vae.sections import pictures
+    from vae.traversal import traverse
 
     trained = load_model(target, None, config)
     name = target.rstrip("/").rsplit("/", 1)[-1]
     footer = f"Model {trained.digest[:16]}, {trained.record['steps']:,} steps, family {trained.settings.family.value}."
     if data is None:
         note("without --data nothing is measured: name the dataset that the model is of")
-        return {"name": name, "footer": footer}
+        return {"name": name, "latents": traverse(trained), "footer": footer}
     with opened_dataset(data) as dataset, tempfile.TemporaryDirectory(prefix="svae-") as scratch:
         numbers, figures = evaluation.evaluate(
             trained, dataset.table(), scratch, split=split_of(dataset), on_progress=on_progress
         )
-        examples = page.examples_of(trained, table_of(dataset), split_of(dataset))
-        pictures = page.pictures(figures)
-    return {"name": name, "numbers": numbers, "figures": pictures, "examples": examples, "footer": footer}
+        return {
+            "name": name,
+            "numbers": numbers,
+            "figures": pictures(figures),
+            "examples": examples_of(trained, table_of(dataset), split_of(dataset)),
+            "latents": traverse(trained, table_of(dataset)),
+            "footer": footer,
+        }
 
 
 def _rows(dataset: Any, rows: list[int]) -> Any:

@@ -288,28 +288,29 @@ def evaluate(
     )
 
 
-def page(
+def write_page(
     job: Job, dataset: Ingested, model: Trained, archive: Archived, evaluated: Evaluated, version: Registered
 ) -> Path:
     """The evaluation page, in the job's folder and in the model's run."""
-    from vae import page as pages
-    from vae import store
+    from vae import examples, page, sections, store, traversal
     from vae.codec import archive as archives
 
     data = open_dataset(dataset.path)
+    trained, table = store.load(model.path), table_of(data)
     with archives.open(archive.path) as opened:
-        examples = pages.examples_of(store.load(model.path), table_of(data), split_of(data), opened)
+        rows = examples.examples_of(trained, table, split_of(data), opened)
         report = opened.report()
     state = "is the champion" if version.promoted else "is not promoted"
     judged = f"Version {version.version} of {version.name} {state}: {'; '.join(version.reasons)}."
     checked = "The data passed its gate before training: types, nulls and ranges are what is allowed."
-    pages.write(
+    page.write(
         job.page,
         name=job.name,
         report=report,
         numbers=evaluated.numbers,
-        figures=pages.pictures(evaluated.figures),
-        examples=examples,
+        figures=sections.pictures(evaluated.figures),
+        examples=rows,
+        latents=traversal.traverse(trained, table),
         verdicts={"What the gates said": [checked, judged]},
         footer=f"{job.source}, data {dataset.digest[:16]}, model {model.digest[:16]}.",
     )

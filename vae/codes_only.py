@@ -19,6 +19,8 @@ from vae.networks import dense
 
 LOG_SCALE_LOW, LOG_SCALE_HIGH = -1.5, 3.0
 """Standardised numbers are described no finer than 22% of a standard deviation: a code is a gist, not a copy."""
+MOST_WAY = 3.3
+"""Standard deviations from the 5th to the 95th percentile of a normal distribution: as far as numbers usually go."""
 TINY = 1e-6
 """Below this, there is nothing to tell."""
 
@@ -127,3 +129,23 @@ class CodesOnly(nn.Module):
                 symbols.append(np.array([*view.names, view.names[0]], np.float64)[likely])
                 missing.append(likely == len(view.names))
         return Guess(np.stack(symbols, 1), np.stack(missing, 1))
+
+    @torch.no_grad()
+    def ways(self, code: Tensor, start: Tensor) -> npt.NDArray[np.float64]:
+        """How far what is said of each column gets from what one code, `start` (latents,), says; (columns,), 0 to 1.
+
+        Of numbers, the way of the mean over `MOST_WAY`; of names, the total variation distance; of what is missing, the
+        difference of its probability.
+        """
+        found: list[float] = []
+        for view, out in zip(
+            self.layout.views, self.heads(torch.cat([start.unsqueeze(0), code])), strict=True
+        ):
+            if view.ordered:
+                mean, absent = out[0] / MOST_WAY, torch.sigmoid(out[2])
+                way = torch.maximum((mean - mean[0]).abs(), (absent - absent[0]).abs())
+            else:
+                shares = torch.softmax(torch.cat([out[: len(view.names)], out[-1:]]), 0)
+                way = (shares - shares[:, :1]).abs().sum(0) / 2
+            found.append(float(way.max().clamp(max=1)))
+        return np.array(found)

@@ -5,25 +5,19 @@ Everything lies in the file, so it opens without a network, on a phone, and prin
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import pyarrow as pa
+from typing import Any
 
 from data.atomic import atomic_path
-from data.largetable import AnyTable
-from data.split import TEST
-from vae.codec.reader import Archive
 from vae.codec.summary import ArchiveReport
-from vae.codes import encode_rows, known_columns, rows_from_codes
-from vae.lesson import Split
-from vae.store import TrainedModel
+from vae.examples import Examples
+from vae.examples import section as examples_section
+from vae.sections import Figure, Section, Table
+from vae.traversal import Latents
+from vae.traversal import section as latents_section
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
-SHOWN_ROWS, SHOWN_COLUMNS = 6, 8
 RIVALS = {
     "source": "source, as handed over",
     "csv": "CSV",
@@ -33,56 +27,6 @@ RIVALS = {
     "pcodec": "pcodec, level 12",
 }
 CODERS = {"neural": "model", "derived": "follows from others", "rival": "other coders"}
-FIGURES = {
-    "training.png": ("Training", "Curves of the loss in training and of a validation row's bits, over the steps."),
-    "bits.png": ("Bits by column", "Bars of the bits a row takes, one a column, the dearest first."),
-    "codes.png": ("Use of the latents", "Bars of how often each latent is on, and of how many are on in a row."),
-    "originals.png": ("Originals and the code alone", "Each column as it was against what the code alone gives back."),
-}  # fmt: skip
-
-
-class Table(NamedTuple):
-    """A table; the first cell of a row names it."""
-
-    caption: str
-    names: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numeric: Sequence[int] = ()
-    """Columns that are numbers."""
-    shares: Sequence[float] = ()
-    """Per cent of the largest, one a row, drawn as bars."""
-    ours: Sequence[int] = ()
-    """Rows that are this project's."""
-
-
-class Figure(NamedTuple):
-    """A picture, as a data URI."""
-
-    data: str
-    alt: str
-    caption: str
-
-
-class Section(NamedTuple):
-    """A part of the page."""
-
-    title: str
-    words: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
-
-
-class Examples(NamedTuple):
-    """Some rows, up to three times."""
-
-    rows: Sequence[int]
-    held_out: bool
-    """Whether the model was not trained on them."""
-    originals: pa.Table
-    alone: pa.Table | None
-    """From the codes alone."""
-    restored: pa.Table | None
-    """From the archive."""
 
 
 def write(
@@ -93,12 +37,14 @@ def write(
     numbers: Mapping[str, Any] | None = None,
     figures: Sequence[Figure] = (),
     examples: Examples | None = None,
+    latents: Latents | None = None,
     verdicts: Mapping[str, Sequence[str]] | None = None,
     footer: str = "",
 ) -> Path:
     """Write the page of an archive, a model or both; what is not given has no section.
 
-    numbers: as `vae.evaluate.evaluate` measures them; figures: its `pictures`; verdicts: what gates said, by gate.
+    numbers: as `vae.evaluate.evaluate` measures them; figures: its `vae.sections.pictures`;
+    verdicts: what gates said, by gate.
     """
     import jinja2
 
@@ -107,7 +53,8 @@ def write(
         *_sizes(report, numbers or {}),
         *_columns(report, numbers or {}),
         *_code(numbers or {}),
-        *_examples(examples),
+        *latents_section(latents),
+        *examples_section(examples),
         *([Section("Pictures", (), (), figures)] if figures else []),
         *(Section(gate, tuple(lines)) for gate, lines in (verdicts or {}).items() if lines),
     ]
@@ -119,47 +66,6 @@ def write(
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
-
-
-def pictures(paths: Sequence[Path]) -> list[Figure]:
-    """PNG files of an evaluation as the page holds them; files of other names are left out."""
-    return [
-        Figure(
-            "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
-            FIGURES[path.name][1],
-            FIGURES[path.name][0],
-        )
-        for path in paths
-        if path.name in FIGURES
-    ]
-
-
-def spread(rows: int) -> list[int]:
-    """A few rows of so many, evenly spread.
-
-    >>> spread(600), spread(2)
-    ([50, 150, 250, 350, 450, 550], [0, 1])
-    """
-    count = min(rows, SHOWN_ROWS)
-    return [(2 * k + 1) * rows // (2 * count) for k in range(count)]
-
-
-def examples_of(
-    trained: TrainedModel, table: AnyTable, split: Split | None, archive: Archive | None = None
-) -> Examples | None:
-    """Some held-out rows (any, if there are none) as they were, from the code alone, and from the archive."""
-    held = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == TEST)
-    any_ = held if len(held) else np.arange(table.num_rows)
-    rows = any_[spread(len(any_))].tolist()
-    if not rows:
-        return None
-    originals = table.take(pa.array(rows))
-    alone = rows_from_codes(trained, encode_rows(trained, originals)) if trained.layout.plan.latents else None
-    restored = (
-        None if archive is None else pa.concat_tables([archive.read(rows=slice(k, k + 1)) for k in rows])
-    )
-    shown = (known_columns(trained) or originals.column_names)[:SHOWN_COLUMNS]
-    return Examples(rows, len(held) > 0, originals.select(shown), alone, restored)
 
 
 def _lead(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> str:
@@ -199,6 +105,10 @@ def _facts(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[tup
         if "codes_only" in numbers:
             facts.append((f"{numbers['codes_only']['score']:.2f}", "score of the code alone"))
             facts.append((f"{numbers['sparsity']['mean_nonzero']:.1f}", "latents on in a row"))
+    if "sparsity" in numbers:
+        found = numbers["sparsity"]
+        dead = f"latents active, {found['dead_latents']:.0f} dead"
+        facts.append((f"{found['active_units']:.0f} of {found['latents']}", dead))
     return facts
 
 
@@ -303,38 +213,6 @@ def _code(numbers: Mapping[str, Any]) -> list[Section]:
     if found["dead_latents"] >= found["latents"]:
         words.append("The code has collapsed: it is the same for every row and says nothing.")
     return [Section("The sparse code", words)]
-
-
-def _examples(examples: Examples | None) -> list[Section]:
-    if examples is None:
-        return []
-    names = examples.originals.column_names[:SHOWN_COLUMNS]
-    kinds = [("original", examples.originals)]
-    kinds += [("code alone", examples.alone)] if examples.alone is not None else []
-    kinds += [("archive", examples.restored)] if examples.restored is not None else []
-    rows = list[Sequence[str]]()
-    ours = list[int]()
-    for place, row in enumerate(examples.rows):
-        for words, table in kinds:
-            ours += [len(rows)] if words == "archive" else []
-            cells = [_cell(table, name, place) for name in names]
-            rows.append((f"row {row:,}, {words}", *cells))
-    caption = (
-        "Rows that the model was not trained on, side by side" if examples.held_out else "Rows, side by side"
-    )
-    numeric = [
-        k + 1
-        for k, name in enumerate(names)
-        if not pa.types.is_string(examples.originals.schema.field(name).type)
-    ]
-    return [Section("Some rows", (), [Table(caption, ("", *names), rows, numeric, (), ours)])]
-
-
-def _cell(table: pa.Table, name: str, row: int) -> str:
-    if name not in table.column_names:
-        return ""
-    value = table[name][row].as_py()
-    return "null" if value is None else str(value)
 
 
 def _size(count: int) -> str:

@@ -60,6 +60,12 @@ def test_a_page_of_an_archive_and_of_a_model(made: Path, tmp_path: Path, what: s
     text = out.read_text()
     assert "Some rows" in text
     assert ("What is guaranteed" in text) == (what == "f.svae")
+    assert ("What the latents say" in text) == (what == "model")
+
+
+def test_a_model_s_page_without_data_tells_of_its_latents(made: Path, tmp_path: Path) -> None:
+    assert run(["report", str(made / "model"), "-o", str(tmp_path / "page.html")]) == 0
+    assert "codes drawn from the model" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,12 @@ def test_the_evaluation_is_printed(
     assert found["carrier"][2] == found["dep_time"][2] == "0"
 
 
+def test_a_run_leaves_its_page(outcome: Outcome) -> None:
+    text = (outcome.figures.parent / "report.html").read_text()
+    for title in ("What is guaranteed", "What the latents say", "Some rows", "Pictures", "What the gates said"):
+        assert f">{title}</h2>" in text
+
+
 def test_parts_that_were_not_measured_are_left_out() -> None:
     numbers: dict[str, Any] = {
         "rows": {"all": 9, "evaluated": 9, "held_out": 0},

@@ -14,7 +14,10 @@ from vae import page
 from vae.codec import archive
 from vae.codec.summary import ArchiveReport
 from vae.evaluate import evaluate
+from vae.examples import examples_of
+from vae.sections import pictures
 from vae.store import TrainedModel
+from vae.traversal import traverse
 
 
 class Read(HTMLParser):
@@ -62,12 +65,20 @@ def test_a_model_s_page_has_its_code_its_rows_and_its_pictures(
 ) -> None:
     split = np.where(np.arange(table.num_rows) % 5 == 0, 2, 0).astype(np.uint8)
     numbers, figures = evaluate(trained, table, tmp_path / "report", split=split, sizes=False)
-    examples = page.examples_of(trained, table, split)
+    examples = examples_of(trained, table, split)
     assert examples is not None
     assert all(row % 5 == 0 for row in examples.rows)
     target = tmp_path / "m.html"
-    page.write(target, name="m", numbers=numbers, figures=page.pictures(figures), examples=examples)
+    latents = traverse(trained, table)
+    page.write(
+        target, name="m", numbers=numbers, figures=pictures(figures), examples=examples, latents=latents
+    )
     read = Read(target)
+    assert "What the latents say" in read.words
+    found = numbers["sparsity"]
+    assert f"{found['active_units']:.0f} of 6 latents active, {found['dead_latents']:.0f} dead" in (
+        " ".join(read.words.split())
+    )
     assert f"it scores {numbers['codes_only']['score']:.3f}" in read.words
     assert read.words.count("code alone") >= len(examples.rows)
     images = [attributes for tag, attributes in read.tags if tag == "img"]

@@ -1,0 +1,59 @@
+"""What the evaluation page is made of: sections of words, tables and pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+FIGURES = {
+    "training.png": ("Training", "Curves of the loss in training and of a validation row's bits, over the steps."),
+    "bits.png": ("Bits by column", "Bars of the bits a row takes, one a column, the dearest first."),
+    "codes.png": ("Use of the latents", "Bars of how often each latent is on, and of how many are on in a row."),
+    "originals.png": ("Originals and the code alone", "Each column as it was against what the code alone gives back."),
+}  # fmt: skip
+
+
+class Table(NamedTuple):
+    """A table; the first cell of a row names it."""
+
+    caption: str
+    names: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: Sequence[int] = ()
+    """Columns that are numbers."""
+    shares: Sequence[float] = ()
+    """Per cent of the largest, one a row, drawn as bars."""
+    ours: Sequence[int] = ()
+    """Rows that are this project's, or that the others are compared with."""
+
+
+class Figure(NamedTuple):
+    """A picture, as a data URI."""
+
+    data: str
+    alt: str
+    caption: str
+
+
+class Section(NamedTuple):
+    """A part of the page."""
+
+    title: str
+    words: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+
+
+def pictures(paths: Sequence[Path]) -> list[Figure]:
+    """PNG files of an evaluation as the page holds them; files of other names are left out."""
+    return [
+        Figure(
+            "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
+            FIGURES[path.name][1],
+            FIGURES[path.name][0],
+        )
+        for path in paths
+        if path.name in FIGURES
+    ]
