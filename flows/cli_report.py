@@ -77,6 +77,7 @@ def _of_model(target: str, data: str | None, config: str | None, on_progress: An
     from vae import evaluate as evaluation
     from vae.examples import examples_of
     from vae.sections import pictures
+    from vae.stretch import stretch_of
     from vae.traversal import traverse
 
     trained = load_model(target, None, config)
@@ -86,15 +87,17 @@ def _of_model(target: str, data: str | None, config: str | None, on_progress: An
         note("without --data nothing is measured: name the dataset that the model is of")
         return {"name": name, "latents": traverse(trained), "footer": footer}
     with opened_dataset(data) as dataset, tempfile.TemporaryDirectory(prefix="svae-") as scratch:
+        table, split = table_of(dataset), split_of(dataset)
         numbers, figures = evaluation.evaluate(
-            trained, dataset.table(), scratch, split=split_of(dataset), on_progress=on_progress
+            trained, dataset.table(), scratch, split=split, on_progress=on_progress
         )
         return {
             "name": name,
             "numbers": numbers,
             "figures": pictures(figures),
-            "examples": examples_of(trained, table_of(dataset), split_of(dataset)),
-            "latents": traverse(trained, table_of(dataset)),
+            "examples": examples_of(trained, table, split),
+            "stretch": stretch_of(trained, table, split, numbers["bits"]["columns"]),
+            "latents": traverse(trained, table),
             "footer": footer,
         }
 

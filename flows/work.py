@@ -293,12 +293,14 @@ def write_page(
 ) -> Path:
     """The evaluation page, in the job's folder and in the model's run."""
     from vae import examples, page, sections, store, traversal
+    from vae import stretch as series
     from vae.codec import archive as archives
 
     data = open_dataset(dataset.path)
-    trained, table = store.load(model.path), table_of(data)
+    trained, table, split = store.load(model.path), table_of(data), split_of(data)
     with archives.open(archive.path) as opened:
-        rows = examples.examples_of(trained, table, split_of(data), opened)
+        rows = examples.examples_of(trained, table, split, opened)
+        stretch = series.stretch_of(trained, table, split, evaluated.numbers["bits"]["columns"], opened)
         report = opened.report()
     state = "is the champion" if version.promoted else "is not promoted"
     judged = f"Version {version.version} of {version.name} {state}: {'; '.join(version.reasons)}."
@@ -310,6 +312,7 @@ def write_page(
         numbers=evaluated.numbers,
         figures=sections.pictures(evaluated.figures),
         examples=rows,
+        stretch=stretch,
         latents=traversal.traverse(trained, table),
         verdicts={"What the gates said": [checked, judged]},
         footer=f"{job.source}, data {dataset.digest[:16]}, model {model.digest[:16]}.",

@@ -14,6 +14,8 @@ from vae.codec.summary import ArchiveReport
 from vae.examples import Examples
 from vae.examples import section as examples_section
 from vae.sections import Figure, Section, Table
+from vae.stretch import Stretch
+from vae.stretch import section as stretch_section
 from vae.traversal import Latents
 from vae.traversal import section as latents_section
 
@@ -37,6 +39,7 @@ def write(
     numbers: Mapping[str, Any] | None = None,
     figures: Sequence[Figure] = (),
     examples: Examples | None = None,
+    stretch: Stretch | None = None,
     latents: Latents | None = None,
     verdicts: Mapping[str, Sequence[str]] | None = None,
     footer: str = "",
@@ -55,6 +58,7 @@ def write(
         *_code(numbers or {}),
         *latents_section(latents),
         *examples_section(examples),
+        *stretch_section(stretch),
         *([Section("Pictures", (), (), figures)] if figures else []),
         *(Section(gate, tuple(lines)) for gate, lines in (verdicts or {}).items() if lines),
     ]

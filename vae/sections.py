@@ -35,6 +35,8 @@ class Figure(NamedTuple):
     data: str
     alt: str
     caption: str
+    small: bool = False
+    """Whether several fit beside each other, and each on a phone."""
 
 
 class Section(NamedTuple):

@@ -102,7 +102,13 @@ def test_the_evaluation_is_printed(
 
 def test_a_run_leaves_its_page(outcome: Outcome) -> None:
     text = (outcome.figures.parent / "report.html").read_text()
-    for title in ("What is guaranteed", "What the latents say", "Some rows", "Pictures", "What the gates said"):
+    for title in (
+        "What is guaranteed",
+        "What the latents say",
+        "Some rows",
+        "Pictures",
+        "What the gates said",
+    ):
         assert f">{title}</h2>" in text
 
 
