@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data.errors import UsageError
+from data.errors import ModelError, UsageError
 from flows.cli_options import AsJson, Config, OutFile, need_pipeline, training_progress
-from flows.console import Output, note, progress
+from flows.console import Advance, Output, key_values, note, progress
+
+if TYPE_CHECKING:
+    from data.dataset import Dataset
+    from vae.codec.reader import Archive
+    from vae.codec.summary import ArchiveReport
+    from vae.curve import Curve
+    from vae.examples import Examples
+    from vae.store import TrainedModel
+
+BEFORE_CURVE = 0.1
+"""Share of the progress that is done when the trainings of a curve begin."""
 
 
 def report(
@@ -21,92 +34,162 @@ def report(
         str | None,
         typer.Option(help="What it is of: a source or dataset, to measure on and to show rows of."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of an archive, with --data: the model that wrote it, to show what its code says."),
+    ] = None,
+    curve: Annotated[
+        bool,
+        typer.Option(
+            "--curve", help="With --data: train briefly for several bounds, and draw bits over bounds."
+        ),
+    ] = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """One HTML page, to be read offline: what was compressed, with what guarantee, and what the code is worth."""
     need_pipeline()
-    if out.suffix not in {".html", ".htm"}:
-        raise UsageError(f"{out}: the name must end in .html")
+    is_archive = target.endswith(".svae")
+    _check(out, data, model, curve=curve, is_archive=is_archive)
     with Output(as_json) as output, progress("report") as advance:
-        if target.endswith(".svae"):
-            told = _of_archive(Path(target), data)
-        else:
-            told = _of_model(target, data, config, training_progress(advance))
+        from flows.cli_files import opened_dataset
+        from flows.files import load_model
+        from vae import curve as curves
         from vae import page
 
+        path = Path(target) if is_archive else None
+        if path is not None:
+            told = _of_archive(path)
+            trained = load_model(model, None, config) if model else None
+        else:
+            trained = load_model(target, None, config)
+            told = _of_model(target, trained)
+        if data is None and not is_archive:
+            note("without --data nothing is measured: name the dataset that the model is of")
+        if data is not None:
+            before = BEFORE_CURVE if curve else 1.0
+            with opened_dataset(data) as dataset:
+                told |= _measured(dataset, trained, path, _part(advance, 0, before))
+                if curve:
+                    told["curve"] = _curve(dataset, trained, told.get("report"), _part(advance, before, 1))
         page.write(out, **told)
         advance(1.0, "written")
-        output.show({"path": out, "bytes": out.stat().st_size})
+        written = {"path": out, "bytes": out.stat().st_size}
+        points = {"curve": curves.rows_of(told["curve"])} if curve else {}
+        output.show({**written, **points}, lambda console: key_values(console, written))
 
 
-def _of_archive(path: Path, data: str | None) -> dict[str, Any]:
-    from flows.cli_files import opened_dataset
+def _part(advance: Advance, start: float, stop: float) -> Advance:
+    """The progress of what takes a part of the whole."""
+    return lambda share, words: advance(start + share * (stop - start), words)
+
+
+def _check(out: Path, data: str | None, model: str | None, *, curve: bool, is_archive: bool) -> None:
+    """Raises UsageError for options that cannot go together, before anything is loaded."""
+    if out.suffix not in {".html", ".htm"}:
+        raise UsageError(f"{out}: the name must end in .html")
+    if curve and data is None:
+        raise UsageError("--curve trains on the data: name it with --data")
+    if model is not None and (data is None or not is_archive):
+        raise UsageError("--model goes with an archive and its --data")
+
+
+def _of_archive(path: Path) -> dict[str, Any]:
+    """What an archive says of itself."""
     from vae.codec import archive
-    from vae.examples import Examples, spread
 
     with archive.open(path, inspect=True) as opened:
         found = opened.report()
-    told: dict[str, Any] = {
-        "name": path.stem,
-        "report": found,
-        "footer": f"Of {path.name}, {found.archive_bytes:,} bytes.",
+    return {"name": path.stem, "report": found, "footer": f"Of {path.name}, {found.archive_bytes:,} bytes."}
+
+
+def _of_model(target: str, trained: TrainedModel) -> dict[str, Any]:
+    """What a model says of itself."""
+    from vae.traversal import traverse
+
+    steps, family = trained.record["steps"], trained.settings.family.value
+    return {
+        "name": target.rstrip("/").rsplit("/", 1)[-1],
+        "latents": traverse(trained),
+        "footer": f"Model {trained.digest[:16]}, {steps:,} steps, family {family}.",
     }
-    if data is None:
-        return told
-    with archive.open(path) as opened, opened_dataset(data) as dataset:
-        if dataset.rows != opened.rows:
-            raise UsageError(
-                f"--data {data}: has {dataset.rows:,} rows, the archive {opened.rows:,}; is it of this?"
-            )
-        rows = spread(dataset.rows)
-        originals = _rows(dataset, rows)
-        import pyarrow as pa
-
-        restored = pa.concat_tables([opened.read(rows=slice(row, row + 1)) for row in rows])
-    return {**told, "examples": Examples(rows, False, originals, None, restored)}
 
 
-def _of_model(target: str, data: str | None, config: str | None, on_progress: Any) -> dict[str, Any]:
+def _measured(
+    dataset: Dataset, trained: TrainedModel | None, path: Path | None, advance: Advance
+) -> dict[str, Any]:
+    """What the data shows of an archive, of a model, or of both."""
     import tempfile
 
     from data.largetable import table_of
-    from flows.cli_files import opened_dataset
-    from flows.files import load_model
     from flows.work import split_of
     from vae import evaluate as evaluation
-    from vae.examples import examples_of
+    from vae import page, pipeline
+    from vae.codec import archive
     from vae.sections import pictures
-    from vae.stretch import stretch_of
-    from vae.traversal import traverse
 
-    trained = load_model(target, None, config)
-    name = target.rstrip("/").rsplit("/", 1)[-1]
-    footer = f"Model {trained.digest[:16]}, {trained.record['steps']:,} steps, family {trained.settings.family.value}."
-    if data is None:
-        note("without --data nothing is measured: name the dataset that the model is of")
-        return {"name": name, "latents": traverse(trained), "footer": footer}
-    with opened_dataset(data) as dataset, tempfile.TemporaryDirectory(prefix="svae-") as scratch:
-        table, split = table_of(dataset), split_of(dataset)
+    with contextlib.ExitStack() as stack:
+        given = None if trained is None else pipeline.integer_model(trained)
+        opened = None if path is None else stack.enter_context(archive.open(path, model=given))
+        if opened is not None:
+            _check_is_of(opened, dataset, given)
+        if trained is None:
+            return {"examples": _side_by_side(dataset, opened)} if opened else {}
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="svae-"))
+        split = split_of(dataset)
         numbers, figures = evaluation.evaluate(
-            trained, dataset.table(), scratch, split=split, on_progress=on_progress
+            trained,
+            dataset.table(),
+            scratch,
+            split=split,
+            archive_path=path,
+            on_progress=training_progress(advance),
         )
-        return {
-            "name": name,
-            "numbers": numbers,
-            "figures": pictures(figures),
-            "examples": examples_of(trained, table, split),
-            "stretch": stretch_of(trained, table, split, numbers["bits"]["columns"]),
-            "latents": traverse(trained, table),
-            "footer": footer,
-        }
+        seen = page.seen(trained, table_of(dataset), split, numbers, opened)
+        return {"numbers": numbers, "figures": pictures(figures), **seen}
 
 
-def _rows(dataset: Any, rows: list[int]) -> Any:
-    """These rows of a dataset, as a table."""
+def _check_is_of(opened: Archive, dataset: Dataset, given: Any) -> None:
+    """Raises where the archive cannot be of this data, or holds another model than the one given."""
+    if dataset.rows != opened.rows:
+        raise UsageError(f"--data has {dataset.rows:,} rows, the archive {opened.rows:,}; is it of this?")
+    written = opened.report().model_sha256
+    if given is not None and written not in {None, hashlib.sha256(given.to_bytes()).hexdigest()}:
+        raise ModelError(
+            "--model is not the model in the archive; give the one that wrote it, or leave it out"
+        )
+
+
+def _side_by_side(dataset: Dataset, opened: Archive) -> Examples:
+    """Some rows as they were and as the archive gives them back."""
     import pyarrow as pa
 
-    return pa.concat_tables([dataset.table(rows=slice(row, row + 1)) for row in rows])
+    from vae.examples import Examples, spread
+
+    rows = spread(dataset.rows)
+    originals = dataset.table(rows=rows)
+    restored = pa.concat_tables([opened.read(rows=slice(row, row + 1)) for row in rows])
+    return Examples(rows, False, originals, None, restored)
+
+
+def _curve(
+    dataset: Dataset, trained: TrainedModel | None, report: ArchiveReport | None, advance: Advance
+) -> Curve:
+    """Points over bounds, of models like the one there is, and the point of what the page is of."""
+    from data.largetable import table_of
+    from vae import curve
+    from vae.settings import Codes, ModelSettings
+
+    table, schema, stats = table_of(dataset), dataset.schema, dataset.stats
+    given = None
+    if report is not None:
+        bounds = {column.name: column.bound for column in report.per_column}
+        given = curve.point_of(report, curve.mean_share(bounds, schema, stats))
+    elif trained is not None:
+        given = curve.point_of_model(trained, table, schema, stats)
+    bare = report is not None and not report.codes_summary.latents
+    settings = trained.settings if trained else ModelSettings(codes=Codes.none) if bare else None
+    return curve.Curve(curve.measure(table, schema, stats, model=settings, on_progress=advance), given)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -292,15 +292,12 @@ def write_page(
     job: Job, dataset: Ingested, model: Trained, archive: Archived, evaluated: Evaluated, version: Registered
 ) -> Path:
     """The evaluation page, in the job's folder and in the model's run."""
-    from vae import examples, page, sections, store, traversal
-    from vae import stretch as series
+    from vae import page, sections, store
     from vae.codec import archive as archives
 
     data = open_dataset(dataset.path)
-    trained, table, split = store.load(model.path), table_of(data), split_of(data)
     with archives.open(archive.path) as opened:
-        rows = examples.examples_of(trained, table, split, opened)
-        stretch = series.stretch_of(trained, table, split, evaluated.numbers["bits"]["columns"], opened)
+        seen = page.seen(store.load(model.path), table_of(data), split_of(data), evaluated.numbers, opened)
         report = opened.report()
     state = "is the champion" if version.promoted else "is not promoted"
     judged = f"Version {version.version} of {version.name} {state}: {'; '.join(version.reasons)}."
@@ -311,11 +308,9 @@ def write_page(
         report=report,
         numbers=evaluated.numbers,
         figures=sections.pictures(evaluated.figures),
-        examples=rows,
-        stretch=stretch,
-        latents=traversal.traverse(trained, table),
         verdicts={"What the gates said": [checked, judged]},
         footer=f"{job.source}, data {dataset.digest[:16]}, model {model.digest[:16]}.",
+        **seen,
     )
     run_id = known_run(job)
     if run_id is not None:

@@ -60,7 +60,7 @@ def examples_of(
     return Examples(rows, len(held) > 0, originals.select(shown), alone, restored)
 
 
-def section(examples: Examples | None) -> list[Section]:
+def examples_section(examples: Examples | None) -> list[Section]:
     """The rows as the page shows them."""
     if examples is None:
         return []

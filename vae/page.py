@@ -10,24 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from data.atomic import atomic_path
+from data.largetable import AnyTable
+from vae.codec.reader import Archive
 from vae.codec.summary import ArchiveReport
-from vae.examples import Examples
-from vae.examples import section as examples_section
-from vae.sections import Figure, Section, Table
-from vae.stretch import Stretch
-from vae.stretch import section as stretch_section
-from vae.traversal import Latents
-from vae.traversal import section as latents_section
+from vae.curve import Curve, curve_section
+from vae.examples import Examples, examples_of, examples_section
+from vae.lesson import Split
+from vae.sections import RIVALS, Figure, Section, Table
+from vae.store import TrainedModel
+from vae.stretch import Stretch, stretch_of, stretch_section
+from vae.traversal import Latents, latents_section, traverse
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
-RIVALS = {
-    "source": "source, as handed over",
-    "csv": "CSV",
-    "parquet_snappy": "Parquet, snappy",
-    "parquet_zstd19": "Parquet, zstd level 19",
-    "parquet_brotli11": "Parquet, brotli level 11",
-    "pcodec": "pcodec, level 12",
-}
 CODERS = {"neural": "model", "derived": "follows from others", "rival": "other coders"}
 
 
@@ -37,6 +31,7 @@ def write(
     name: str,
     report: ArchiveReport | None = None,
     numbers: Mapping[str, Any] | None = None,
+    curve: Curve | None = None,
     figures: Sequence[Figure] = (),
     examples: Examples | None = None,
     stretch: Stretch | None = None,
@@ -46,14 +41,15 @@ def write(
 ) -> Path:
     """Write the page of an archive, a model or both; what is not given has no section.
 
-    numbers: as `vae.evaluate.evaluate` measures them; figures: its `vae.sections.pictures`;
-    verdicts: what gates said, by gate.
+    numbers: as `vae.evaluate.evaluate` measures them; figures: its files, by `vae.sections.pictures`; examples, stretch
+    and latents: as `seen` finds them; verdicts: what gates said, by gate.
     """
     import jinja2
 
     sections = [
         *_guarantee(report),
         *_sizes(report, numbers or {}),
+        *curve_section(curve),
         *_columns(report, numbers or {}),
         *_code(numbers or {}),
         *latents_section(latents),
@@ -70,6 +66,21 @@ def write(
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def seen(
+    trained: TrainedModel,
+    table: AnyTable,
+    split: Split | None,
+    numbers: Mapping[str, Any],
+    archive: Archive | None = None,
+) -> dict[str, Any]:
+    """What `write` shows of a model on its table: some rows, a stretch of them, its latents."""
+    return {
+        "examples": examples_of(trained, table, split, archive),
+        "stretch": stretch_of(trained, table, split, numbers["bits"]["columns"], archive),
+        "latents": traverse(trained, table),
+    }
 
 
 def _lead(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> str:

@@ -13,6 +13,15 @@ FIGURES = {
     "codes.png": ("Use of the latents", "Bars of how often each latent is on, and of how many are on in a row."),
     "originals.png": ("Originals and the code alone", "Each column as it was against what the code alone gives back."),
 }  # fmt: skip
+RIVALS = {
+    "source": "source, as handed over",
+    "csv": "CSV",
+    "parquet_snappy": "Parquet, snappy",
+    "parquet_zstd19": "Parquet, zstd level 19",
+    "parquet_brotli11": "Parquet, brotli level 11",
+    "pcodec": "pcodec, level 12",
+}
+"""Names of files that a report or an evaluation has sizes of."""
 
 
 class Table(NamedTuple):

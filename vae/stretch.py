@@ -77,7 +77,7 @@ def stretch_of(
     return Stretch(first, held_out, originals, back, kept)
 
 
-def section(stretch: Stretch | None) -> list[Section]:
+def stretch_section(stretch: Stretch | None) -> list[Section]:
     """The stretch as the page shows it: a chart a column, and how far what came back is off."""
     if stretch is None:
         return []

@@ -85,7 +85,7 @@ def walks(trained: TrainedModel, codes: Codes) -> list[Walk]:
     return [_walk(trained, codes, usual, latent) for latent in varied[:MOST_WALKS]]
 
 
-def section(latents: Latents | None) -> list[Section]:
+def latents_section(latents: Latents | None) -> list[Section]:
     """The latents as the page shows them."""
     if latents is None:
         return []

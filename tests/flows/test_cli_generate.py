@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pytest
 
 from flows.cli import run
+from vae import curve
+from vae.codec.reader import Archive
+from vae.settings import Codes
 
 Failed = Callable[..., str]
 
@@ -68,6 +72,67 @@ def test_a_model_s_page_without_data_tells_of_its_latents(made: Path, tmp_path: 
     assert "codes drawn from the model" in (tmp_path / "page.html").read_text()
 
 
+def test_an_archive_s_page_with_its_model_has_both(made: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "page.html", str(made / "flights.csv")
+    both = ["report", str(made / "f.svae"), "--model", str(made / "model"), "--data", data]
+    assert run([*both, "-o", str(out)]) == 0
+    text = out.read_text()
+    for title in (
+        "What is guaranteed",
+        "Beside other tools",
+        "What the latents say",
+        "Some rows",
+        "Pictures",
+    ):
+        assert f">{title}</h2>" in text
+    assert "code alone" in text
+
+
+def test_a_model_that_did_not_write_the_archive_is_refused(
+    made: Path, tmp_path: Path, failed: Failed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Archive.report  # small archives hold no model: this one says it does
+    another = {"model_sha256": "ab" * 32}
+    monkeypatch.setattr(Archive, "report", lambda self: report(self).model_copy(update=another))
+    both = ["report", made / "f.svae", "--model", made / "model", "--data", made / "flights.csv"]
+    line = failed(*both, "-o", tmp_path / "page.html")
+    assert line.endswith(
+        "--model is not the model in the archive; give the one that wrote it, or leave it out"
+    )
+
+
+@pytest.mark.parametrize("what", ["f.svae", "model"])
+def test_a_curve_is_drawn_and_listed(
+    made: Path,
+    tmp_path: Path,
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    as_json: Callable[..., dict[str, Any]],
+) -> None:
+    points = [curve.Point(0.0, {"archive": 9.0, "pcodec": 12.0}), curve.Point(0.1, {"archive": 3.0})]
+    asked: dict[str, Any] = {}
+
+    def measured(*_: Any, on_progress: curve.Advance, **told: Any) -> list[curve.Point]:
+        asked.update(told)
+        on_progress(0.5, "curve, bound 10%: joint")
+        return points
+
+    monkeypatch.setattr(curve, "measure", measured)
+    out = tmp_path / "page.html"
+    told = as_json("report", made / what, "-o", out, "--data", made / "flights.csv", "--curve")
+    assert told["bytes"] == out.stat().st_size
+    assert told["curve"][:2] == curve.rows_of(curve.Curve(points))
+    assert told["curve"][2]["given"]
+    size = (made / "f.svae").stat().st_size
+    assert told["curve"][2]["archive"] == pytest.approx(
+        8 * size / 5_000, rel=0.01
+    )  # the model writes it again
+    assert "Smaller the more it may be off" in out.read_text()
+    assert (asked["model"].codes is Codes.none) == (
+        what == "f.svae"
+    )  # it holds no code: few rows do not pay for one
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -93,6 +158,9 @@ def test_what_cannot_be_sampled_is_refused(
         (["train", "x.csv", "--out", "m", "--target", "nonzeros=999"], "256 latents at most"),
         (["compress", "x.csv", "-o", "a.svae", "--codes", "none", "--target", "bits=3"], "there is no code"),
         (["report", "a.svae", "-o", "a.pdf"], "must end in .html"),
+        (["report", "a.svae", "-o", "a.html", "--curve"], "--curve trains on the data: name it with --data"),
+        (["report", "a.svae", "-o", "a.html", "--model", "m"], "--model goes with an archive and its --data"),
+        (["report", "m", "-o", "a.html", "--model", "m", "--data", "x.csv"], "--model goes with an archive"),
     ],
 )
 def test_a_wrong_call_is_told(arguments: list[str], told: str, capfd: pytest.CaptureFixture[str]) -> None:

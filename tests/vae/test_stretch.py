@@ -17,7 +17,7 @@ from vae.codes import coded_columns, encode_rows, rows_from_codes
 from vae.evaluate import model_bits
 from vae.settings import ModelSettings, TrainSettings
 from vae.store import TrainedModel
-from vae.stretch import numbers_of, section, stretch_of
+from vae.stretch import numbers_of, stretch_of, stretch_section
 
 ROWS = 3_000
 BITS = {"level": 3.0, "flow": 2.0}
@@ -72,7 +72,7 @@ def test_the_archive_s_line_is_within_the_bound(
     np.testing.assert_array_equal(found.restored["level"], found.originals["level"])
     gap = np.abs(found.restored["flow"] - found.originals["flow"])
     assert 0 < np.nanmax(gap) <= 0.2
-    (part,) = section(found)
+    (part,) = stretch_section(found)
     assert [row[0] for row in part.tables[0].rows] == list(BITS)
     assert part.tables[0].rows[0][-1] == "0"
     assert part.tables[0].rows[1][-1] == f"{np.nanmax(gap):.4g}"
@@ -88,4 +88,4 @@ def test_a_table_whose_rows_do_not_follow_on_has_none(trained: TrainedModel, tab
     assert not trained.layout.series
     bits = model_bits(trained, coded_columns(trained, table), np.arange(100))["columns"]
     assert stretch_of(trained, table, None, bits) is None
-    assert section(None) == []
+    assert stretch_section(None) == []

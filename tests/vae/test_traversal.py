@@ -13,7 +13,7 @@ from vae.codes import encode_rows, rows_from_codes
 from vae.metrics import sparsity
 from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel
-from vae.traversal import MOST_COLUMNS, MOST_VALUES, MOST_WALKS, section, traverse, usual_code
+from vae.traversal import MOST_COLUMNS, MOST_VALUES, MOST_WALKS, latents_section, traverse, usual_code
 
 
 @pytest.fixture(params=["trained", "gaussian"])
@@ -52,14 +52,14 @@ def test_without_rows_codes_come_from_the_model_itself(trained: TrainedModel) ->
     found = traverse(trained)
     assert found is not None
     assert found.drawn
-    assert "codes drawn from the model" in section(found)[0].words[0]
+    assert "codes drawn from the model" in latents_section(found)[0].words[0]
     np.testing.assert_array_equal(found.codes, traverse(trained).codes)  # type: ignore[union-attr]
 
 
 def test_the_page_counts_active_and_dead_latents(trained: TrainedModel, table: pa.Table) -> None:
     found = traverse(trained, table)
     assert found is not None
-    (part,) = section(found)
+    (part,) = latents_section(found)
     facts = sparsity(found.codes)
     assert part.tables[0].caption == (
         f"6 latents: {facts['active_units']:.0f} active (variance above 0.01), "
@@ -88,4 +88,4 @@ def test_no_code_has_no_latents_to_tell_of(table: pa.Table) -> None:
     training = TrainSettings(steps=3, threads=1)
     model = pipeline.fit(table, Schema.from_arrow(table.schema), model=settings, training=training)
     assert traverse(model, table) is None
-    assert section(None) == []
+    assert latents_section(None) == []

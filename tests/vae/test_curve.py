@@ -1,0 +1,102 @@
+"""The rate-distortion curve: its points are archives and rivals of one grid, and the page shows the same figures."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from data.dataset import Dataset
+from data.ingest import ingest
+from data.sources import TableSource
+from vae import curve, page, pipeline
+from vae.codec.summary import Rivals, measure_rivals
+from vae.curve import Curve, Point
+from vae.settings import ModelSettings, TrainSettings
+
+SHARES = (0.0, 0.01, 0.1)
+SMALL = ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1)
+QUICK = TrainSettings(steps=20, batch_rows=256, threads=1)
+
+
+@pytest.fixture(scope="module")
+def dataset(table: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return ingest(TableSource(table), tmp_path_factory.mktemp("curve") / "dataset")
+
+
+@pytest.fixture(scope="module")
+def points(dataset: Dataset) -> list[Point]:
+    scratch = set(Path(tempfile.gettempdir()).glob("svae-*"))
+    told: list[float] = []
+    found = curve.measure(
+        dataset.table(), dataset.schema, dataset.stats, shares=SHARES, model=SMALL, training=QUICK,
+        on_progress=lambda share, words: told.append(share),
+    )  # fmt: skip
+    assert 0 <= min(told) <= told[0] < told[-1] == max(told) == 1
+    assert set(Path(tempfile.gettempdir()).glob("svae-*")) <= scratch
+    return found
+
+
+def test_a_point_a_bound_and_fewer_bits_the_wider_it_is(points: list[Point]) -> None:
+    assert [point.share for point in points] == list(SHARES)
+    for name in (curve.OURS, *curve.TOOLS):
+        bits = [point.bits[name] for point in points]
+        assert bits == sorted(bits, reverse=True), name
+
+
+def test_rivals_are_those_that_compress_measures(dataset: Dataset, points: list[Point]) -> None:
+    rivals = measure_rivals(dataset.table())
+    for name in curve.TOOLS:
+        assert points[0].bits[name] == 8 * getattr(rivals, name) / dataset.rows
+
+
+def test_bounds_as_one_share(dataset: Dataset) -> None:
+    ranges = {
+        name: float(dataset.stats[name].max) - float(dataset.stats[name].min) for name in ("size", "weight")
+    }  # type: ignore[arg-type]
+    bounds = {name: 0.05 * width for name, width in ranges.items()}
+    assert curve.mean_share(bounds, dataset.schema, dataset.stats) == pytest.approx(0.05)
+    half = {"weight": bounds["weight"]}
+    of = 1 if dataset.stats["size"].distinct <= 64 else 2  # type: ignore[operator]
+    assert curve.mean_share(half, dataset.schema, dataset.stats) == pytest.approx(0.05 / of)
+    assert curve.mean_share({}, dataset.schema, dataset.stats) == 0
+
+
+def test_a_model_s_own_point_is_what_it_writes(dataset: Dataset, tmp_path: Path) -> None:
+    table, bounds = dataset.table(), {"weight": 2.0}
+    model = pipeline.fit(table, dataset.schema, bounds=bounds, model=SMALL, training=QUICK)
+    point = curve.point_of_model(model, table, dataset.schema, dataset.stats)
+    report = pipeline.compress(table, tmp_path / "a.svae", model=model)
+    assert point.bits == {"archive": 8 * report.archive_bytes / table.num_rows}
+    assert point.share == curve.mean_share(bounds, dataset.schema, dataset.stats) > 0
+
+
+def test_the_page_has_the_figures_drawn_and_as_a_table(tmp_path: Path) -> None:
+    rivals = [Point(0.0, {"archive": 20.0, "pcodec": 40.0}), Point(0.1, {"archive": 5.0, "pcodec": 8.0})]
+    found = Curve(rivals, Point(0.05, {"archive": 6.25}))
+    (part,) = curve.curve_section(found)
+    (table,), (picture,) = part.tables, part.figures
+    assert table.names == ("bound", "archive", "pcodec, level 12", "archive over the best other")
+    assert [list(row) for row in table.rows] == [
+        ["exact", "20.0", "40.0", "0.50"],
+        ["10%", "5.0", "8.0", "0.62"],
+        ["5%, as given", "6.2", "", ""],
+    ]
+    svg = base64.b64decode(picture.data.partition(",")[2]).decode()
+    assert all(
+        f">{words}</text>" in svg for words in ("archive", "pcodec, level 12", "as given", "exact", "10%")
+    )
+    assert "20.0 (exact) to 5.0 (10%)" in picture.alt
+    assert "as given" in page.write(tmp_path / "p.html", name="p", curve=found).read_text()
+    assert curve.curve_section(None) == []
+
+
+def test_json_has_every_point(points: list[Point]) -> None:
+    rows = curve.rows_of(Curve(points, points[0]))
+    assert [row["bound"] for row in rows] == [*SHARES, SHARES[0]]
+    assert [row["given"] for row in rows] == [False, False, False, True]
+    assert rows[1]["pcodec"] == points[1].bits["pcodec"]
+    assert set(rows[0]) == {"bound", "given", "archive", *(set(Rivals.model_fields) - {"csv"})}
