@@ -57,11 +57,12 @@ class SpikeSlab(Latents):
     """Variational sparse coding (Tonolini et al. 2019): q = γ N(mean, σ²) + (1 - γ) δ(0), presence γ by latent and row.
 
     The prior is a mixture, of equal parts, of the posteriors of a few learned rows (the paper's eq. 9; without such
-    rows, α N(0, 1) + (1 - α) δ(0)). The paper's classifier chooses a row's part; here it is the part that costs the row
-    least, with the logarithm of the number of parts as the price of saying which: so the bound holds. The mean presence
-    of each latent in these rows is held at α (the paper's J · KL(γ̄ ‖ α) has one mean for all, which a few latents that
-    are always there satisfy, and all others dead). While training begins, slabs are N(0, 1) and come
-    to be the encoder's bit by bit (the paper's λ): which latents are there is learnt before what they say.
+    rows, α N(0, 1) + (1 - α) δ(0)). The paper's classifier chooses a row's part; here parts share a row by what it
+    costs under each, and the price of saying which is how far the shares are from equal ones: so the bound holds
+    (Hershey & Olsen 2007, §8), and parts that suit no row best learn as well. The mean presence of each latent in these
+    rows is held at α (the paper's J · KL(γ̄ ‖ α) has one mean for all, which a few latents that are always there
+    satisfy, and all others dead). While training begins, slabs are N(0, 1) and come to be the encoder's bit by bit (the
+    paper's λ): which latents are there is learnt before what they say.
     """
 
     outputs = 3
@@ -101,33 +102,38 @@ class SpikeSlab(Latents):
         logit, mean, log_variance = own
         there = logit + _logistic(noise[..., 1]) > 0
         z = torch.where(there, mean + (0.5 * log_variance).exp() * noise[..., 0], 0.0)
-        parts = [spike_slab_log_density(z, there, *part).sum(1) for part in self._parts(prior, mean)]
-        log_prior = torch.stack(parts).logsumexp(0) - math.log(len(parts))
+        facts = _facts(there.to(z.dtype), z, torch.zeros_like(z))
+        parts = -_in_all(facts, _costs(*self._parts(prior, mean)))
+        log_prior = (parts.logsumexp(1) - math.log(parts.shape[1])).to(z.dtype)
+        log_prior = log_prior - 0.5 * math.log(2 * math.pi) * there.sum(1)
         return z / STEP, log_prior - spike_slab_log_density(z, there, *own).sum(1)
 
-    def _parts(self, prior: Tensor | None, like: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Gate logit, mean and log variance of each part of the prior."""
+    def _parts(self, prior: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gate logit, mean and log variance of each part of the prior, (parts, latents)."""
         if prior is None:
-            logit = like.new_tensor(math.log(self.alpha / (1 - self.alpha)))
-            return [(logit, like.new_zeros(()), like.new_zeros(()))]
-        return [_spike_slab(part) for part in prior]
+            zero = like.new_zeros(1, like.shape[1])
+            return zero + math.log(self.alpha / (1 - self.alpha)), zero, zero
+        return _spike_slab(prior)
 
     def _kl(
         self, own: tuple[Tensor, Tensor, Tensor], prior: Tensor | None, warm: float
     ) -> tuple[Tensor, Tensor | None]:
-        """The cost of each latent under the part of the prior that suits its row best, and the price of γ̄."""
+        """The cost of each latent under the prior, parts by how well they suit the row, and the price of γ̄."""
         if prior is None:
-            (part,) = self._parts(None, own[1])
-            return spike_slab_kl(*own, *part), None
+            return spike_slab_kl(*own, *self._parts(None, own[1])), None
         logit, mean, log_variance = _spike_slab(prior)
-        mean, log_variance = _warmed(mean, log_variance, warm)
-        mine = [of.unsqueeze(1) for of in own]
-        each = spike_slab_kl(mine[0], mine[1], mine[2], logit, mean, log_variance)
-        best = each.sum(2).argmin(1, keepdim=True)
-        kl = each.gather(1, best.unsqueeze(-1).expand(-1, 1, each.shape[2])).squeeze(1)
+        costs = _costs(logit, *_warmed(mean, log_variance, warm))
+        gate, mean, log_variance = own
+        there = torch.sigmoid(gate).clamp(LEAST, MOST)
+        facts = _facts(there, mean, log_variance.exp())
+        entropy = there * there.log() + (1 - there) * (1 - there).log() - 0.5 * there * (log_variance + 1)
+        share = torch.log_softmax(-_in_all(facts, costs), 1)
+        which = (share.exp() * share).sum(1, keepdim=True) + math.log(len(prior))
+        shared = torch.einsum("bp,pfj->bfj", share.exp(), costs)
+        kl = entropy + ((facts * shared).sum(1) + which / self.latents).to(entropy.dtype)
         usual = torch.sigmoid(logit).mean(0)
         penalty = bernoulli_kl(usual, usual.new_tensor(self.alpha)).sum()
-        return kl + math.log(len(prior)) / self.latents, penalty
+        return kl, penalty
 
 
 class TopK(Latents):
@@ -205,6 +211,29 @@ def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
     """
     p, q = p.clamp(LEAST, MOST), q.clamp(LEAST, MOST)
     return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+
+
+def _facts(there: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """What the cross entropy under any spike and slab is linear in, (batch, 4, latents): see `_costs`.
+
+    In double precision: between `_facts` and `_costs` large numbers cancel.
+    """
+    facts = there, 1 - there, there * (variance + mean.square()), there * mean
+    return torch.stack(facts, 1).double()
+
+
+def _costs(logit: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """What each of `_facts` costs under each part, in nats but for log(2π)/2 of a slab, (parts, 4, latents)."""
+    there = torch.sigmoid(logit).clamp(LEAST, MOST)
+    mean, precision = mean.double(), (-log_variance.double()).exp()
+    slab = 0.5 * (log_variance + mean.square() * precision)
+    costs = slab - there.log(), -(1 - there).log(), 0.5 * precision, -mean * precision
+    return torch.stack([cost.double() for cost in costs], 1)
+
+
+def _in_all(facts: Tensor, costs: Tensor) -> Tensor:
+    """The sum over facts and latents, (batch, parts)."""
+    return facts.flatten(1) @ costs.flatten(1).T
 
 
 def spike_slab_log_density(

@@ -1,0 +1,113 @@
+"""What a benchmark of `make bench-sparse` is, where its cells are kept, and the table of them.
+
+A cell is a JSON file under `benchmarks/results/sparse/`, keyed by the modules that it names as its sources, its
+settings and its seed; comments and docstrings do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import archive
+from data.atomic import atomic_path
+from flows.cache import key_of
+
+ROOT = Path(__file__).parents[1]
+FOLDER = Path(__file__).parent / "results" / "sparse"
+Facts = Mapping[str, Any]
+"""What a cell holds."""
+
+
+class Case(NamedTuple):
+    """One row of the table."""
+
+    settings: Mapping[str, Any]
+    """All that is set, as JSON can hold it: part of the key."""
+    reach: str
+    """What it is to reach, as the table says it."""
+    tell: Callable[[Facts], str]
+    """What came out, as the table says it."""
+
+
+class Benchmark(NamedTuple):
+    """Cases that are measured in one way, each with one seed."""
+
+    title: str
+    published: str
+    sources: Sequence[str]
+    """Files that figures depend on, from the project's root."""
+    cases: Mapping[str, Case]
+    measure: Callable[[str, int], dict[str, Any]]
+    """Facts of a case with a seed; `SourceError` where its data is not installed."""
+    alone: bool = False
+    """Whether it looks at the clock, and is measured where it is asked for by name only."""
+
+
+def path_of(name: str, case: str, seed: int) -> Path:
+    """Where a cell is kept."""
+    return FOLDER / f"{name}-{case}-{seed}.json"
+
+
+def key_for(benchmark: Benchmark, case: str, seed: int) -> str:
+    """What a cell depends on: its sources, settings, seed and the versions of what it uses."""
+    tools = {name: version(name) for name in ("torch", "scikit-learn", "lightning")}
+    content = {"case": case, "settings": benchmark.cases[case].settings, "seed": seed, "versions": tools}
+    return key_of("sparse", content, sources=digest(benchmark.sources))
+
+
+def digest(sources: Sequence[str]) -> str:
+    """SHA-256 of what runs of some files."""
+    state = hashlib.sha256()
+    for name in sorted(sources):
+        code = archive.what_runs((ROOT / name).read_text(encoding="utf-8"))
+        state.update(f"{name}\0{code}\0".encode())
+    return state.hexdigest()
+
+
+def measure(name: str, benchmark: Benchmark, case: str, seed: int, *, fresh: bool = False) -> Facts:
+    """A cell: the one on disk if it is of these sources, settings and seed, else a new one."""
+    path, key = path_of(name, case, seed), key_for(benchmark, case, seed)
+    if not fresh and path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["key"] == key:
+            return known
+    began = time.perf_counter()
+    content = {
+        "key": key,
+        **archive.where(),
+        "benchmark": name,
+        "case": case,
+        "seed": seed,
+        "settings": dict(benchmark.cases[case].settings),
+        **benchmark.measure(case, seed),
+    }
+    if key_for(benchmark, case, seed) != key:
+        raise SystemExit(f"{path.stem}: sources were edited while it was measured; nothing is kept of it")
+    with atomic_path(path) as kept:
+        kept.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"{path.stem}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    return content
+
+
+def table(benchmarks: Mapping[str, Benchmark]) -> str:
+    """All that is measured, as Markdown; a case of several seeds has a row for each."""
+    lines = ["| benchmark | case | found | to reach | published |", "|---|---|---|---|---|"]
+    places = set[str]()
+    for name, benchmark in benchmarks.items():
+        title, published = benchmark.title, benchmark.published
+        for case, what in benchmark.cases.items():
+            for path in sorted(FOLDER.glob(f"{name}-{case}-[0-9]*.json")):
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                places.add(f"{facts['commit']} on {facts['machine']}, {facts['measured'][:10]}")
+                lines.append(f"| {title} | `{case}` | {what.tell(facts)} | {what.reach} | {published} |")
+                title = published = ""  # said once
+    if not places:
+        raise ValueError("no cell is measured: run make bench-sparse")
+    return "\n".join([*lines, "", f"Measured at {'; '.join(sorted(places))}."]) + "\n"

@@ -1,0 +1,190 @@
+"""How soon a training of `flights` is near its end, beside a plain PyTorch loop of the same model.
+
+Ours is `vae.train.fit` with standard effort; what counts is the first validation within `NEAR` of its final bits. The
+plain loop has the same model, loss, rows and batch size, its data in memory, a shuffled `DataLoader` of a
+`TensorDataset`, Adam and a constant learning rate, in float32; the best of three rates counts. Both run on as many
+threads, and validate on the same rows with the same code at the same steps; ours is charged for it and the plain loop
+is not. A rate that is not there after `PATIENCE` times our seconds is given up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks import datasets
+from benchmarks.cells import Benchmark, Case, Facts
+from data.split import split_for
+from vae import schedule, train
+from vae.lesson import Lesson, lesson_of
+from vae.loop import Rows, validate, validation_batches
+from vae.model import SparseVAE
+from vae.settings import Codes, ModelSettings, TrainSettings
+
+NEAR = 1.02
+"""Bits that are near enough, over those at the end."""
+PATIENCE = 4.0
+RATES = (0.001, 0.003, 0.01)
+TRAINING = TrainSettings()
+MODELS = {str(codes): ModelSettings(codes=codes) for codes in (Codes.none, Codes.balanced)}
+
+
+def measure(case: str, seed: int) -> dict[str, Any]:
+    """Seconds until the bits of held-out rows are near, of ours and of the plain loop with each rate."""
+    table = datasets.variants("flights")[0]
+    lesson = lesson_of(
+        table, None, MODELS[case], split_for(table.num_rows, seed).of(np.arange(table.num_rows))
+    )
+    training = TRAINING.model_copy(update={"seed": seed})
+    times, steps, final = ours(lesson, MODELS[case], training)
+    near = NEAR * final
+    first = next(second for second, bits in times if bits <= near)
+    plain = {
+        str(rate): plain_seconds(
+            lesson, MODELS[case], training, rate=rate, near=near, steps=steps, most=PATIENCE * first
+        )
+        for rate in RATES
+    }
+    return {
+        "final_bits": final,
+        "seconds": first,
+        "all_seconds": times[-1][0],
+        "steps": steps,
+        "plain": plain,
+        "threads": train.threads(training),
+        "given_up": PATIENCE * first,
+    }
+
+
+def paid(bits: dict[str, float]) -> float:
+    """What an archive pays for a row, of mean validation bits."""
+    return bits["column_bits"] + bits.get("code_bits", 0.0)
+
+
+def rows_of(lesson: Lesson) -> Rows:
+    """What both are trained on."""
+    return Rows(lesson.arrays, lesson.learn, lesson.held)
+
+
+def ours(
+    lesson: Lesson, model: ModelSettings, training: TrainSettings
+) -> tuple[list[tuple[float, float]], int, float]:
+    """Seconds and bits at each validation, the number of steps, and the bits at the end."""
+    began, seconds = time.perf_counter(), list[float]()
+
+    def note(told: dict[str, Any]) -> None:
+        if told["step"] % schedule.interval(told["steps"]) == 0:
+            seconds.append(time.perf_counter() - began)
+
+    columns = len(lesson.layout.plan.columns)
+    trained, record = train.fit(
+        lambda: SparseVAE(lesson.layout, model), rows_of(lesson), training, columns=columns, on_progress=note
+    )
+    history = record["history"]
+    bits = [paid(entry) for entry in history if entry["step"] % schedule.interval(record["steps"]) == 0]
+    final = paid(validate(trained, held_of(lesson, training)))
+    return list(zip(seconds, bits, strict=True)), record["steps"], final
+
+
+def held_of(lesson: Lesson, training: TrainSettings) -> list[dict[str, Tensor]]:
+    """The rows that validate."""
+    return validation_batches(rows_of(lesson), tensors(lesson), training.seed)
+
+
+def tensors(lesson: Lesson) -> dict[str, Tensor]:
+    """All arrays, in memory."""
+    return {
+        name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
+        for name, array in lesson.arrays.items()
+    }
+
+
+def plain_seconds(
+    lesson: Lesson,
+    settings: ModelSettings,
+    training: TrainSettings,
+    *,
+    rate: float,
+    near: float,
+    steps: int,
+    most: float,
+) -> float | None:
+    """Seconds that the plain loop takes, validations not counted; None if it is given up after `most`."""
+    torch.manual_seed(training.seed)
+    torch.set_num_threads(train.threads(training))
+    model = SparseVAE(lesson.layout, settings)
+    held = held_of(lesson, training)
+    model.begin("joint", held[0])
+    arrays = tensors(lesson)
+    learn = torch.from_numpy(lesson.learn)
+    dataset = TensorDataset(*(array.index_select(0, learn) for array in arrays.values()))
+    loader = DataLoader(dataset, batch_size=training.batch_rows, shuffle=True, drop_last=True)
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
+    generator = torch.Generator().manual_seed(training.seed)
+    spent, began = 0.0, time.perf_counter()
+    for step, batch in enumerate(_for_ever(loader), 1):
+        named = dict(zip(arrays, batch, strict=True))
+        terms = model.loss(named, progress=min(1.0, step / steps), phase="joint", generator=generator)
+        optimiser.zero_grad()
+        terms["loss"].backward()
+        optimiser.step()
+        if step % schedule.interval(steps) == 0:
+            spent += time.perf_counter() - began
+            if paid(validate(model, held)) <= near:
+                return spent
+            if spent > most:
+                return None
+            began = time.perf_counter()
+    raise AssertionError("batches never end")
+
+
+def _for_ever(loader: DataLoader[Any]) -> Iterator[list[Tensor]]:
+    while True:
+        yield from loader
+
+
+def _tell(facts: Facts) -> str:
+    ours = facts["seconds"]
+    known = {rate: seconds for rate, seconds in facts["plain"].items() if seconds is not None}
+    if not known:
+        return f"{ours:.0f} s; plain loop not there after {facts['given_up']:.0f} s with any rate"
+    rate = min(known, key=lambda rate: known[rate])
+    return (
+        f"{ours:.0f} s, plain loop {known[rate]:.0f} s (rate {rate}): {known[rate] / ours:.1f} times quicker"
+    )
+
+
+def _case(name: str) -> Case:
+    settings = {
+        "model": MODELS[name].model_dump(mode="json"),
+        "training": TRAINING.model_dump(mode="json"),
+        "near": NEAR,
+        "rates": RATES,
+        "patience": PATIENCE,
+    }
+    return Case(settings, "3 times quicker", _tell)
+
+
+SPEEDUP = Benchmark(
+    title="Training on `flights` to 2% of its final bits, beside a plain PyTorch loop",
+    published="",
+    sources=(
+        "benchmarks/speedup.py",
+        *(
+            f"vae/{name}.py"
+            for name in (
+                "calibration", "codes_only", "features", "heads", "latents", "lesson", "loop", "model", "networks",
+                "planning", "schedule", "sparse", "stencil", "train",
+            )
+        ),
+    ),
+    cases={name: _case(name) for name in MODELS},
+    measure=measure,
+    alone=True,
+)  # fmt: skip
