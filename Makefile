@@ -32,7 +32,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help install develop run samples wheels arm64 test test-slow fuzz lint check-format check-lint check-types \
-    check-imports format pre-commit bench-archive bench-speed bench-scale docs clean
+    check-imports format pre-commit bench-archive bench-speed bench-scale bench-sparse docs clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
@@ -51,6 +51,8 @@ help:
 	@echo "make bench-speed how fast archives are written and read, against xz, zstd, brotli and OpenZL (long;"
 	@echo "                BENCH_ARGS='--sets flights --effort fast' takes a quarter of an hour)"
 	@echo "make bench-scale what time and memory tables of up to ten million rows take (a quarter of an hour)"
+	@echo "make bench-sparse likelihoods and labels from sparse codes of images (an hour; Fashion-MNIST by"
+	@echo "                apt-get install dataset-fashion-mnist); BENCH_ARGS='--only speedup' times the training"
 	@echo "make docs       the Python API's page, from its docstrings, into build/docs"
 	@echo "make pre-commit the checks of make lint before each commit"
 	@echo "make clean      removes the environments and what tools left behind"
@@ -167,6 +169,9 @@ bench-speed: $(STAMPS)/bench $(STAMPS)/samples
 
 bench-scale: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks.scale $(BENCH_ARGS)
+
+bench-sparse: $(STAMPS)/bench $(STAMPS)/samples
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.sparse $(BENCH_ARGS)
 
 # ---------------------------------------------------------------------------------------------------------- docs
 

@@ -23,7 +23,7 @@ from vae.settings import Family, TrainSettings
 
 TRAIN, LABELLED, CHOOSING = 60_000, 5_000, 1_000
 SIZE = 28, 28
-DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+DECAYS = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Choices for scikit-learn's C."""
 RAW = "pixels"
 MODELS = {

@@ -25,7 +25,14 @@ def main() -> int:
 
 def replaced(text: str) -> str:
     """A README with its blocks made anew; ValueError if it lacks one."""
-    contents = {"archive": _archive(), "speed": show.speed_table(), "scale": f"{scale.known_table()}\n"}
+    from benchmarks import sparse  # which needs what imports this module
+
+    contents = {
+        "archive": _archive(),
+        "speed": show.speed_table(),
+        "scale": f"{scale.known_table()}\n",
+        "sparse": sparse.known_table(),
+    }
     for name, content in contents.items():
         opening, closing = BEGIN.format(name), END.format(name)
         before, begin, rest = text.partition(opening)

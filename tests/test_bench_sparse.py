@@ -1,0 +1,83 @@
+"""Benchmarks of sparse codes: what a cell is kept by, and what the table says of those that are there or not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import cells, labels, sparse
+from benchmarks.cells import Benchmark, Case
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cells, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def benchmark(measured: list[str], steps: int = 1) -> Benchmark:
+    def measure(case: str, seed: int) -> dict[str, Any]:
+        measured.append(f"{case}-{seed}")
+        return {"nats": 80 + seed}
+
+    return Benchmark(
+        title="Images",
+        published="90",
+        sources=["benchmarks/cells.py"],
+        cases={
+            name: Case({"steps": steps}, "88", lambda facts: f"{facts['nats']} nats") for name in ("a", "a-b")
+        },
+        measure=measure,
+    )
+
+
+def test_a_cell_is_measured_once_for_its_settings_and_seed(folder: Path) -> None:
+    measured = list[str]()
+    for seed in (0, 0, 1):
+        cells.measure("x", benchmark(measured), "a", seed)
+    assert measured == ["a-0", "a-1"]
+    cells.measure("x", benchmark(measured), "a", 0, fresh=True)
+    cells.measure("x", benchmark(measured, steps=2), "a", 0)
+    assert measured == ["a-0", "a-1", "a-0", "a-0"]
+    assert json.loads((folder / "x-a-0.json").read_text())["settings"] == {"steps": 2}
+
+
+def test_another_source_is_another_cell() -> None:
+    one = benchmark([])
+    other = one._replace(sources=["benchmarks/cells.py", "benchmarks/show.py"])
+    assert cells.key_for(one, "a", 0) != cells.key_for(other, "a", 0)
+
+
+def test_the_table_has_a_row_for_each_cell_and_for_what_is_not_measured(folder: Path) -> None:
+    for seed in (0, 1):
+        cells.measure("x", benchmark([]), "a", seed)
+    text = cells.table({"x": benchmark([])})
+    rows = text.splitlines()[2:5]
+    assert rows == [
+        "| Images | `a` | 80 nats | 88 | 90 |",
+        "|  | `a` | 81 nats | 88 |  |",
+        "|  | `a-b` | not measured yet | 88 |  |",
+    ]
+    assert "Measured at" in text
+
+
+def test_every_benchmark_names_sources_that_are_there() -> None:
+    for one in sparse.BENCHMARKS.values():
+        for case in one.cases:
+            assert len(cells.key_for(one, case, 0)) == 64
+
+
+def test_accuracy_is_of_rows_that_were_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "TRAIN", 60)
+    monkeypatch.setattr(labels, "CHOOSING", 20)
+    random = np.random.default_rng(0)
+    kind = random.integers(0, 3, 100).astype(np.uint8)
+    features = np.eye(3)[kind] + 0.1 * random.normal(size=(100, 3))
+    chosen = random.permutation(60)
+    assert labels.accuracy(features, kind, chosen)["accuracy"] == 100
+    features[60:] = features[60:][::-1].copy() * 0
+    assert labels.accuracy(features, kind, chosen)["accuracy"] < 70
