@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from benchmarks import datasets
 from benchmarks.cells import Benchmark, Case, Facts
 from data.split import split_for
 from vae import schedule, train
+from vae.features import Layout
 from vae.lesson import Lesson, lesson_of
 from vae.loop import Rows, validate, validation_batches
 from vae.model import SparseVAE
@@ -82,10 +83,8 @@ def ours(
         if told["step"] % schedule.interval(told["steps"]) == 0:
             seconds.append(time.perf_counter() - began)
 
-    columns = len(lesson.layout.plan.columns)
-    trained, record = train.fit(
-        lambda: SparseVAE(lesson.layout, model), rows_of(lesson), training, columns=columns, on_progress=note
-    )
+    layout = cast(Layout, lesson.layout)
+    trained, record = train.fit(lambda: SparseVAE(layout, model), rows_of(lesson), training, on_progress=note)
     history = record["history"]
     bits = [paid(entry) for entry in history if entry["step"] % schedule.interval(record["steps"]) == 0]
     final = paid(validate(trained, held_of(lesson, training)))
@@ -118,13 +117,15 @@ def plain_seconds(
     """Seconds that the plain loop takes, validations not counted; None if it is given up after `most`."""
     torch.manual_seed(training.seed)
     torch.set_num_threads(train.threads(training))
-    model = SparseVAE(lesson.layout, settings)
+    model = SparseVAE(cast(Layout, lesson.layout), settings)
     held = held_of(lesson, training)
     model.begin("joint", held[0])
     arrays = tensors(lesson)
     learn = torch.from_numpy(lesson.learn)
     dataset = TensorDataset(*(array.index_select(0, learn) for array in arrays.values()))
-    loader = DataLoader(dataset, batch_size=training.batch_rows, shuffle=True, drop_last=True)
+    loader = DataLoader(
+        dataset, batch_size=training.batch_rows or train.USUAL_BATCH, shuffle=True, drop_last=True
+    )
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(training.seed)
     spent, began = 0.0, time.perf_counter()

@@ -11,15 +11,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pyarrow as pa
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from data.atomic import atomic_path
 from data.grid import Coded
-from data.images import images_of
 from data.onehot import with_groups
-from vae import codes, metrics, report
+from vae import codes, metrics, mosaic, report
 from vae.codec import archive
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.summary import ArchiveReport
@@ -252,20 +250,15 @@ def _draw(
         yield report.save(report.code_usage(sparse), out / "codes.png")
         given, back = with_groups(held, trained.grid), with_groups(rebuilt, trained.grid)
         if isinstance(trained.layout, ImageLayout):
-            figure = _image_rows(trained.layout, held, rebuilt)
-        else:
-            columns = main_columns(trained, numbers["bits"]["columns"])
-            figure = report.originals_and_codes(given, back, columns)
-        yield report.save(figure, out / "originals.png")
+            yield _save_images(trained.layout.plan.name, held, rebuilt, out / "originals.png")
+            return
+        columns = main_columns(trained, numbers["bits"]["columns"])
+        yield report.save(report.originals_and_codes(given, back, columns), out / "originals.png")
 
 
-def _image_rows(layout: ImageLayout, held: pa.Table, rebuilt: pa.Table) -> Figure:
+def _save_images(name: str, held: pa.Table, rebuilt: pa.Table, path: Path) -> Path:
     """Some images over what their codes alone give back."""
-    plan = layout.plan
-    shape = plan.height, plan.width, plan.channels
-    there = np.flatnonzero(held[plan.name].is_valid().to_numpy())[:SHOWN_IMAGES]
-    rows = {
-        name: images_of(table[plan.name].take(pa.array(there)), shape)
-        for name, table in (("original", held), ("code alone", rebuilt))
-    }
-    return report.image_rows(rows)
+    rows = [mosaic.images_in(table.slice(0, SHOWN_IMAGES), name) for table in (held, rebuilt)]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(mosaic.png(mosaic.mosaic(rows), rows[0].shape[1]))
+    return path

@@ -13,7 +13,9 @@ from data.split import TEST
 from vae.codec.reader import Archive
 from vae.codes import encode_rows, known_columns, rows_from_codes
 from vae.lesson import Split
-from vae.sections import Section, Table
+from vae.mosaic import columns_of_images, images_in
+from vae.mosaic import figure as mosaic_figure
+from vae.sections import Figure, Section, Table
 from vae.store import TrainedModel
 
 SHOWN_ROWS, SHOWN_COLUMNS = 6, 8
@@ -64,7 +66,8 @@ def examples_section(examples: Examples | None) -> list[Section]:
     """The rows as the page shows them."""
     if examples is None:
         return []
-    names = examples.originals.column_names[:SHOWN_COLUMNS]
+    pictured = columns_of_images(examples.originals)
+    names = [name for name in examples.originals.column_names if name not in pictured][:SHOWN_COLUMNS]
     kinds = [("original", examples.originals)]
     kinds += [("code alone", examples.alone)] if examples.alone is not None else []
     kinds += [("archive", examples.restored)] if examples.restored is not None else []
@@ -83,7 +86,18 @@ def examples_section(examples: Examples | None) -> list[Section]:
         for k, name in enumerate(names)
         if not pa.types.is_string(examples.originals.schema.field(name).type)
     ]
-    return [Section("Some rows", (), [Table(caption, ("", *names), rows, numeric, (), ours)])]
+    tables = [Table(caption, ("", *names), rows, numeric, (), ours)] if names else []
+    figures = [_pictures(name, kinds) for name in pictured]
+    return [Section("Some rows", (), tables, figures)]
+
+
+def _pictures(name: str, kinds: Sequence[tuple[str, pa.Table]]) -> Figure:
+    """A column of images: a row of them for each kind."""
+    told = ", ".join(words for words, _ in kinds)
+    rows = [images_in(table, name) for _, table in kinds if name in table.column_names]
+    return mosaic_figure(
+        rows, f"Some images of column {name}, in rows: {told}.", f"{name}, from top to bottom: {told}"
+    )
 
 
 def _cell(table: pa.Table, name: str, row: int) -> str:

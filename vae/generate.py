@@ -15,7 +15,6 @@ from vae.codec.integer import IntegerModel
 from vae.codec.plan import Head
 from vae.codec.structure import Cells
 from vae.codes import Codes, Progress, cells_of, encode_rows, rows_from_codes, table_of_cells
-from vae.model import SparseVAE
 from vae.pipeline import integer_model
 from vae.store import TrainedModel
 
@@ -65,7 +64,7 @@ def _sampled_images(
     images = np.zeros((rows, model.plan.pixels), np.uint8)
     for start in range(0, rows, SAMPLED_IMAGES):
         part = slice(start, min(rows, start + SAMPLED_IMAGES))
-        images[part], _ = model.sample_block(part.stop - part.start, random)
+        images[part], _, _ = model.sample_block(part.stop - part.start, random)
         if on_progress is not None:
             on_progress(part.stop, rows)
     cells = {model.plan.name: Cells(cast(Any, images), np.zeros(rows, np.uint8))}
@@ -78,7 +77,7 @@ def _seen(
     """Rows for the columns that remember, for which an empty memory has no values to begin with: codes from the prior,
     and what the code alone says of them.
     """
-    module = cast(SparseVAE, trained.module)
+    module = trained.of_columns
     plan = module.layout.plan
     remembering = [item.name for item in plan.columns if item.head is Head.memory]
     if not remembering:

@@ -97,23 +97,6 @@ def bits_by_column(columns: Mapping[str, float], code: float | None = None, *, t
     return figure
 
 
-def image_rows(rows: Mapping[str, NDArray[np.uint8]]) -> Figure:
-    """Images side by side, a row a name; each (images, height, width, channels)."""
-    count = max(len(images) for images in rows.values())
-    figure, axes = _figure(len(rows), count, max(4.0, 1.0 * count), 0.7 + 1.1 * len(rows), "")
-    for at, (name, images) in enumerate(rows.items()):
-        for place in range(count):
-            panel = axes[at * count + place]
-            panel.set_axis_off()
-            if place < len(images):
-                picture = images[place]
-                picture = picture[..., 0] if picture.shape[2] == 1 else picture
-                panel.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            if place == 0:
-                _title(panel, name)
-    return figure
-
-
 def code_usage(codes: NDArray[Any]) -> Figure:
     """How often each latent is on, and how many are on in a row; codes [rows, latents]."""
     values = np.asarray(codes)

@@ -68,6 +68,13 @@ class TrainedModel:
         return self.module.layout
 
     @property
+    def of_columns(self) -> SparseVAE:
+        """The module of a table's columns; ModelError where the model is of images."""
+        if isinstance(self.module, ImageVAE):
+            raise ModelError("this is a model of images; it has no columns of numbers and names")
+        return self.module
+
+    @property
     def settings(self) -> ModelSettings:
         """The settings of the model."""
         return self.module.settings

@@ -12,9 +12,11 @@ from data.largetable import AnyTable
 from data.onehot import with_groups
 from data.stored import is_numeric
 from vae.codes import Codes, encode_rows, rows_from_codes
+from vae.images import ImageLayout
 from vae.metrics import sparsity, usage
+from vae.mosaic import columns_of_images, figure, images_in
 from vae.pipeline import integer_model
-from vae.sections import Section, Table
+from vae.sections import Figure, Section, Table
 from vae.store import TrainedModel
 
 CODED_ROWS = 8_192
@@ -97,7 +99,23 @@ def latents_section(latents: Latents | None) -> list[Section]:
             f"Taken from {of}. Each table below begins with the most usual code and moves one latent over the values "
             "that it takes, the others held fast. They show what the code alone says of the columns that change most."
         ]
-    return [Section("What the latents say", words, [_used(latents.codes), *map(_table, latents.walks)])]
+    pictured = [walk for walk in latents.walks if columns_of_images(walk.rows)]
+    tables = [_table(walk) for walk in latents.walks if walk not in pictured]
+    figures = [_figure(walk) for walk in pictured]
+    return [Section("What the latents say", words, [_used(latents.codes), *tables], figures)]
+
+
+def _figure(walk: Walk) -> Figure:
+    """Of images: what the code alone says at each value of a latent."""
+    (name,) = columns_of_images(walk.rows)
+    values = ", ".join(
+        f"{value} (usual)" if place == walk.usual else str(value) for place, value in enumerate(walk.values)
+    )
+    return figure(
+        [images_in(walk.rows, name)],
+        f"The image that the code alone says, as latent {walk.latent} takes the values {values}.",
+        f"Latent {walk.latent}, from left to right: {values}",
+    )
 
 
 def _walk(trained: TrainedModel, codes: Codes, usual: Codes, latent: int) -> Walk:
@@ -107,9 +125,12 @@ def _walk(trained: TrainedModel, codes: Codes, usual: Codes, latent: int) -> Wal
     steps = np.repeat(usual[None], len(some), 0)
     steps[:, latent] = values[some]
     rows = with_groups(rows_from_codes(trained, steps), trained.grid)
-    ways = trained.module.codes_only.ways(
-        *(torch.from_numpy(code.astype(np.float32)) for code in (steps, usual))
-    )
+    if isinstance(trained.layout, ImageLayout):
+        ways = np.ones(1)
+    else:
+        ways = trained.of_columns.codes_only.ways(
+            *(torch.from_numpy(code.astype(np.float32)) for code in (steps, usual))
+        )
     told = [trained.layout.plan.names[k] for k in np.argsort(-ways, kind="stable")]
     changed = [name for name in told if len({str(value) for value in rows[name].to_pylist()}) > 1]
     return Walk(

@@ -233,7 +233,7 @@ def test_a_missing_file_of_codes_is_named(tmp_path: Path) -> None:
 def test_coded_bytes_are_near_the_rate_of_the_prior(
     trained: TrainedModel, found: codes.Codes, table: pa.Table
 ) -> None:
-    model = IntegerModel(trained.layout.plan, trained.module.stencil.integers())
+    model = IntegerModel(trained.layout.plan, trained.of_columns.stencil.integers())
     written = 8 * codes.coded_bytes(model, found, 65_536)
     coded = codes.coded_columns(trained, table)
     arrays = training_arrays(trained.layout, model, *block(coded, trained.layout.plan.names), 65_536)

@@ -171,8 +171,8 @@ def test_the_score_of_a_batch_is_that_of_the_rows_rebuilt(trained: TrainedModel,
     symbols, states = block(encode_table(trained.grid, table.column), trained.layout.plan.names)
     view = row_view(trained.layout, symbols, states) | {"state": states}
     batch = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in view.items()}
-    codes_only = trained.module.codes_only
-    found = codes_only.score(batch, codes_only.heads(trained.module.encode(batch).float())).item()
+    codes_only = trained.of_columns.codes_only
+    found = codes_only.score(batch, codes_only.heads(trained.of_columns.encode(batch).float())).item()
     expected = judging.alone(trained, table)
     assert expected > 0.05
     assert found == pytest.approx(expected, abs=0.01)

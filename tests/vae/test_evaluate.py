@@ -74,7 +74,7 @@ def test_bits_add_up_and_are_those_of_the_likelihood(found: Evaluation) -> None:
 def test_bits_of_the_model_are_those_that_the_codec_writes(trained: TrainedModel, table: pa.Table) -> None:
     coded = codes.coded_columns(trained, table)
     bits = evaluate.model_bits(trained, coded, np.arange(len(table)))
-    model = IntegerModel(trained.layout.plan, trained.module.stencil.integers())
+    model = IntegerModel(trained.layout.plan, trained.of_columns.stencil.integers())
     streams = model.encode_block(*block(coded, trained.layout.plan.names), codes.encode_rows(trained, table))
     sizes = [8 * len(stream) / len(table) for stream in streams]
     for size, expected in zip(sizes, [bits["code"], *bits["columns"].values()], strict=True):

@@ -61,7 +61,7 @@ def test_rows_that_follow_on_from_each_other_are_written_by_a_model_that_was_sav
     longer = QUICK.model_copy(update={"steps": 60})
     made = fit(given, Schema.from_arrow(given.schema), model=SMALL, training=longer, out=tmp_path / "model")
     assert made.layout.plan.direct
-    assert made.module.stencil.direct.detach().any()
+    assert made.of_columns.stencil.direct.detach().any()
     assert load(tmp_path / "model").digest == made.digest
     report = compress(given, tmp_path / "t.svae", model=tmp_path / "model")
     assert (tmp_path / "t.svae").read_bytes()[8] == 5

@@ -73,7 +73,7 @@ def test_the_page_counts_active_and_dead_latents(trained: TrainedModel, table: p
 
 def test_ways_are_shares_and_none_from_a_code_to_itself(trained: TrainedModel, table: pa.Table) -> None:
     codes = torch.from_numpy(encode_rows(trained, table)[:200].astype(np.float32))
-    decoder = trained.module.codes_only
+    decoder = trained.of_columns.codes_only
     assert decoder.ways(codes[:1], codes[0]).tolist() == [0.0] * len(trained.layout.views)
     ways = decoder.ways(codes, codes[0])
     assert (ways >= 0).all()

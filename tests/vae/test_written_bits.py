@@ -32,7 +32,7 @@ class Bits(NamedTuple):
 @torch.no_grad()
 def by_floats(model: TrainedModel, coded: Any, *, quantised: bool) -> Bits:
     """The cross-entropy at hard codes, in floats; of the weights as trained, or as they are stored."""
-    module, found = model.module, np.zeros(2)
+    module, found = model.of_columns, np.zeros(2)
     weights = module.stencil.weights(quantised=quantised)
     for batch in evaluate.batches(model, coded, np.arange(ROWS)):
         code = module.encode(batch).to(torch.float32)
@@ -51,7 +51,7 @@ def test_written_bits_are_those_of_the_float_model(
     model = settled(family)
     table = mixed(ROWS, seed=1)
     coded, hard = codes.coded_columns(model, table), codes.encode_rows(model, table)
-    integer = IntegerModel(model.layout.plan, model.module.stencil.integers())
+    integer = IntegerModel(model.layout.plan, model.of_columns.stencil.integers())
     code, *columns = integer.encode_block(*block(coded, model.layout.plan.names), hard)
     floats, stored = by_floats(model, coded, quantised=False), by_floats(model, coded, quantised=True)
     written = Bits(8 * len(code), 8 * sum(map(len, columns)))

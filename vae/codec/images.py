@@ -176,10 +176,13 @@ class ImageModel:
             raise DamagedError(f"the stream of {self.plan.name!r} does not end as it was written")
         return images, np.zeros((wanted, 1), np.uint8), codes
 
-    def sample_block(self, rows: int, random: np.random.Generator) -> tuple[Bytes, Codes]:
-        """Images that the model holds likely, and their codes: what it reads out of noise."""
+    def sample_block(
+        self, rows: int, random: np.random.Generator, before: None = None
+    ) -> tuple[npt.NDArray[Any], States, Codes]:
+        """Images that the model holds likely, as `decode_block` gives them: what it reads out of noise."""
+        del before  # images do not follow from those before them
         codes = self.codes.sample_block(rows, random)[2]
-        return self.sample_images(codes, random), codes
+        return self.sample_images(codes, random), np.zeros((rows, 1), np.uint8), codes
 
     def sample_images(self, codes: Codes, random: np.random.Generator) -> Bytes:
         """An image for each code, drawn as likely as the model says."""
