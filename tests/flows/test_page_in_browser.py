@@ -1,0 +1,142 @@
+"""The evaluation page in a real browser, on a screen and on a phone: axe-core finds nothing, and nothing is asked for.
+
+Needs `SVAE_TEST_BROWSER`, a folder that `tests/browser.py` made; `make test-slow` sees to it.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data.schema import Schema
+from data.split import TEST
+from vae import page, pipeline
+from vae.codec import archive
+from vae.curve import Curve, Point
+from vae.evaluate import evaluate
+from vae.sections import pictures
+from vae.settings import ModelSettings, TrainSettings
+
+pytestmark = pytest.mark.slow
+
+LISTENER = """<script>
+addEventListener("message", event => {
+  const found = document.createElement("pre");
+  found.id = "found";
+  found.textContent = event.data;
+  document.body.append(found);
+});
+</script>"""
+WATCH = """<script>
+const errors = [];
+addEventListener("error", event => errors.push(event.message || `${event.target.tagName} does not load`), true);
+addEventListener("unhandledrejection", event => errors.push(String(event.reason)));
+</script>"""
+CHECK = """<script src="axe.min.js"></script><script>
+addEventListener("load", async () => {
+  const told = {
+    inner: innerWidth,
+    scroll: document.documentElement.scrollWidth,
+    asked: performance.getEntriesByType("resource").map(entry => entry.name),
+  };
+  const { violations, passes } = await axe.run();
+  const nodes = rule => rule.nodes.map(node => node.target.join(" "));
+  told.violations = Object.fromEntries(violations.map(rule => [rule.id, nodes(rule)]));
+  told.passes = passes.map(rule => rule.id);
+  parent.postMessage(JSON.stringify({ ...told, errors }), "*");
+});
+</script>"""
+PHONE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>phone</title></head><body>
+<iframe src="page.html" title="page" style="border: 0; width: 390px; height: 800px"></iframe>{listener}</body></html>"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Path:
+    """A folder with `chromium` and `axe.min.js`."""
+    place = os.environ.get("SVAE_TEST_BROWSER")
+    if place is None:
+        pytest.skip("SVAE_TEST_BROWSER is not set; `make test-slow` makes a browser ready and sets it")
+    if not (Path(place) / "chromium").exists():
+        why = Path(place) / "why-not"
+        pytest.skip(f"no browser here: {why.read_text().strip() if why.exists() else 'not made'}")
+    return Path(place)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with every section there is: of a short series, its model and its archive."""
+    folder, rows = tmp_path_factory.mktemp("page"), 4_000
+    random = np.random.default_rng(0)
+    level = np.cumsum(random.integers(-3, 4, rows))
+    table = pa.table({
+        "level": pa.array(level, mask=random.random(rows) < 0.02),
+        "a_name_of_a_column_that_goes_on_and_on_without_a_space_or_an_end": level // 7 + random.integers(0, 2, rows),
+        "flow <&>": np.round(0.5 * level + random.normal(size=rows), 1),
+        "kind": np.array(["north", "south & east", "<west>"])[(level // 9) % 3],
+    })  # fmt: skip
+    split = np.where(np.arange(rows) // 128 % 5 == 2, TEST, 0).astype(np.uint8)
+    model = pipeline.fit(
+        table, Schema.from_arrow(table.schema), bounds={"flow <&>": 0.5}, split=split,
+        model=ModelSettings(latents=6, width=8, encoder_width=32, encoder_depth=1),
+        training=TrainSettings(steps=150, batch_rows=256, threads=1),
+    )  # fmt: skip
+    path = folder / "series.svae"
+    report = pipeline.compress(table, path, model=model, rivals=True)
+    numbers, figures = evaluate(model, table, folder / "report", split=split, archive_path=path)
+    bits = {"archive": 30.0, "pcodec": 40.0, "parquet_zstd19": 60.0, "parquet_brotli11": 55.0}
+    points = [
+        Point(share, {name: size / (1 + 50 * share) for name, size in bits.items()})
+        for share in (0.0, 0.01, 0.1)
+    ]
+    with archive.open(path) as opened:
+        seen = page.seen(model, table, split, numbers, opened)
+    assert seen["stretch"] is not None
+    return page.write(
+        folder / "series.html", name="series", report=report, numbers=numbers, figures=pictures(figures),
+        curve=Curve(points, Point(0.005, {"archive": 25.0})), verdicts={"What the gates said": ["It is better."]},
+        footer="Of a test.", **seen,
+    )  # fmt: skip
+
+
+def opened(browser: Path, folder: Path, name: str, width: int) -> dict[str, Any]:
+    """What the page in `folder` says of itself in the browser; nothing may be on its console."""
+    command = [
+        browser / "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=60000",
+        "--dump-dom", (folder / name).as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2_000:]
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    return json.loads(html.unescape(found[1]))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_is_accessible_fits_and_asks_for_nothing(
+    browser: Path, written: Path, tmp_path: Path, width: int
+) -> None:
+    text = written.read_text().replace("<head>", f"<head>{WATCH}", 1)
+    listener = LISTENER if width == 1280 else ""
+    (tmp_path / "page.html").write_text(text.replace("</body>", f"{listener}{CHECK}</body>"))
+    # no window is as narrow as a phone, but a frame is
+    (tmp_path / "phone.html").write_text(PHONE.format(listener=LISTENER))
+    (tmp_path / "axe.min.js").write_bytes((browser / "axe.min.js").read_bytes())
+    found = opened(browser, tmp_path, "page.html" if width == 1280 else "phone.html", 1280)
+    assert found["violations"] == {}
+    assert {"color-contrast", "image-alt", "html-has-lang"} <= set(found["passes"])
+    assert found["errors"] == []
+    own = (tmp_path / "axe.min.js").as_uri()
+    assert [name for name in found["asked"] if name != own and not name.startswith("data:")] == []
+    assert found["inner"] == width
+    assert found["scroll"] <= width
