@@ -196,5 +196,5 @@ def add_to(app: typer.Typer) -> None:
     """The command of this module."""
     app.command(
         epilog="Example: svae report flights.svae -o flights.html --data sample:flights; of a model: "
-        "svae report models:/flights@champion -o model.html --data sample:flights"
+        "svae report models:/flights@champion -o model.html --data sample:flights --curve"
     )(report)

@@ -145,7 +145,7 @@ def curve_section(curve: Curve | None) -> list[Section]:
     rows += [_cells(f"{percent(curve.given.share)}, {GIVEN}", curve.given, names)] if curve.given else []
     ours = [len(curve.points)] if curve.given else []
     table = Table("Bits a row", heads, rows, range(1, len(heads)), (), ours)
-    return [Section("Smaller the more it may be off", words, [table], [_chart(curve, names)])]
+    return [Section("Size by the error allowed", words, [table], [_chart(curve, names)])]
 
 
 def _words(name: str) -> str:

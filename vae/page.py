@@ -94,19 +94,23 @@ def _lead(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> str:
         if exact == report.columns
         else f"{exact} of {report.columns} columns are exact, the others within the bounds that were set"
     )
+    model = ", the model included" if report.bytes.model else ""
     return (
         f"{report.rows:,} rows of {report.columns} columns went from {_size(report.source_bytes)} to "
-        f"{_size(report.archive_bytes)}, the model included; {kept}."
+        f"{_size(report.archive_bytes)}{model}; {kept}."
     )
 
 
 def _facts(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = list[tuple[str, str]]()
     if report is not None:
-        codes = report.codes_summary
+        codes, model = report.codes_summary, report.bytes.model and _size(report.bytes.model)
         facts += [
             (f"{report.ratio:.1f} to 1", "source over archive"),
-            (_size(report.archive_bytes), f"of which {_size(report.bytes.model)} are the model"),
+            (
+                _size(report.archive_bytes),
+                f"of which {model} are the model" if model else "no model: smaller without",
+            ),
         ]
         if codes.latents:
             facts.append((f"{codes.mean_nonzero:.1f} of {codes.latents}", "latents on in a row"))

@@ -157,7 +157,7 @@ def _used(codes: Codes) -> Table:
     )
     return Table(
         caption,
-        ("latent", "not zero on", "values"),
+        ("latent", "on in", "values"),
         rows,
         (1,),
         (100 * used[order] / max(used.max(), 1e-9)).tolist(),

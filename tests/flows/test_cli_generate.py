@@ -127,7 +127,7 @@ def test_a_curve_is_drawn_and_listed(
     assert told["curve"][2]["archive"] == pytest.approx(
         8 * size / 5_000, rel=0.01
     )  # the model writes it again
-    assert "Smaller the more it may be off" in out.read_text()
+    assert "Size by the error allowed" in out.read_text()
     assert (asked["model"].codes is Codes.none) == (
         what == "f.svae"
     )  # it holds no code: few rows do not pay for one
