@@ -70,7 +70,8 @@ def test_a_model_s_own_point_is_what_it_writes(dataset: Dataset, tmp_path: Path)
     model = pipeline.fit(table, dataset.schema, bounds=bounds, model=SMALL, training=QUICK)
     point = curve.point_of_model(model, table, dataset.schema, dataset.stats)
     report = pipeline.compress(table, tmp_path / "a.svae", model=model)
-    assert point.bits == {"archive": 8 * report.archive_bytes / table.num_rows}
+    size = 8 * report.archive_bytes / table.num_rows
+    assert point.bits == {"archive": pytest.approx(size, rel=0.01)}  # the seconds it took are written too
     assert point.share == curve.mean_share(bounds, dataset.schema, dataset.stats) > 0
 
 
