@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.cells import Benchmark, Case, Facts
+from benchmarks.likelihood import SOURCES
 from data.sources import open_source
 from vae import binary
 from vae.binary import BinarySettings
@@ -98,22 +99,7 @@ def _case(name: str) -> Case:
 LABELS = Benchmark(
     title="Fashion-MNIST, logistic regression on codes, 5,000 labels",
     published="d=200: VSC 79.7%, VAE 67.1% (a public reproduction)",
-    sources=(
-        "benchmarks/labels.py",
-        *(
-            f"vae/{name}.py"
-            for name in (
-                "binary",
-                "convolution",
-                "latents",
-                "loop",
-                "networks",
-                "schedule",
-                "sparse",
-                "train",
-            )
-        ),
-    ),
+    sources=("benchmarks/labels.py", *SOURCES),
     cases={name: _case(name) for name in (RAW, *MODELS)},
     measure=measure,
 )

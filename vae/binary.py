@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vae.convolution import ConvDecoder, ConvEncoder
 from vae.latents import STEP, Draw
-from vae.loop import Rows
+from vae.loop import Progress, Rows
 from vae.networks import DenseEncoder, Hidden, dense
 from vae.schedule import Phase
 from vae.settings import Family, ModelSettings, Settings, TrainSettings
@@ -69,6 +69,13 @@ class BinarySettings(Settings):
     """Latents that `topk` keeps of an image, on average; None: a quarter of them."""
     reach: int = Field(default=127, ge=1, le=127)
     """Largest integer of a hard code."""
+
+    @model_validator(mode="after")
+    def _deep_enough(self) -> BinarySettings:
+        """A dense network has a hidden layer."""
+        if self.network == "dense" and not self.depth:
+            raise ValueError("depth 0: a dense network has one hidden layer at least")
+        return self
 
 
 class BinaryVAE(nn.Module):
@@ -225,18 +232,20 @@ class BinaryVAE(nn.Module):
 
 
 def fit(
-    rows: Rows, settings: BinarySettings, training: TrainSettings
+    rows: Rows, settings: BinarySettings, training: TrainSettings, *, on_progress: Progress | None = None
 ) -> tuple[BinaryVAE, list[dict[str, Any]]]:
     """A model of `rows.arrays["image"]`, bytes (rows, height, width), and its history, one entry a validation.
 
-    `training.steps` says how many steps. ModelError if the training diverged.
+    `training.steps` says how many steps, 10,000 without it; `on_progress` is told what that of `vae.train.fit` is.
+    ModelError if the training diverged.
     """
     _, height, width = rows.arrays["image"].shape
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)
         model = BinaryVAE((height, width), settings)
     total = training.steps or 10_000
-    history = run(model, rows, training, total=total, phases=(Phase("joint", 0, total),))
+    phases = (Phase("joint", 0, total),)
+    history = run(model, rows, training, total=total, phases=phases, on_progress=on_progress)
     return model.eval(), history
 
 

@@ -130,3 +130,8 @@ def test_training_learns_what_two_images_have_in_common(family: Family, network:
     code = model.encode(torch.from_numpy(rows).float() / 255)
     assert torch.equal(code, code.round())
     assert not torch.equal(code[0], code[1])
+
+
+def test_a_dense_network_without_hidden_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="depth 0: a dense network has one hidden layer at least"):
+        BinarySettings(network="dense", depth=0)
