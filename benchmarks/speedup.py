@@ -77,18 +77,19 @@ def ours(
     lesson: Lesson, model: ModelSettings, training: TrainSettings
 ) -> tuple[list[tuple[float, float]], int, float]:
     """Seconds and bits at each validation, the number of steps, and the bits at the end."""
-    began, seconds = time.perf_counter(), list[float]()
+    began, told = time.perf_counter(), list[tuple[int, float]]()
 
-    def note(told: dict[str, Any]) -> None:
-        if told["step"] % schedule.interval(told["steps"]) == 0:
-            seconds.append(time.perf_counter() - began)
+    def note(now: dict[str, Any]) -> None:
+        told.append((now["step"], time.perf_counter() - began))
 
     layout = cast(Layout, lesson.layout)
     trained, record = train.fit(lambda: SparseVAE(layout, model), rows_of(lesson), training, on_progress=note)
-    history = record["history"]
-    bits = [paid(entry) for entry in history if entry["step"] % schedule.interval(record["steps"]) == 0]
-    final = paid(validate(trained, held_of(lesson, training)))
-    return list(zip(seconds, bits, strict=True)), record["steps"], final
+    # what is told comes a little after a validation, never before it
+    times = [
+        (next(second for step, second in told if step >= entry["step"]), paid(entry))
+        for entry in record["history"]
+    ]
+    return times, record["steps"], paid(validate(trained, held_of(lesson, training)))
 
 
 def held_of(lesson: Lesson, training: TrainSettings) -> list[dict[str, Tensor]]:
