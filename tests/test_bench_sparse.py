@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from benchmarks import cells, labels, sparse
+from benchmarks import cells, datasets, labels, sparse, speedup
 from benchmarks.cells import Benchmark, Case
+from vae.settings import TrainSettings
 
 
 @pytest.fixture
@@ -81,3 +83,20 @@ def test_accuracy_is_of_rows_that_were_not_trained_on(monkeypatch: pytest.Monkey
     assert labels.accuracy(features, kind, chosen)["accuracy"] == 100
     features[60:] = features[60:][::-1].copy() * 0
     assert labels.accuracy(features, kind, chosen)["accuracy"] < 70
+
+
+def test_both_trainings_are_timed_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    kind = random.integers(0, 4, 3_000)
+    table = pa.table({"kind": kind, "twice": (2 * kind + random.integers(0, 2, 3_000)) % 7})
+    monkeypatch.setattr(datasets, "variants", lambda name: (table,))
+    monkeypatch.setattr(speedup, "TRAINING", TrainSettings(steps=120, batch_rows=64, threads=1))
+    monkeypatch.setattr(speedup, "NEAR", 1.5)
+    monkeypatch.setattr(speedup, "RATES", (0.05, 1e-9))
+    facts = speedup.measure("none", 0)
+    assert 0 < facts["seconds"] <= facts["all_seconds"]
+    assert 0 < facts["final_bits"] < 5
+    assert facts["plain"]["0.05"] > 0
+    assert facts["plain"]["1e-09"] is None or facts["plain"]["1e-09"] > 0
+    told = speedup.SPEEDUP.cases["none"].tell(facts)
+    assert "times quicker" in told
