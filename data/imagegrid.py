@@ -38,8 +38,9 @@ def image_symbols(
     """Symbols (rows, values), 0 of what is null, and which images are null (rows,)."""
     whole = cast(Any, array)
     missing = pc.is_null(whole).to_numpy(zero_copy_only=False)
-    flat = whole.values.slice(whole.offset * values, len(whole) * values).to_numpy(zero_copy_only=False)
-    images = flat.reshape(len(whole), values)
+    flat = whole.values.slice(whole.offset * values, len(whole) * values)
+    flat = flat.fill_null(0) if flat.null_count else flat  # under an image that is null
+    images = flat.to_numpy(zero_copy_only=False).reshape(len(whole), values)
     if step > 1:
         images = np.minimum((images.astype(np.int16) + step // 2) // step, levels - 1).astype(np.uint8)
     if missing.any():
@@ -62,5 +63,5 @@ def image_values(symbols: Bytes, missing: npt.NDArray[np.bool_], step: int, kind
 
 
 def holds_images(column: pa.ChunkedArray) -> bool:
-    """Whether no value within an image is null."""
-    return all(not cast(Any, chunk).values.null_count for chunk in column.chunks)
+    """Whether no value within an image is null; what lies under an image that is null itself does not count."""
+    return all(not cast(Any, chunk).flatten().null_count for chunk in column.chunks)

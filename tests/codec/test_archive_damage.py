@@ -145,7 +145,7 @@ def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
     head[8] = container.VERSION + 1
     head[16:24] = checksum(bytes(head[:16]), bytes(head[24 : 24 + length])).to_bytes(8, "little")
     (tmp_path / "t.svae").write_bytes(head)
-    with pytest.raises(ArchiveError, match=r"format version 7.0; this program reads 6.0; update it"):
+    with pytest.raises(ArchiveError, match=r"format version 8.0; this program reads 7.0; update it"):
         archive.open(tmp_path / "t.svae")
 
 

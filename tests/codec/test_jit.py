@@ -27,7 +27,7 @@ def test_kept_code_is_stamped_with_all_modules_it_was_made_from(monkeypatch: pyt
     assert sources == stamp(kernel.observe)[1] == module._sources()
     assert own
     read = Path.read_bytes
-    for name in ("counts", "entropy", "frontend", "intervals", "plan", "vectors"):
+    for name in ("counts", "entropy", "frontend", "intervals", "pixels", "plan", "vectors"):
         changed = f"{name}.py"
         monkeypatch.setattr(Path, "read_bytes", lambda path, c=changed: read(path) + b"#" * (path.name == c))
         assert module._sources() != sources
@@ -38,7 +38,7 @@ def test_kept_code_is_stamped_with_all_modules_it_was_made_from(monkeypatch: pyt
 def test_what_makes_no_arrays_counts_no_references() -> None:
     modules = [
         import_module(f"vae.codec.{name}")
-        for name in ("counts", "entropy", "frontend", "intervals", "kernel")
+        for name in ("counts", "entropy", "frontend", "intervals", "kernel", "pixels")
     ]
     found = [thing for module in modules for thing in vars(module).values()]
     loops = [thing for thing in found if hasattr(thing, "targetoptions")]

@@ -14,6 +14,7 @@ from data.bounds import effective_bound
 from data.errors import BoundError, SchemaError
 from data.grid import Coded, ColumnGrid, TableGrid
 from data.gridfit import fit_column
+from data.imagegrid import TOP
 from data.images import image_shape
 from data.largetable import AnyTable, is_large
 from data.onehot import group_cells
@@ -167,6 +168,7 @@ def _grids(
 
 
 def _same_bound(grid: ColumnGrid, bound: float, kind: pa.DataType) -> bool:
+    bound = min(bound, TOP) if grid.shape else bound
     return math.isclose(grid.bound, effective_bound(bound, kind), rel_tol=1e-9)
 
 
