@@ -13,6 +13,8 @@ from data.errors import DamagedError
 
 pc = cast(Any, _pc)
 Bytes = npt.NDArray[np.uint8]
+Symbols = npt.NDArray[Any]
+"""Of whole numbers of any width, on their grid."""
 TOP = 255
 """The lightest grey."""
 MAX_PIXELS = 1 << 24
@@ -48,7 +50,7 @@ def image_symbols(
     return images, missing
 
 
-def image_values(symbols: Bytes, missing: npt.NDArray[np.bool_], step: int, kind: pa.DataType) -> pa.Array:
+def image_values(symbols: Symbols, missing: npt.NDArray[np.bool_], step: int, kind: pa.DataType) -> pa.Array:
     """The inverse of `image_symbols`, of an Arrow type; DamagedError if it is none of images of this size."""
     type_ = cast(Any, kind)
     if not (
@@ -57,7 +59,8 @@ def image_values(symbols: Bytes, missing: npt.NDArray[np.bool_], step: int, kind
         and type_.list_size == symbols.shape[1]
     ):
         raise DamagedError(f"images of {symbols.shape[1]} values in a column of {kind}")
-    greys = np.minimum(symbols.astype(np.int32) * step, TOP).astype(np.uint8) if step > 1 else symbols
+    greys = np.minimum(symbols.astype(np.int32) * step, TOP) if step > 1 else symbols
+    greys = greys.astype(np.uint8, copy=False)
     mask = pa.array(missing) if missing.any() else None
     return pa.FixedSizeListArray.from_arrays(pa.array(greys.reshape(-1)), type=kind, mask=mask)
 

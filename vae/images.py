@@ -21,7 +21,7 @@ from vae import schedule
 from vae.calibration import moved, moved_price, threshold_for
 from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
-from vae.codec.pixels import PixelPlan
+from vae.codec.pixels import MAX_FEATURES, PixelPlan
 from vae.codec.plan import Plan
 from vae.codec.structure import Derived
 from vae.convolution import ConvDecoder, ConvEncoder
@@ -51,7 +51,7 @@ IMAGE_SCORE = {Codes.none: 0.0, Codes.lean: 0.45, Codes.balanced: 0.64, Codes.ri
 """R² of the pixels that the code is asked for."""
 WEIGHT_PRICE = 2.0
 IDLE_WEIGHT = 1 / 32
-USUAL_LATENTS = 32
+USUAL_LATENTS, USUAL_MAPS = 32, 8
 STEPS = {Effort.fast: 1_000, Effort.standard: 6_000, Effort.max: 30_000}
 STATISTICS_ROWS = 10_000
 FULL_ROWS = 20_000
@@ -108,6 +108,7 @@ def make_layout(grid: ColumnGrid, seen: NDArray[np.uint8], settings: ModelSettin
     plan = PixelPlan(
         name=grid.name, height=height, width=width, channels=channels, levels=grid.high + 1,
         units=settings.width or usual_units(rows), latents=latents,
+        maps=min(USUAL_MAPS, MAX_FEATURES // (height * width)),
     )  # fmt: skip
     some = seen[:: max(1, len(seen) // STATISTICS_ROWS)].astype(np.float32) / grid.high
     variance = float(some.var(0).mean()) if len(some) else 0.0

@@ -61,9 +61,10 @@ from vae.codec.weights import SUM_LIMIT
 Codes = npt.NDArray[np.int8]
 States = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
+Shorts = npt.NDArray[np.int16]
 Tensors = Mapping[str, npt.NDArray[np.int16]]
-CHUNK = 32
-"""Images whose features are made at a time."""
+CHUNK = 1 << 20
+"""Features that are made at a time, of an image at least, and numbers that are folded at a time, of a line at least."""
 
 
 class ImageModel:
@@ -195,19 +196,14 @@ class ImageModel:
         return images
 
     def features(self, codes: Codes) -> Maps:
-        """What the stencil is shown of the codes: (rows, height * width, maps), in units of 1/128."""
-        places = self.plan.height * self.plan.width
-        if not self.latents:
-            return np.zeros((len(codes), places, 0), np.int32)
-        found = np.zeros((len(codes), places, self.plan.maps), np.int32)
-        for start in range(0, len(codes), CHUNK):
-            part = self._features(codes[start : start + CHUNK])
-            found[start : start + CHUNK] = part.reshape(len(part), places, -1)
-        return found
+        """What the stencil is shown of the codes: (rows, height * width, maps), in units of 1/128.
 
-    def _features(self, codes: Codes) -> Floats:
-        """Sums of products of integers, in float64: below 2**53 they are exact in whatever order they are added."""
+        Sums of products of integers, in float64: below 2**53 they are exact in whatever order they are added.
+        """
         plan, rows, step = self.plan, len(codes), 2.0**-self.plan.fraction
+        places = plan.height * plan.width
+        if not self.latents:
+            return np.zeros((rows, places, 0), np.int32)
         wide = codes.astype(np.float64)
         shown = np.stack([np.clip(16 * wide, -FEATURE_MAX, FEATURE_MAX), 32.0 * (wide != 0)], 2).reshape(
             rows, -1
@@ -215,28 +211,42 @@ class ImageModel:
         height, width = plan.sizes[0]
         sums = shown @ self._float("seed") + 32 * self._float("seed_bias")
         maps = _activated(sums * (8 * step)).reshape(rows, height, width, plan.maps)
-        for k, (height, width) in enumerate(plan.sizes[1:]):
-            maps = maps.repeat(2, 1).repeat(2, 2)[:, :height, :width]
-            edged = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
-            around = [edged[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
-            sums = np.concatenate(around, 3) @ self._float("conv")[k] + 256 * self._float("conv_bias")[k]
-            maps = _activated(sums * step)
-        return np.floor(maps / 2)
+        for k in range(len(plan.sizes) - 1):
+            maps = self._doubled(maps, k)
+        return (maps >> 1).astype(np.int32).reshape(rows, places, plan.maps)
+
+    def _doubled(self, maps: Shorts, k: int) -> Shorts:
+        """Maps twice as large, each pixel folded with those around it; some lines at a time: images may be large."""
+        (height, width), step = self.plan.sizes[k + 1], 2.0**-self.plan.fraction
+        maps = maps.repeat(2, 1).repeat(2, 2)[:, :height, :width]
+        weights, bias = self._float("conv")[k], 256 * self._float("conv_bias")[k]
+        edged = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        lines = max(1, CHUNK // max(1, len(maps) * width * len(weights)))
+        for first in range(0, height, lines):
+            last = min(first + lines, height)
+            around = [edged[:, first + y : last + y, x : x + width] for y in range(3) for x in range(3)]
+            near = np.concatenate(around, 3).astype(np.float64)
+            sums = near.reshape(-1, len(weights)) @ weights + bias
+            maps[:, first:last] = _activated(sums * step).reshape(len(maps), -1, width, len(bias))
+        return maps
 
     def _float(self, name: str) -> Floats:
         return self.tensors[name].astype(np.float64)
 
     def _walk(self, reading: bool, images: Bytes, codes: Codes, tape: Tape, streams: Streams) -> None:
-        row = np.zeros((1, N_KNOWN), np.int64)
-        walk_pixels(
-            reading, images, self.features(codes), self._weights, new_desk(self.plan), self._front, row,
-            self._tables, tape, streams,
-        )  # fmt: skip
+        row, desk = np.zeros((1, N_KNOWN), np.int64), new_desk(self.plan)
+        step = max(1, CHUNK // (self.plan.height * self.plan.width * self.plan.maps))
+        for start in range(0, len(images), step):
+            part = slice(start, start + step)
+            walk_pixels(
+                reading, images[part], self.features(codes[part]), self._weights, desk, self._front, row,
+                self._tables, tape, streams,
+            )  # fmt: skip
 
 
-def _activated(sums: Floats) -> Floats:
+def _activated(sums: Floats) -> Shorts:
     """The activation min(max(x, 0), 8) in units of 1/256, of exact multiples of a power of two."""
-    return np.clip(np.floor(sums + 0.5), 0, ACTIVATION_MAX)
+    return np.clip(np.floor(sums + 0.5), 0, ACTIVATION_MAX).astype(np.int16)
 
 
 def _padded(plan: PixelPlan, tensors: Tensors) -> PixelWeights:

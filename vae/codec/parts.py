@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from vae.codec.summary import StoredReport
 
 T = TypeVar("T")
 MAX_IMAGE_VALUES = 1 << 24
-"""Values of the images of a group, at most, unless it is one image."""
+"""Values of all images of a group, at most, unless it is one row."""
 Kept = dict[int, Any]
 """What streams hold that are of a whole group, by their numbers: decoded once for all the parts that share it."""
 
@@ -109,21 +109,27 @@ class Parts:
             for source in function.sources if function else ():
                 if source not in self.place or self.grids[self.place[source]] is None:
                     raise ValueError(f"column {name!r} follows from {source!r}, which has no symbols")
+                if cast(ColumnGrid, self.grids[self.place[source]]).shape:
+                    raise ValueError(f"column {name!r} follows from {source!r}, which holds images")
             if grid and grid.scale in NUDGED:
                 self._check_nudged(place, grid)
             if grid and grid.shape:
                 self._check_images(place, grid)
+        values = sum(grid.values_of_image for grid in self.grids if grid is not None and grid.shape)
+        if self.header.group_rows * values > max(MAX_IMAGE_VALUES, values):
+            raise ValueError(f"groups of {self.header.group_rows} rows with {values} values of images each")
         return [self.place[function.name] for function in structure.order(functions)]
 
     def _check_images(self, place: int, grid: ColumnGrid) -> None:
-        """Images follow from nothing, are the one column of their model, and a group of them fits into memory."""
-        header = self.header
+        """Images are lists of bytes, follow from nothing, and are the one column of their model."""
+        header, kind = self.header, cast(Any, self._kinds[place])
+        if not pa.types.is_fixed_size_list(kind) or (kind.value_type, kind.list_size) != (
+            pa.uint8(),
+            grid.values_of_image,
+        ):
+            raise ValueError(f"column {grid.name!r}: images of {grid.shape} in a column of {kind}")
         if self.functions[place] is not None or (place in header.coded and len(header.coded) > 1):
             raise ValueError(f"column {grid.name!r}: images among columns of numbers")
-        if header.group_rows * grid.values_of_image > max(MAX_IMAGE_VALUES, grid.values_of_image):
-            raise ValueError(f"column {grid.name!r}: groups of {header.group_rows} images of {grid.shape}")
-        if any(grid.name in f.sources for f in self.functions if f is not None):
-            raise ValueError(f"column {grid.name!r}: a column follows from images")
 
     def _check_nudged(self, place: int, grid: ColumnGrid) -> None:
         """A lattice or sum is of floats; a sum is stored for itself, and made of floats that are no sums."""

@@ -35,6 +35,8 @@ MOST_PLACES = 32
 """Parts of the image's height, and of its width, that have weights of their own."""
 SEEDS = 8
 """Largest side of the map that a code is spread on first."""
+MAX_FEATURES = 1 << 24
+"""Most features of an image: maps of all its pixels."""
 
 
 class PixelPlan(BaseModel):
@@ -68,6 +70,8 @@ class PixelPlan(BaseModel):
     def _check(self) -> PixelPlan:
         if self.pixels > 1 << 24:
             raise ValueError(f"images of {self.pixels} values")
+        if self.latents and self.height * self.width * self.maps > MAX_FEATURES:
+            raise ValueError(f"{self.maps} features of each of {self.height * self.width} pixels")
         return self
 
     @property
@@ -253,6 +257,8 @@ def walk_pixels(
     for t in range(images.shape[0]):
         image = images[t]
         for y in range(w.height):
+            if streams.position[ONE] > streams.end[ONE]:  # it has run dry, as none does that is written
+                return
             for x in range(w.width):
                 at = (y * w.width + x) * w.channels
                 place = w.origin + y * w.stride + x * w.channels

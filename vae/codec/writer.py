@@ -51,7 +51,7 @@ LARGE_GROUP_CELLS = 1 << 21
 """Cells of a group, but a block at least, of a table that is not held in memory: as many are while it is written or
 read."""
 IMAGE_BLOCK_VALUES, IMAGE_GROUP_VALUES = 1 << 20, 1 << 23
-"""Values of the images of a block, and of a group, about."""
+"""Values of all images of a block, and of a group, about."""
 CLOSE_CALL = 0.85
 """Where the model takes more than this share of what its rivals are estimated to need, both are written."""
 
@@ -246,8 +246,8 @@ def _header(layout: Layout, blob: bytes, options: Options) -> Header:
     cells = LARGE_GROUP_CELLS if is_large(table.num_rows, table.num_columns) else MAX_GROUP_CELLS // 2
     block_rows = max(1, min(options.block_rows, MAX_GROUP_CELLS // 2 // columns, by_bytes))
     group_rows = min(MAX_GROUP_ROWS, cells // columns, by_bytes)
-    values = max((grid.values_of_image for grid in layout.grids if grid is not None), default=1)
-    if values > 1:
+    values = sum(grid.values_of_image for grid in layout.grids if grid is not None and grid.shape)
+    if values:
         block_rows = min(block_rows, max(1, IMAGE_BLOCK_VALUES // values))
         group_rows = min(group_rows, max(block_rows, IMAGE_GROUP_VALUES // values))
     needed = -(-table.num_rows // block_rows)
