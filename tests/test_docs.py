@@ -12,20 +12,38 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from data import grid, lattice
+from data import grid, imagegrid, lattice
 from data.grid import ColumnGrid, State
-from vae.codec import container, entropy, frontend, integer, intervals, kernel, plan, structure, weights
+from vae.codec import (
+    container,
+    entropy,
+    frontend,
+    integer,
+    intervals,
+    kernel,
+    packing,
+    parts,
+    pixels,
+    plan,
+    structure,
+    weights,
+)
 from vae.codec.container import ColumnCoding, Header, ModelReference
 from vae.codec.entropy import exp_table, scale_table, sigmoid_table, squash_table
+from vae.codec.pixels import PixelPlan
 from vae.codec.plan import BASES, Head, Item, Linear, Plan
 from vae.codec.structure import Derived, Term
 from vae.codec.summary import StoredColumn, StoredReport
 
 TEXT = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
-MODULES = (container, grid, lattice, structure, entropy, intervals, frontend, kernel, plan, integer, weights)
+MODULES = (
+    container, grid, imagegrid, lattice, structure, entropy, intervals, frontend, kernel, plan, integer, weights, parts,
+    pixels, packing,
+)  # fmt: skip
 CONSTANTS = re.findall(r"^([A-Z_]+) = (-?[\d*]+(?: - [\d*]+)?)(?:  .*)?$", TEXT, re.MULTILINE)
 RECORDS: tuple[type[BaseModel], ...] = (
     Header, ModelReference, ColumnCoding, StoredReport, StoredColumn, ColumnGrid, Derived, Term, Plan, Item, Linear,
+    PixelPlan,
 )  # fmt: skip
 TABLES = {"exp": exp_table, "sigmoid": sigmoid_table, "scale": scale_table, "squash": squash_table}
 

@@ -21,7 +21,7 @@ from vae import schedule
 from vae.calibration import moved, moved_price, threshold_for
 from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
-from vae.codec.pixels import MAX_FEATURES, PixelPlan
+from vae.codec.pixels import MAX_MAP_VALUES, PixelPlan
 from vae.codec.plan import Plan
 from vae.codec.structure import Derived
 from vae.convolution import ConvDecoder, ConvEncoder
@@ -108,7 +108,7 @@ def make_layout(grid: ColumnGrid, seen: NDArray[np.uint8], settings: ModelSettin
     plan = PixelPlan(
         name=grid.name, height=height, width=width, channels=channels, levels=grid.high + 1,
         units=settings.width or usual_units(rows), latents=latents,
-        maps=min(USUAL_MAPS, MAX_FEATURES // (height * width)),
+        maps=min(USUAL_MAPS, MAX_MAP_VALUES // (height * width)),
     )  # fmt: skip
     some = seen[:: max(1, len(seen) // STATISTICS_ROWS)].astype(np.float32) / grid.high
     variance = float(some.var(0).mean()) if len(some) else 0.0

@@ -35,7 +35,7 @@ MOST_PLACES = 32
 """Parts of the image's height, and of its width, that have weights of their own."""
 SEEDS = 8
 """Largest side of the map that a code is spread on first."""
-MAX_FEATURES = 1 << 24
+MAX_MAP_VALUES = 1 << 24
 """Most features of an image: maps of all its pixels."""
 
 
@@ -70,7 +70,7 @@ class PixelPlan(BaseModel):
     def _check(self) -> PixelPlan:
         if self.pixels > 1 << 24:
             raise ValueError(f"images of {self.pixels} values")
-        if self.latents and self.height * self.width * self.maps > MAX_FEATURES:
+        if self.latents and self.height * self.width * self.maps > MAX_MAP_VALUES:
             raise ValueError(f"{self.maps} features of each of {self.height * self.width} pixels")
         return self
 
