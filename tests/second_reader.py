@@ -182,6 +182,7 @@ def read_entry(raw: dict, field: pa.Field | None) -> SimpleNamespace:
             parts=0,
             point=0,
             sources=[],
+            shape=[],
             bound=0.0,
             values=None,
             one_hot=False,
@@ -192,6 +193,7 @@ def read_entry(raw: dict, field: pa.Field | None) -> SimpleNamespace:
             len(entry.grid.sources) == 2 * (entry.grid.scale in SUMS),
             "a grid has other sources than its scale",
         )
+        need(bool(entry.grid.shape) == (entry.grid.kind == "image"), "a grid with a shape is not of images")
     if entry.derived:
         entry.derived = filled(entry.derived, "name", terms=[], keys=[], modulus=0, base=0, follows=None)
         entry.derived.terms = [filled(term, "column factor") for term in entry.derived.terms]
@@ -217,7 +219,7 @@ def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
     """The header, and what is between it and the index: tables, model, streams (2, 4)."""
     need(data[:8] == HEAD and data[-8:] == TAIL and len(data) >= 52, "no archive, or cut short")
     version, flags, length, digest = struct.unpack("<HHIQ", data[8:24])
-    need(1 <= version <= 6 and flags == 0, "unknown version or flags")
+    need(1 <= version <= 7 and flags == 0, "unknown version or flags")
     need(checksum(data[:16] + data[24 : 24 + length]) == digest, "header is damaged")
     position, size, digest = struct.unpack("<QIQ", data[-28:-8])
     need(position + size + 28 == len(data), "index is misplaced")
@@ -363,8 +365,15 @@ def item_shapes(item: SimpleNamespace, w: int) -> Iterator[tuple[str, str, tuple
 
 
 def read_model(header: SimpleNamespace, data: bytes) -> SimpleNamespace:
-    """The plan, with the tensors in `weights` of it and of its items (9)."""
+    """The plan, with the tensors in `weights` of it and of its items (9); of images that of 9.1, with its codes'."""
     need(hashlib.sha256(data).hexdigest() == header.model["sha256"], "the model is missing or damaged")
+    grids = [header.columns[name].grid for name in header.coded]
+    plan = read_pixels(data, grids[0]) if any(grid.shape for grid in grids) else read_numbers(data)
+    need(plan.latents == header.latents, "header and plan disagree")
+    return plan
+
+
+def read_numbers(data: bytes) -> SimpleNamespace:
     cursor = Cursor(data)
     plan_bytes, *pieces = (cursor.take(*struct.unpack("<I", cursor.take(4))) for _ in range(8))
     cursor.close()
@@ -381,7 +390,6 @@ def read_model(header: SimpleNamespace, data: bytes) -> SimpleNamespace:
             setattr(found, name, weights.astype("i8").reshape(shape))
         return found
 
-    need(plan.latents == header.latents, "header and plan disagree")
     need(plan.latents > 0 or not (plan.above or plan.deep), "a prior without latents")
     plan.weights = tensors(code_shapes(plan))
     for item in plan.columns:
@@ -391,8 +399,53 @@ def read_model(header: SimpleNamespace, data: bytes) -> SimpleNamespace:
     return plan
 
 
+def pixel_shapes(plan: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each tensor of images, in order (9.1)."""
+    c, w, m, d, (h, v) = plan.channels, plan.units, plan.maps, plan.latents, plan.sizes[0]
+    inputs = len(plan.around) * c + c - 1 + (m if d else 0)
+    yield "first", (c, inputs, w)
+    yield "first_bias", (c, w)
+    yield "row", (c, min(plan.height, 32), w)
+    yield "column", (c, min(plan.width, 32), w)
+    yield "hidden", (c, plan.layers, w, w)
+    yield "hidden_bias", (c, plan.layers, w)
+    yield "head", (c, w, 18)
+    yield "head_bias", (c, 18)
+    if d:
+        yield "seed", (2 * d, h * v * m)
+        yield "seed_bias", (h * v * m,)
+        yield "conv", (len(plan.sizes) - 1, 9 * m, m)
+        yield "conv_bias", (len(plan.sizes) - 1, m)
+
+
+def read_pixels(data: bytes, grid: SimpleNamespace) -> SimpleNamespace:
+    """The plan of images, with its tensors in `weights` and the plan of its codes in `codes` (9.1)."""
+    cursor = Cursor(data)
+    plan_bytes, codes, body = (cursor.take(*struct.unpack("<I", cursor.take(4))) for _ in range(3))
+    cursor.close()
+    usual = {"up": 4, "side": 3, "units": 32, "layers": 1, "maps": 8, "fraction": 8, "latents": 0}
+    plan = filled(json.loads(zlib.decompress(plan_bytes)), "name height width channels levels", **usual)
+    need([plan.height, plan.width, plan.channels] == grid.shape, "plan and grid are of other shapes")
+    need(plan.levels == grid.high + 1, "plan and grid are of other levels")
+    plan.codes, plan.columns = read_numbers(codes), []
+    need(plan.codes.latents == plan.latents and not plan.codes.columns, "the codes are not the images'")
+    plan.around = [(dy, dx) for dy in range(-plan.up, 0) for dx in range(-plan.side, plan.side + 1)]
+    plan.around += [(0, dx) for dx in range(-plan.side, 0)]
+    plan.sizes = [(plan.height, plan.width)]
+    while max(plan.sizes[0]) > 8:
+        plan.sizes.insert(0, tuple(-(-size // 2) for size in plan.sizes[0]))
+    weights, plan.weights = Cursor(standalone.simple_decompress(body).tobytes()), SimpleNamespace()
+    for name, shape in pixel_shapes(plan):
+        tensor = np.frombuffer(weights.take(2 * int(np.prod(shape))), "i2")
+        setattr(plan.weights, name, tensor.astype("i8").reshape(shape))
+    weights.close()
+    return plan
+
+
 def version_of(header: SimpleNamespace, plan: SimpleNamespace | None) -> int:
     """The version that a file of this content has (2)."""
+    if any(entry.grid and entry.grid.shape for entry in header.columns.values()):
+        return 7
     news = [entry.grid.parts for entry in header.columns.values() if entry.grid]
     if plan:
         news += [plan.deep, *(item.history or len(item.weights.head) > 67 for item in plan.columns)]
@@ -433,6 +486,39 @@ class Stream:
         top, room = max(logits), TOTAL - len(logits)
         sums = list(accumulate(EXP[min(top - logit, 4095)] for logit in logits))
         return self.choose([part * room // sums[-1] + k + 1 for k, part in enumerate(sums)])
+
+    def read_mixture(self, outputs: list[int], bases: list[int], plan: SimpleNamespace) -> int:
+        """A number around `bases`; `plan` has its `low`, `high`, `span`, `unit` and `fine`."""
+        n, low, high, span, parts = len(bases), plan.low, plan.high, plan.span, []
+        masses = [
+            EXP[min(max(outputs[:n]) - logit, 4095)] >> (0 if plan.fine else 8) for logit in outputs[:n]
+        ]
+        for base, mass, offset, log_scale in zip(
+            bases, masses, outputs[n : 2 * n], outputs[2 * n :], strict=True
+        ):
+            mean = (base << 8) + (clip(offset, -(2**20), 2**20) << plan.unit)
+            bits = clip(log_scale, -1280, 5120)
+            parts.append(
+                (
+                    mass * (TOTAL - span) // sum(masses),
+                    clip(mean, low - span << 8, high + span << 8),
+                    SCALE[bits & 255],
+                    6 + (bits >> 8),
+                )
+            )
+
+        def start(k: int) -> int:
+            total = 0
+            for share, mean, mantissa, shift in parts:
+                z = clip(((k << 8) - 128 - mean) * mantissa >> shift, -(2**21), 2**21) + 2**21
+                a = z >> 10
+                y = SIGMOID[a] + ((SIGMOID[a + 1] - SIGMOID[a]) * (z & 1023) >> 10 if a < 4096 else 0)
+                total += share * y
+            return (total >> 30) + k - low if k > low else 0
+
+        k = low - 1 + bisect_right(range(low, high + 1), self.target, key=start)
+        self.take(start(k), start(k + 1) if k < high else TOTAL)
+        return k
 
     def close(self) -> None:
         need(self.state == STATE_LOW and not self.words, "a stream does not end where it should")
@@ -548,38 +634,15 @@ class Item:
         return self.plan.low + self.stream.read_class(logits)  # of a single class, this reads nothing
 
     def read_mixture(self, outputs: list[int]) -> int:
-        plan, n, parts = self.plan, len(self.plan.components), []
-        low, high, span = plan.low, plan.high, plan.span
-        masses = [
-            EXP[min(max(outputs[:n]) - logit, 4095)] >> (0 if plan.fine else 8) for logit in outputs[:n]
-        ]
-        bases = (plan.center, self.p1, clip(2 * self.p1 - self.p2, low, high), self.predicted, self.recalled)
-        for base, mass, offset, log_scale in zip(
-            plan.components, masses, outputs[n : 2 * n], outputs[2 * n :], strict=True
-        ):
-            mean = (bases[base] << 8) + (clip(offset, -(2**20), 2**20) << plan.unit)
-            bits = clip(log_scale, -1280, 5120)
-            parts.append(
-                (
-                    mass * (TOTAL - span) // sum(masses),
-                    clip(mean, low - span << 8, high + span << 8),
-                    SCALE[bits & 255],
-                    6 + (bits >> 8),
-                )
-            )
-
-        def start(k: int) -> int:
-            total = 0
-            for share, mean, mantissa, shift in parts:
-                z = clip(((k << 8) - 128 - mean) * mantissa >> shift, -(2**21), 2**21) + 2**21
-                a = z >> 10
-                y = SIGMOID[a] + ((SIGMOID[a + 1] - SIGMOID[a]) * (z & 1023) >> 10 if a < 4096 else 0)
-                total += share * y
-            return (total >> 30) + k - low if k > low else 0
-
-        k = low - 1 + bisect_right(range(low, high + 1), self.stream.target, key=start)
-        self.stream.take(start(k), start(k + 1) if k < high else TOTAL)
-        return k
+        plan = self.plan
+        bases = (
+            plan.center,
+            self.p1,
+            clip(2 * self.p1 - self.p2, plan.low, plan.high),
+            self.predicted,
+            self.recalled,
+        )
+        return self.stream.read_mixture(outputs, [bases[base] for base in plan.components], plan)
 
     def read_memory(self, outputs: list[int]) -> int:
         literal, span = len(self.found), self.plan.span
@@ -668,10 +731,88 @@ def read_block(plan: SimpleNamespace, streams: list[bytes], rows: int) -> tuple[
     return codes[1:], cells
 
 
-def read_cells(cursor: Cursor, n: int, kind: pa.DataType) -> Cells:
+def features_of(plan: SimpleNamespace, code: np.ndarray) -> np.ndarray:
+    """What is shown of a code: height by width by maps (12.4)."""
+    weights, f, m = plan.weights, plan.fraction, plan.maps
+    if not plan.latents:
+        return np.zeros((plan.height, plan.width, 0), np.int64)
+    z = np.concatenate([shown(q) for q in code.tolist()])
+    found = act(z @ weights.seed + (weights.seed_bias << 5), f - 3).reshape(*plan.sizes[0], m)
+    for k, (a, b) in enumerate(plan.sizes[1:]):
+        edged = np.zeros((a + 2, b + 2, m), np.int64)
+        edged[1:-1, 1:-1] = found[np.arange(a) // 2][:, np.arange(b) // 2]
+        near = np.concatenate([edged[y : y + a, x : x + b] for y in range(3) for x in range(3)], axis=2)
+        found = act(near @ weights.conv[k] + (weights.conv_bias[k] << 8), f)
+    return found >> 1
+
+
+def read_image(plan: SimpleNamespace, stream: Stream, code: np.ndarray) -> np.ndarray:
+    """The symbols of an image (12.4)."""
+    height, width, c, high = plan.height, plan.width, plan.channels, plan.levels - 1
+    image, told = np.zeros((height, width, c), np.int64), features_of(plan, code)
+    tones = np.zeros((height + plan.up, width + 2 * plan.side, c), np.int64)  # with what lies outside
+    for y in range(height):
+        for x in range(width):
+            at = y + plan.up, x + plan.side
+            around = np.concatenate([tones[at[0] + dy, at[1] + dx] for dy, dx in plan.around])
+            for channel in range(c):
+                inputs = np.concatenate([around, tones[at][: c - 1], told[y, x]])
+                outputs = pixel_outputs(plan, channel, y, x, inputs)
+                bases = bases_of(image, y, x, channel, high)
+                image[y, x, channel] = value = stream.read_mixture(outputs, bases, plan.item)
+                tones[at][channel] = value * 255 // high  # what is not coded yet is 0
+    return image
+
+
+def pixel_outputs(plan: SimpleNamespace, c: int, y: int, x: int, inputs: np.ndarray) -> list[int]:
+    w, f = plan.weights, plan.fraction
+    down, across = y * min(plan.height, 32) // plan.height, x * min(plan.width, 32) // plan.width
+    s = inputs @ w.first[c] + (w.first_bias[c] + w.row[c, down] + w.column[c, across] << 7)
+    g = act(s, f - 1)
+    for k in range(plan.layers):
+        g = act(g @ w.hidden[c, k] + (w.hidden_bias[c, k] << 8), f)
+    return head(w.head[c].T, w.head_bias[c], g, f)
+
+
+def bases_of(image: np.ndarray, y: int, x: int, c: int, high: int) -> list[int]:
+    def p(y: int, x: int, c: int) -> int:
+        return int(image[y, x, c])
+
+    left = p(y, x - 1, c) if x else p(y - 1, x, c) if y else 0
+    above = p(y - 1, x, c) if y else left
+    corner = p(y - 1, x - 1, c) if y and x else above
+    if c:
+        other = left + p(y, x, c - 1) - (p(y, x - 1, c - 1) if x else 0)
+    else:
+        other = p(y - 1, x + 1, c) if y and x + 1 < image.shape[1] else above
+    return [left, above, clip(left + above - corner, 0, high), clip(other, 0, high), 0, 0]
+
+
+def read_images(plan: SimpleNamespace, streams: list[bytes], rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The codes, and the symbols: rows by values."""
+    codes, _ = read_block(plan.codes, streams[:1], rows)
+    stream, images = Stream(streams[1]), np.zeros((rows, plan.height * plan.width * plan.channels), np.int64)
+    need(stream.flag == 0, "a stream of pixels has a flag")
+    unit = max(0, (plan.levels - 1).bit_length() - 4)
+    plan.item = SimpleNamespace(low=0, high=plan.levels - 1, span=plan.levels, unit=unit, fine=True)
+    for t in range(rows):
+        images[t] = read_image(plan, stream, codes[t]).ravel()
+    stream.close()
+    return codes, images
+
+
+def image_cells(blocks: list[np.ndarray], data: bytes, rows: int) -> Cells:
+    """Images as blocks decoded them, and which are null (7)."""
+    states = packed(data, "u1", rows) if data else np.zeros(rows, np.uint8)
+    return Cells(states, np.concatenate(blocks), None)
+
+
+def read_cells(cursor: Cursor, n: int, entry: SimpleNamespace) -> Cells:
     """Stored cells (7)."""
-    states, symbols = packed(cursor.piece(), "u1", n), np.zeros(n, np.int64)
-    symbols[states == VALUE] = packed(cursor.piece(), "i8", int((states == VALUE).sum()))
+    axes, kind = (int(np.prod(entry.grid.shape)),) if entry.grid.shape else (), entry.kind
+    states, symbols = packed(cursor.piece(), "u1", n), np.zeros((n, *axes), np.int64)
+    count = int((states == VALUE).sum())
+    symbols[states == VALUE] = packed(cursor.piece(), "i8", count * int(np.prod(axes))).reshape(-1, *axes)
     escapes = int((states == ESCAPE).sum())
     cells = Cells(states, symbols, node(cursor.rest(), escapes, kind) if escapes else None)
     cursor.close()
@@ -718,7 +859,7 @@ def derived_cells(
     cursor = Cursor(data)
     count = cursor.varint()
     at = np.cumsum(packed(cursor.piece(), "i8", count)) - 1
-    exceptions = read_cells(cursor, count, entry.kind)
+    exceptions = read_cells(cursor, count, entry)
     result.states[at], result.symbols[at] = exceptions.states, exceptions.symbols
     return result._replace(escapes=exceptions.escapes)
 
@@ -786,6 +927,10 @@ def values_of(
     states, symbols, escapes = cells
     used = symbols[states == VALUE]
     need(bool(((used >= grid.low) & (used <= grid.high)).all()), "a symbol is outside its grid")
+    if grid.shape:
+        need(bool((states <= NULL).all()), "an image is neither there nor null")
+        greys = np.minimum(symbols * grid.step, 255).astype(np.uint8)
+        return pa.array([x if state == VALUE else None for x, state in zip(greys, states, strict=True)], kind)
     if grid.scale == "names":
         named = zip(symbols, states, strict=True)
         values = pa.array([grid.values[k] if state == VALUE else None for k, state in named], kind)
@@ -812,11 +957,13 @@ def group_table(
     @cache  # a column is decoded when it is first asked for, so that sources come first
     def cells_of(name: str) -> Cells:
         entry, data = header.columns[name], streams[name]
+        if entry.coder == "neural" and entry.grid.shape:
+            return image_cells(neural, data, rows)
         if entry.coder == "neural":
             return neural_cells([block[header.coded.index(name)] for block in neural], data, entry.kind)
         if entry.coder == "derived":
             return derived_cells(entry, data, rows, header.columns, cells_of)
-        return read_cells(Cursor(data), rows, entry.kind)
+        return read_cells(Cursor(data), rows, entry)
 
     @cache
     def column(name: str) -> pa.Array:
@@ -843,7 +990,8 @@ def read(path: str | Path) -> tuple[pa.Table, np.ndarray]:
         columns = {name: next(following) for name in header.columns}
         for start in range(0, rows, header.block_rows) if plan else ():
             block = [next(following) for _ in range(1 + len(header.coded))]
-            code, cells = read_block(plan, block, min(header.block_rows, rows - start))
+            read_rows = read_images if hasattr(plan, "around") else read_block
+            code, cells = read_rows(plan, block, min(header.block_rows, rows - start))
             codes.append(code)
             neural.append(cells)
         parts.append(group_table(header, columns, neural, rows))

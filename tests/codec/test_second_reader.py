@@ -6,14 +6,21 @@ import struct
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from data.errors import ArchiveError
-from vae.codec import archive
+from data.gridfit import fit_table
+from data.images import image_field
+from vae.codec import archive, writer
 from vae.codec.framing import checksum, put_varint
+from vae.codec.images import ImageModel
+from vae.codec.integer import IntegerModel
+from vae.codec.pixels import PixelPlan
+from vae.codec.plan import Plan
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 ARCHIVES = sorted(path.name for path in FIXTURES.glob("*.svae"))
@@ -53,6 +60,52 @@ def test_both_readers_read_the_same(name: str, second: ModuleType) -> None:
         assert bits(table[column]).equals(bits(expected[column])), column
     assert codes.dtype == expected_codes.dtype
     assert np.array_equal(codes, expected_codes)
+
+
+IMAGES: dict[str, dict[str, Any]] = {
+    "grey, no code": {"height": 5, "width": 40, "channels": 1, "latents": 0, "layers": 0, "up": 8, "side": 8},
+    "colour, maps twice doubled": {
+        "height": 17,
+        "width": 3,
+        "channels": 3,
+        "latents": 2,
+        "maps": 2,
+        "layers": 2,
+    },
+    "a pixel": {"height": 1, "width": 1, "channels": 4, "latents": 3, "units": 9},
+    "two levels": {"height": 6, "width": 5, "channels": 1, "latents": 1, "bound": 200.0, "fraction": 4},
+    "seven levels": {"height": 4, "width": 4, "channels": 3, "latents": 0, "bound": 20.0, "fraction": 10},
+}
+"""Plans of images; `bound` is that of the column."""
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_both_readers_read_the_same_images(name: str, second: ModuleType, tmp_path: Path) -> None:
+    """Of any plan, by random weights; beside them others of images in another column, stored within a bound."""
+    wish, random, path = dict(IMAGES[name]), np.random.default_rng(3), tmp_path / "t.svae"
+    bounds = {"a": wish.pop("bound", 0.0), "b": 3.0}
+    shape = (wish["height"], wish["width"], wish["channels"])
+    images = random.integers(0, 256, (7, int(np.prod(shape)))).tolist()
+    fields = [image_field("a", shape), image_field("b", shape)]
+    arrays = [pa.array([*images[k:], None], fields[0].type) for k in (1, 1)]
+    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+    grid = fit_table(table, bounds)
+    plan = PixelPlan.model_validate({"name": "a", "levels": grid["a"].high + 1, "units": 4} | wish)
+    own = Plan(latents=plan.latents, width=1, prior_width=2, columns=())
+
+    def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        return {n: random.integers(-90, 91, shape).astype(np.int16) for n, shape in shapes.items()}
+
+    model = ImageModel(plan, IntegerModel(own, drawn(own.shapes())), drawn(plan.shapes()))
+    codes = random.integers(-3, 4, (7, plan.latents)).astype(np.int8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "CLOSE_CALL", 1e9)
+        archive.write(table, path, bounds=bounds, model=model, grid=grid, codes=codes, block_rows=3)
+    found, found_codes = second.read(path)
+    with archive.open(path, threads=1) as opened:
+        assert [c.coder for c in opened.report().per_column] == ["neural", "rival"]
+        assert found.equals(opened.read())
+    assert np.array_equal(found_codes, codes)
 
 
 def read(path: Path) -> None:
