@@ -21,7 +21,10 @@ SECONDS, MEGABYTES = 5, 1024
 MOST_BYTES = 1 << 16
 JITTED = [
     "vae.planning",
-    *(f"vae.codec.{name}" for name in ("counts", "entropy", "frontend", "intervals", "kernel", "vectors")),
+    *(
+        f"vae.codec.{name}"
+        for name in ("counts", "entropy", "frontend", "intervals", "kernel", "pixels", "vectors")
+    ),
 ]
 """Modules that numba compiles, which cannot compile what is instrumented."""
 

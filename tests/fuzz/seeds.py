@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 
 from data.gridfit import fit_table
+from data.images import image_field
 from tests.fuzz.parts import Parts, take_apart
 from vae.codec import archive, choice, structure, writer
+from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
+from vae.codec.pixels import PixelPlan
+from vae.codec.plan import Plan
 from vae.planning import make_plan
 
 ROWS = 24
 
 
 def seeds(folder: Path) -> dict[str, Parts]:
-    """Archives of versions 1, 2, 4, 5 and 6, with and without a model, by name; written in `folder` on the way."""
+    """Archives of versions 1, 2, 4, 5, 6 and 7, with and without a model, by name; written in `folder` on the way."""
     numbers = np.random.default_rng(0)
     steps = np.cumsum(numbers.integers(-1, 2, ROWS))
     names = numbers.integers(0, 4, ROWS)
@@ -54,6 +58,32 @@ def seeds(folder: Path) -> dict[str, Parts]:
             mock.patch.object(choice, "_function_pays", return_value=True),
         ):
             archive.write(table, path, **(_model(table, model, numbers) if model else {}), block_rows=16)
+        found[label] = take_apart(path.read_bytes())
+    return found | _image_seeds(folder, numbers)
+
+
+def _image_seeds(folder: Path, numbers: np.random.Generator) -> dict[str, Parts]:
+    """Archives of a few tiny images, by a model and stored within a bound."""
+    shape = (3, 2, 3)
+    greys = [None if k == 3 else numbers.integers(0, 256, 18).tolist() for k in range(6)]
+    field = image_field("image", shape)
+    table = pa.Table.from_arrays([pa.array(greys, field.type)], schema=pa.schema([field]))
+    bounds, path = {"image": 9.0}, folder / "images.svae"
+    grid = fit_table(table, bounds)
+    plan = PixelPlan(
+        name="image", height=3, width=2, channels=3, levels=grid["image"].high + 1, units=3, maps=2, latents=2
+    )
+    own = Plan(latents=2, width=1, prior_width=2, columns=())
+
+    def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        return {name: numbers.integers(-40, 41, size).astype(np.int16) for name, size in shapes.items()}
+
+    model = ImageModel(plan, IntegerModel(own, drawn(own.shapes())), drawn(plan.shapes()))
+    codes = numbers.integers(-1, 2, (6, 2)).astype(np.int8)
+    found: dict[str, Parts] = {}
+    for label, more in (("images", {"model": model, "codes": codes, "grid": grid}), ("greys", {})):
+        with mock.patch.object(writer, "CLOSE_CALL", 1e9):
+            archive.write(table, path, bounds=bounds, block_rows=4, **cast(Any, more))
         found[label] = take_apart(path.read_bytes())
     return found
 

@@ -11,6 +11,8 @@ from vae.codec import archive
 
 MOST_ROWS = 4_096
 """Uncompiled, a row takes some 100 µs a column: what honestly has more rows would only be slow."""
+MOST_VALUES = 1 << 10
+"""Likewise of the values of all images: each takes about a millisecond."""
 
 
 def read(parts: Parts, path: Path) -> bool:
@@ -20,7 +22,8 @@ def read(parts: Parts, path: Path) -> bool:
     """
     path.write_bytes(put_together(parts))
     with contextlib.suppress(SvaeError), archive.open(path, threads=1) as opened:
-        if opened.rows > MOST_ROWS:
+        values = sum(grid.values_of_image for grid in opened._parts.grids if grid is not None and grid.shape)
+        if opened.rows > MOST_ROWS or opened.rows * values > MOST_VALUES:
             return False
         opened.report()
         opened.verify()
