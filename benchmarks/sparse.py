@@ -19,10 +19,11 @@ import sys
 from benchmarks import cells, readme
 from benchmarks.labels import LABELS
 from benchmarks.likelihood import LIKELIHOOD
+from benchmarks.pixels import PIXELS
 from benchmarks.speedup import SPEEDUP
 from data.errors import SourceError
 
-BENCHMARKS = {"likelihood": LIKELIHOOD, "labels": LABELS, "speedup": SPEEDUP}
+BENCHMARKS = {**PIXELS, "likelihood": LIKELIHOOD, "labels": LABELS, "speedup": SPEEDUP}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -56,8 +56,8 @@ STEPS = {Effort.fast: 1_000, Effort.standard: 6_000, Effort.max: 30_000}
 STATISTICS_ROWS = 10_000
 FULL_ROWS = 20_000
 """Images from which on a training has its full number of steps."""
-CODEC_WIDTHS = ((2_000, 16), (20_000, 32))
-"""Width of the stencil for fewer images than so many; 64 for more."""
+FEW_IMAGES, MANY_IMAGES = 2_000, 20_000
+"""Below and above which the stencil is narrow and wide."""
 
 
 class ImageLayout(BaseModel):
@@ -85,7 +85,7 @@ def usual_units(images: int) -> int:
     >>> usual_units(500), usual_units(70_000)
     (16, 64)
     """
-    return next((width for most, width in CODEC_WIDTHS if images < most), 64)
+    return 16 if images < FEW_IMAGES else 32 if images < MANY_IMAGES else 64
 
 
 def latents_of_images(settings: ModelSettings) -> int:
@@ -146,13 +146,14 @@ class ImageVAE(nn.Module):
             shape = plan.channels, plan.height, plan.width
             hidden = Hidden(16, 1, settings.activation)
             # rows of a learned prior are images to the encoder
-            self.latents = make_latents(settings, layout.codes.reach, plan.latents, (plan.pixels, 1))
+            family = make_latents(settings, layout.codes.reach, plan.latents, (plan.pixels, 1))
+            self.latents = family
             self.encoder = ConvEncoder(
                 shape,
                 plan.latents,
-                self.latents.outputs,
+                family.outputs,
                 hidden=hidden,
-                gain=self.latents.gain or ENCODER_GAIN,
+                gain=cast("float | None", family.gain) or ENCODER_GAIN,
             )
             self.codes_only = ConvDecoder(plan.latents, shape, hidden=hidden)
         if self.target:

@@ -203,7 +203,8 @@ def test_the_bytes_are_the_same_on_every_machine_compiled_or_not(
 @pytest.mark.jit
 def test_what_is_sampled_has_the_shape_and_levels_of_the_images() -> None:
     model = random_model(plan_of(channels=3, levels=17))
-    images, codes = model.sample_block(30, np.random.default_rng(0))
+    images, states, codes = model.sample_block(30, np.random.default_rng(0))
+    assert not states.any()
     assert (images.shape, images.dtype, codes.shape, codes.dtype) == ((30, 36), np.uint8, (30, 2), np.int8)
     assert int(images.max()) < 17
     assert np.array_equal(images, model.sample_block(30, np.random.default_rng(0))[0])
