@@ -63,7 +63,7 @@ States = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Shorts = npt.NDArray[np.int16]
 Tensors = Mapping[str, npt.NDArray[np.int16]]
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 """Features that are made at a time, of an image at least, and numbers that are folded at a time, of a line at least."""
 
 
