@@ -1,8 +1,8 @@
 """Grey images, exact: bits a pixel of test images by a model that never saw them, and of an archive with all inside.
 
-The first 60,000 images train (one in twelve of them validates), the last 10,000 test. `test`: the streams of codes and
-pixels of the test images, as an archive holds them, the decoder not counted. `counted`: the archive of all 70,000 images
-by that model, everything in it counted. Settings were chosen on training images.
+The first 60,000 images train (one in twelve of them validates), the last 10,000 test. `test`: the streams of codes
+and pixels of the test images, as an archive holds them, the decoder not counted. `counted`: the archive of all 70,000
+images by that model, everything in it counted. Settings were chosen on training images.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ BLOCK = 1_000
 SETS = {"mnist": (1.00, 1.06), "fashion-mnist": (2.96, 3.03)}
 """Bits a pixel that are to be reached without a code, and with one."""
 PUBLISHED = {
-    "mnist": "brotli-11 1.353, xz -9 1.392, WebP mosaic 1.540, JPEG XL mosaic 1.566, PNG mosaic 1.679 (all of these very "
-    "images); decoder not counted: BB-ANS 1.41, Bit-Swap 1.29",
+    "mnist": "brotli-11 1.353, xz -9 1.392, WebP mosaic 1.540, JPEG XL mosaic 1.566, PNG mosaic 1.679 (all of these "
+    "very images); decoder not counted: BB-ANS 1.41, Bit-Swap 1.29",
     "fashion-mnist": "JPEG XL mosaic 3.661, JPEG-LS 3.825, xz 3.872 (all of these very images)",
 }
 SOURCES = (

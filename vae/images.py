@@ -58,6 +58,8 @@ FULL_ROWS = 20_000
 """Images from which on a training has its full number of steps."""
 FEW_IMAGES, MANY_IMAGES = 2_000, 20_000
 """Below and above which the stencil is narrow and wide."""
+WIDE_STENCIL = {"up": 5, "side": 4, "layers": 2}
+"""What many images pay for, beside width: a wider look around, and a further layer."""
 
 
 class ImageLayout(BaseModel):
@@ -109,6 +111,7 @@ def make_layout(grid: ColumnGrid, seen: NDArray[np.uint8], settings: ModelSettin
         name=grid.name, height=height, width=width, channels=channels, levels=grid.high + 1,
         units=settings.width or usual_units(rows), latents=latents,
         maps=min(USUAL_MAPS, MAX_MAP_VALUES // (height * width)),
+        **(WIDE_STENCIL if rows >= MANY_IMAGES else {}),
     )  # fmt: skip
     some = seen[:: max(1, len(seen) // STATISTICS_ROWS)].astype(np.float32) / grid.high
     variance = float(some.var(0).mean()) if len(some) else 0.0
