@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ class ImageVAE(nn.Module):
                 plan.latents,
                 family.outputs,
                 hidden=hidden,
-                gain=cast("float | None", family.gain) or ENCODER_GAIN,
+                gain=ENCODER_GAIN,
             )
             self.codes_only = ConvDecoder(plan.latents, shape, hidden=hidden)
         if self.target:
@@ -219,7 +219,8 @@ class ImageVAE(nn.Module):
             return {"loss": pixels + price, "columns": pixels, "weights": price}
         draw = self._draw(batch, phase, generator)
         rate = self._rate(self.prior.weights(quantised=quantised), draw)
-        warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
+        share = max(self.settings.kl_warmup, self.latents.warmup)
+        warmup = min(1.0, progress / share) if share > 0 else 1.0
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.sum(1).mean()
         pixels = self._drawn_nats(w, batch, self.pixels.features(w, draw.code), generator)
         missed = self._missed(batch, self.codes_only(draw.code))
