@@ -10,6 +10,9 @@ from data.errors import UsageError
 from flows.cli_options import AsJson, Config, Model, OutRows, Seed, need_pipeline
 from flows.console import Output, note, progress
 
+MOST_IN_GRID = 10_000
+"""Images of a grid."""
+
 
 def sample(
     model: Model,
@@ -34,11 +37,16 @@ def sample(
     with Output(as_json) as output:
         from data.output import check_ending, write_table
         from flows.files import load_model, rebuilt_schema
-        from vae import generate
+        from vae import generate, mosaic
 
-        check_ending(out)
+        grid = out.suffix.lower() == ".png"
+        if not grid:
+            check_ending(out)
         trained = load_model(model, None, config)
-        check_ending(out, trained.schema)
+        if not grid:
+            check_ending(out, trained.schema)
+        elif rows > MOST_IN_GRID or not mosaic.columns_of_images(trained.schema.to_arrow().empty_table()):
+            raise UsageError(f"{out}: a .png holds at most {MOST_IN_GRID:,} images, of a model of images")
         with progress("sample") as advance:
             if ends is None or data is None:
                 made = generate.sample_rows(
@@ -49,7 +57,10 @@ def sample(
         empty = [name for name in made.column_names if made[name].null_count == made.num_rows]
         if empty:
             note(f"null, since the model knows nothing of them: {', '.join(empty)}")
-        write_table(made, rebuilt_schema(trained, made), out)
+        if grid:
+            mosaic.write_grid(made, out, across=rows if ends else None)
+        else:
+            write_table(made, rebuilt_schema(trained, made), out)
         output.show({"path": out, "rows": made.num_rows, "columns": made.num_columns})
 
 
@@ -82,5 +93,6 @@ def add_to(app: typer.Typer) -> None:
     """The command of this module."""
     app.command(
         epilog="Example: svae sample --model models:/flights@champion -n 1000 -o new.csv; on the way from one row to "
-        "another: svae sample --model svae-runs/flights/model --between 10:250 --data sample:flights -n 9 -o way.csv"
+        "another: svae sample --model svae-runs/flights/model --between 10:250 --data sample:flights -n 9 -o way.csv; "
+        "images as one picture: svae sample --model svae-runs/mnist/model -n 100 -o grid.png"
     )(sample)

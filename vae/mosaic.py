@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data.atomic import atomic_path
+from data.errors import UsageError
 from data.images import image_shape, images_of
 from vae.sections import Figure
 
@@ -63,6 +67,23 @@ def png(picture: Bytes, tall: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture.repeat(times, 0).repeat(times, 1)).save(file, "png", optimize=True)
     return file.getvalue()
+
+
+def write_grid(table: pa.Table, path: str | Path, *, across: int | None = None) -> Path:
+    """Writes the images of a table as one PNG, atomically; by default about as high as it is wide.
+
+    Raises:
+        UsageError: The table has no column of images.
+    """
+    names = columns_of_images(table)
+    if not names:
+        raise UsageError(f"{path}: a .png holds images, and there is no column of images")
+    images = images_in(table, names[0])
+    step = across or max(1, math.ceil(math.sqrt(len(images))))
+    rows = [images[start : start + step] for start in range(0, len(images), step)]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png(mosaic(rows), images.shape[1]))
+    return Path(path)
 
 
 def figure(rows: Sequence[Bytes], alt: str, caption: str) -> Figure:
