@@ -34,7 +34,7 @@ SOURCES = tuple(
     for name in ("binary", "convolution", "latents", "loop", "networks", "schedule", "sparse", "train")
 )
 """What a trained model depends on."""
-DRAWS = 200
+DRAWS = 1_000
 """Importance samples an image."""
 MODELS = {
     "gaussian": BinarySettings(family=Family.gaussian),

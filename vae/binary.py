@@ -28,7 +28,7 @@ from vae.train import run
 
 NATS_TO_BITS = 1 / math.log(2)
 ENCODER_GAIN = 1.0
-"""Factor on the encoder's last weights at the start."""
+"""Factor on the encoder's last weights at the start, where the family has none of its own."""
 LEARNING_RATE = 0.001
 IDLE_WEIGHT = 1 / 32
 """Weight of the term that brings idle latents back (Gao et al. 2024)."""
@@ -91,14 +91,13 @@ class BinaryVAE(nn.Module):
             shape = shape.model_copy(update={"active": settings.active})
         self.latents = make_latents(shape, settings.reach, settings.latents, size)
         hidden = Hidden(settings.width, settings.depth, settings.activation)
+        gain = self.latents.gain or ENCODER_GAIN
         outputs, pixels = self.latents.outputs, size[0] * size[1]
         if settings.network == "dense":
-            self.encoder = DenseEncoder(pixels, settings.latents, outputs, hidden=hidden, gain=ENCODER_GAIN)
+            self.encoder = DenseEncoder(pixels, settings.latents, outputs, hidden=hidden, gain=gain)
             self.decoder = nn.Sequential(dense(settings.latents, *hidden[:2], pixels, hidden.activation))
         else:
-            self.encoder = ConvEncoder(
-                (1, *size), settings.latents, outputs, hidden=hidden, gain=ENCODER_GAIN
-            )
+            self.encoder = ConvEncoder((1, *size), settings.latents, outputs, hidden=hidden, gain=gain)
             self.decoder = ConvDecoder(settings.latents, (1, *size), hidden=hidden)
         self.bias = nn.Parameter(torch.zeros(pixels))
         self.progress: Tensor
@@ -136,8 +135,7 @@ class BinaryVAE(nn.Module):
         del phase
         self.progress.fill_(progress)
         image = self.shown(batch["image"], generator)
-        share = max(self.settings.kl_warmup, self.latents.warmup)
-        warmup = min(1.0, progress / share) if share > 0 else 1.0
+        warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
         if self.settings.samples > 1:
             weights = self.log_weights(image, self.settings.samples, generator, warmup=warmup)
             bound = (weights.logsumexp(0) - math.log(len(weights))).mean()

@@ -46,8 +46,8 @@ class Latents(nn.Module):
     """Whether zero may be made to mean what most rows say; where zero means that a latent is not there, it may not."""
     stochastic = False
     """Whether the posterior is one that can be drawn from, so that `sample` gives bounds on the likelihood."""
-    warmup = 0.0
-    """Share of the steps, at least, over which the code's rate (or KL) rises to its full weight."""
+    gain: float | None = None
+    """Factor on the encoder's last weights at the start; None: the model's own."""
     priced = True
     """Whether the model asks a price for presence; a prior of the family's own may ask it already."""
     pseudo: nn.Parameter | None

@@ -157,8 +157,7 @@ class SparseVAE(nn.Module):
             return {"loss": columns + price, "columns": columns, "weights": price}
         draw = self._draw(batch, phase, generator)
         rate = self._rate(weights, batch, draw)
-        share = max(self.settings.kl_warmup, self.latents.warmup)
-        warmup = min(1.0, progress / share) if share > 0 else 1.0
+        warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
         columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
         heads = self.codes_only.heads(draw.code)
@@ -386,7 +385,7 @@ def _encoder(
     columns, latents, outputs = len(layout.views), layout.plan.latents, family.outputs
     hidden = Hidden(settings.encoder_width, settings.encoder_depth, settings.activation)
     # codes must begin alive: an encoder whose every answer rounds to zero is shown nothing to improve
-    gain = SERIES_ENCODER_GAIN if layout.series else ENCODER_GAIN
+    gain = family.gain or (SERIES_ENCODER_GAIN if layout.series else ENCODER_GAIN)
     if not settings.reads:
         return DenseEncoder(columns * features, latents, outputs, hidden=hidden, gain=gain)
     hidden = hidden._replace(width=max(4, settings.encoder_width // 8))

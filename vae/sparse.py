@@ -25,11 +25,8 @@ from vae.latents import (
 )
 from vae.settings import Family, ModelSettings, Target
 
-WHICH_FIRST = 0.02
-"""Share of the steps after which the slab is the encoder's own: until then it learns which latents before how much. No
-longer than that: what a latent says is noise until then, and one that says nothing is soon not worth its KL."""
-WARMUP = 0.2
-"""Share of the steps, at least, over which the KL of spikes and slabs rises: what died in the first does not return."""
+WHICH_FIRST = 0.1
+"""Share of the steps after which the slab is the encoder's own: until then it learns which latents before how much."""
 TEMPERATURE = 0.5
 """Of the relaxed gates (Maddison et al. 2017): the gradient of a gate that is drawn is that of its relaxation."""
 KEEP = 0.99
@@ -70,7 +67,7 @@ class SpikeSlab(Latents):
 
     outputs = 3
     noises = 2
-    warmup = WARMUP
+    gain = 1.5
     priced = False
     stochastic = True
 
