@@ -26,7 +26,7 @@ from vae.codec.plan import Plan
 from vae.codec.structure import Derived
 from vae.convolution import ConvDecoder, ConvEncoder
 from vae.features import Layout
-from vae.latents import Draw, free_bits, interpolated_rate
+from vae.latents import Draw, Latents, free_bits, interpolated_rate
 from vae.networks import Hidden
 from vae.pixels import PixelDecoder
 from vae.settings import FIRST_CODES_WEIGHT, MOST_LATENTS, Codes, Effort, ModelSettings, Target, codes_weight
@@ -36,7 +36,7 @@ from vae.stencil import Stencil, Tensors
 NATS_TO_BITS = 1 / math.log(2)
 DRAWN_PIXELS = 24_576
 """Pixels of a step, of all its images together."""
-HELD_PIXELS = 98
+HELD_PIXELS = 32
 """Pixels of an image that validates."""
 STILL = 0.15
 """How often a pixel is drawn all around which is one colour, of 1 for others."""
@@ -149,7 +149,7 @@ class ImageVAE(nn.Module):
             shape = plan.channels, plan.height, plan.width
             hidden = Hidden(16, 1, settings.activation)
             # rows of a learned prior are images to the encoder
-            family = make_latents(settings, layout.codes.reach, plan.latents, (plan.pixels, 1))
+            family: Latents = make_latents(settings, layout.codes.reach, plan.latents, (plan.pixels, 1))
             self.latents = family
             self.encoder = ConvEncoder(
                 shape,
@@ -219,8 +219,7 @@ class ImageVAE(nn.Module):
             return {"loss": pixels + price, "columns": pixels, "weights": price}
         draw = self._draw(batch, phase, generator)
         rate = self._rate(self.prior.weights(quantised=quantised), draw)
-        share = max(self.settings.kl_warmup, self.latents.warmup)
-        warmup = min(1.0, progress / share) if share > 0 else 1.0
+        warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
         code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.sum(1).mean()
         pixels = self._drawn_nats(w, batch, self.pixels.features(w, draw.code), generator)
         missed = self._missed(batch, self.codes_only(draw.code))
