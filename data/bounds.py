@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 from pydantic import Field
@@ -19,6 +19,8 @@ BOUND_DISTINCT = 64
 """`*=...` bounds integer columns with more distinct values than this."""
 OWN_BOUNDS = "model"
 """What is written for the bounds that a model was trained for."""
+GREYS = 255
+"""The range of an image's grey levels."""
 MAX_WHOLE = 1 << 62
 """Wider bounds of integers are all the same: none that large is on a grid."""
 
@@ -144,6 +146,11 @@ def kept_exact(widths: Mapping[str, float], schema: Schema) -> list[str]:
     return lines
 
 
+def is_image_type(kind: pa.DataType) -> bool:
+    """Whether values of this type may be images, which take a bound in grey levels: arrays of bytes."""
+    return pa.types.is_fixed_size_list(kind) and pa.types.is_uint8(cast(Any, kind).value_type)
+
+
 def _is_starred(column: Column, stats: ColumnStats) -> bool:
     many = stats.distinct is None or stats.distinct > BOUND_DISTINCT
     return column.kind is Kind.numeric or (column.kind is Kind.integer and many)
@@ -153,9 +160,12 @@ def _absolute(column: Column, bound: Bound, stats: ColumnStats) -> float:
     """The width in the column's unit; BoundError for a column whose values have no distance."""
     if bound.width == 0:
         return 0.0
+    if is_image_type(column.type):
+        return bound.width * GREYS if bound.relative else bound.width
     if column.kind not in (Kind.numeric, Kind.integer, Kind.timestamp):
         raise BoundError(
-            f"column {column.name!r} is {column.kind.value}: only numbers and timestamps take a bound; leave it exact"
+            f"column {column.name!r} is {column.kind.value}: only numbers, timestamps and images take a bound; "
+            "leave it exact"
         )
     if not bound.relative:
         return bound.width

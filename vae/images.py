@@ -156,7 +156,7 @@ class ImageVAE(nn.Module):
                 plan.latents,
                 family.outputs,
                 hidden=hidden,
-                gain=ENCODER_GAIN,
+                gain=family.gain or ENCODER_GAIN,
             )
             self.codes_only = ConvDecoder(plan.latents, shape, hidden=hidden)
         if self.target:

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.batches import batch_rows
+from data.bounds import resolve_bounds
 from data.errors import DataError
 from data.images import SHAPE_KEY, image_array, image_field, image_shape, images_of, shape_of_axes
 from data.ingest import ingest, open_dataset
 from data.output import write_table
-from data.schema import Schema
+from data.schema import ColumnStats, Schema
 from data.sources import TableSource, open_source
 from vae.codec import archive, writer
 
@@ -162,3 +163,13 @@ def test_row_groups_of_wide_rows_are_short(tmp_path, monkeypatch):
     assert np.array_equal(images_of(dataset.table()["image"], (4, 5, 1)), images)
     assert np.array_equal(images_of(dataset.table(rows=[69, 0, 33])["image"], (4, 5, 1)), images[[69, 0, 33]])
     assert [batch.num_rows for batch in dataset.batches()] == [2] * 35
+
+
+@pytest.mark.parametrize(("spec", "width"), [("image=3", 3.0), ("image=2%", 5.1), ("image=0", None)])
+def test_images_take_a_bound_in_grey_levels(spec: str, width: float | None) -> None:
+    table = pa.table(
+        [image_array(np.zeros((2, 3, 3, 1), np.uint8))], pa.schema([image_field("image", (3, 3, 1))])
+    )
+    schema = Schema.from_arrow(table.schema)
+    found = resolve_bounds([spec], schema, {"image": ColumnStats(nulls=0)})
+    assert found == ({} if width is None else {"image": pytest.approx(width)})

@@ -252,7 +252,10 @@ def test_bounds_that_differ_little_are_spelled_apart():
             "delay",
             "bound 'delay': must read COLUMN=WIDTH, such as 'dep_delay=5', 'air_time=1%' or '*=0.5%'",
         ),
-        ("tail=1", "column 'tail' is categorical: only numbers and timestamps take a bound; leave it exact"),
+        (
+            "tail=1",
+            "column 'tail' is categorical: only numbers, timestamps and images take a bound; leave it exact",
+        ),
         (
             "delay=-1",
             f"bound '-1': {MUST} (in 'delay=-1')",
