@@ -37,6 +37,15 @@ def sizes(size: Size) -> list[Size]:
     return found
 
 
+def channels_at(width: int, level: int) -> int:
+    """Channels when the image has been halved `level` times more than once: twice as many each time, at first.
+
+    >>> [channels_at(16, level) for level in range(6)]
+    [16, 32, 64, 128, 128, 128]
+    """
+    return width << min(level, 3)
+
+
 def strides(large: Size, small: Size) -> Size:
     """How many pixels an axis, of each of both, one pixel of the smaller map stands for."""
     return -(-large[0] // small[0]), -(-large[1] // small[1])
@@ -94,7 +103,7 @@ class ConvEncoder(nn.Module):
             layers += [Residual(channels, hidden.activation) for _ in range(hidden.depth)]
         for level, (large, small) in enumerate(pairwise(found)):
             kernel = 3 if level else 5
-            inputs, channels = channels, hidden.width << level
+            inputs, channels = channels, channels_at(hidden.width, level)
             layers.append(nn.Conv2d(inputs, channels, kernel, strides(large, small), kernel // 2))
             layers += [Residual(channels, hidden.activation) for _ in range(hidden.depth)]
         layers += [ACTIVATIONS[hidden.activation](), nn.Flatten()]
@@ -124,7 +133,7 @@ class ConvDecoder(nn.Module):
         outputs, *image = shape
         found = sizes((image[0], image[1]))
         levels = max(1, len(found) - 1)
-        channels = hidden.width << (levels - 1)
+        channels = channels_at(hidden.width, levels - 1)
         self.start = channels, *found[-1]
         self.first = nn.Linear(latents, channels * found[-1][0] * found[-1][1])
         activation = ACTIVATIONS[hidden.activation]
@@ -134,18 +143,9 @@ class ConvDecoder(nn.Module):
             layers += [activation(), nn.Conv2d(channels, outputs, 3, padding=1)]
         for level in range(len(found) - 1, 0, -1):
             layers += [Residual(channels, hidden.activation) for _ in range(hidden.depth)]
-            inputs, channels = channels, hidden.width << (level - 2) if level > 1 else outputs
+            inputs, channels = channels, channels_at(hidden.width, level - 2) if level > 1 else outputs
             layers += [activation(), Enlarge(inputs, channels, found[level], found[level - 1])]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, code: Tensor) -> Tensor:
         return self.layers(self.first(code).unflatten(-1, self.start))
-
-
-def as_image(pixels: Tensor) -> Tensor:
-    """Pixels of 0 to 255 as floats of -1 to 1, of any shape.
-
-    >>> as_image(torch.tensor([0, 255], dtype=torch.uint8)).tolist()
-    [-1.0, 1.0]
-    """
-    return pixels.to(torch.float32) / 127.5 - 1

@@ -27,7 +27,7 @@ from vae.judging import code_quality, judged_columns
 from vae.store import TrainedModel
 
 TEST = 2
-CHUNK, IMAGE_CHUNK = 4_096, 128
+CHUNK, IMAGE_CHUNK, IMAGE_CHUNK_VALUES = 4_096, 128, 1 << 17
 IWAE_SAMPLES, IWAE_ROWS = 100, 8_192
 SIZED_ROWS = 2_000_000
 """Rows above which a table is not compressed by general tools just to know what they make of it."""
@@ -159,8 +159,9 @@ def batches(
     layout = trained.layout
     symbols, states = block(dict(coded), layout.plan.names)
     if isinstance(layout, ImageLayout):
-        for first in range(0, len(rows), IMAGE_CHUNK):
-            part = symbols[rows[first : first + IMAGE_CHUNK]].astype(np.uint8)
+        size = max(1, min(IMAGE_CHUNK, IMAGE_CHUNK_VALUES // layout.plan.pixels))
+        for first in range(0, len(rows), size):
+            part = symbols[rows[first : first + size]].astype(np.uint8)
             moved = moving(part.reshape(-1, layout.plan.height, layout.plan.width, layout.plan.channels))
             yield {"pixels": torch.from_numpy(part), "moving": torch.from_numpy(moved)}
         return

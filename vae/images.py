@@ -36,6 +36,12 @@ from vae.stencil import Stencil, Tensors
 NATS_TO_BITS = 1 / math.log(2)
 DRAWN_PIXELS = 24_576
 """Pixels of a step, of all its images together."""
+BATCH_VALUES = 1 << 21
+"""Values of all images of a step, about."""
+MODELLED_VALUES = 1 << 18
+"""Values of an image beyond which training would take more memory than there is: other coders take such."""
+HELD_VALUES = 1 << 22
+"""Values of all images that validate, about."""
 HELD_PIXELS = 32
 """Pixels of an image that validates."""
 STILL = 0.15
@@ -75,10 +81,8 @@ class ImageLayout(BaseModel):
     rows: int = Field(default=0, ge=0)
     """Images that the weights are written beside, and share their cost; 0 lets weights cost nothing."""
 
-    @property
-    def derived(self) -> tuple[Derived, ...]:
-        """Nothing follows from images."""
-        return ()
+    derived: tuple[Derived, ...] = ()
+    """Columns of the table, beside the images, that follow from others."""
 
 
 def usual_units(images: int) -> int:
@@ -181,8 +185,14 @@ class ImageVAE(nn.Module):
             return float(self.dial)
         return PRESENCE if self.latents.priced else 0.0
 
-    batch_rows, thread_rows = 128, 64
-    """Images of a step, and how many of them a thread is worth, for settings that do not say."""
+    thread_rows = 64
+    """How many images of a step a thread is worth, for settings that do not say."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Images of a step, for settings that do not say: fewer of large ones."""
+        return max(4, min(128, BATCH_VALUES // self.layout.plan.pixels))
+
     reads = ("pixels",)
     """Arrays of a batch that the encoder looks at."""
 
@@ -313,7 +323,7 @@ class ImageVAE(nn.Module):
     def encode(self, batch: Tensors) -> Tensor:
         """Hard codes of images, int8 (batch, latents), exact zeros; reads `pixels`."""
         if not self.layout.plan.latents:
-            return torch.zeros(len(batch["pixels"]), 0, dtype=torch.int8)
+            return batch["pixels"].new_zeros(len(batch["pixels"]), 0, dtype=torch.int8)
         return self.latents.harden(self._posterior(batch)).to(torch.int8)
 
     def view(self, symbols: NDArray[Any], states: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -327,7 +337,7 @@ class ImageVAE(nn.Module):
         w = self.pixels.weights(quantised=True)
         images = self._images(batch)
         features = self.pixels.features(w, self.encode(batch).to(torch.float32))
-        each = torch.arange(self.layout.plan.height * self.layout.plan.width).repeat(len(images), 1)
+        each = self._every_place(images)
         return self.pixels.nats(w, images, features, each).sum(1, keepdim=True) * NATS_TO_BITS
 
     @torch.no_grad()
@@ -380,13 +390,18 @@ class ImageVAE(nn.Module):
         spread = (shown - shown.mean(0)).square().sum() / 4
         return (1 - missed.sum() / spread.clamp(min=1e-6)).clamp(min=0)
 
+    def _every_place(self, images: Tensor) -> Tensor:
+        """All pixels of each image, (batch, height * width)."""
+        places = self.layout.plan.height * self.layout.plan.width
+        return torch.arange(places, device=images.device).repeat(len(images), 1)
+
     def _places(self, batch: Tensors, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Pixels drawn of each image, and what each stands for: (batch, count) both; all, if there are no more."""
         plan = self.layout.plan
         places = plan.height * plan.width
         if count >= places:
-            each = torch.arange(places).repeat(len(batch["pixels"]), 1)
-            return each, torch.ones(each.shape)
+            each = self._every_place(batch["pixels"])
+            return each, torch.ones(each.shape, device=each.device)
         chance = torch.where(batch["moving"] != 0, 1.0, STILL)
         chance = chance / chance.sum(1, keepdim=True)
         drawn = torch.multinomial(chance, count, replacement=True, generator=generator)

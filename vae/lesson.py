@@ -18,7 +18,7 @@ from data.split import TEST, TRAIN, VALIDATION
 from vae.codec import structure
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.features import Arrays, Layout, blank_model, block, fill, make_layout, read_grid, training_arrays
-from vae.images import ImageLayout, moving
+from vae.images import HELD_VALUES, MODELLED_VALUES, ImageLayout, moving
 from vae.images import make_layout as images_layout
 from vae.judging import MOST_HELD
 from vae.planning import is_series, make_plan, usual_width
@@ -88,13 +88,16 @@ def lesson_of(
 ) -> Lesson:
     """What is learnt from a table; NothingToModelError where there is nothing."""
     prepared = prepare(table, bounds)
+    images = [name for name in prepared.names if _tells(prepared, name)]
+    names = [name for name in prepared.names if not prepared.grid[name].shape]
+    prepared = prepared._replace(names=images + names)
     if not prepared.names:
         raise NothingToModelError(
             "no column of this table can be modelled: each is constant, follows from others or is of a kind that no "
             "model reads; train on other columns, or make an archive, which needs no model: svae compress"
         )
-    if images := [prepared.grid[name] for name in prepared.names if prepared.grid[name].shape]:
-        return _images_lesson(prepared, images[0].name, table.num_rows, model, split)
+    if images:
+        return _images_lesson(prepared, images[0], table.num_rows, model, split)
     part = split if split is None or prepared.rows is None else split[prepared.rows]
     count = table.num_rows if prepared.rows is None else len(prepared.rows)
     learn = np.arange(count) if part is None else np.flatnonzero(part == TRAIN)
@@ -113,6 +116,16 @@ def lesson_of(
     return Lesson(prepared.grid, layout, arrays, learn, held, _spread(tested))
 
 
+def _tells(prepared: Prepared, name: str) -> bool:
+    """Whether a column is of images that a model can learn something from: not all alike or null, nor very large."""
+    grid = prepared.grid[name]
+    if not grid.shape or grid.values_of_image > MODELLED_VALUES:
+        return False
+    coded = prepared.coded[name]
+    there = coded.symbols[coded.state == State.VALUE]
+    return len(there) > 1 and bool((there != there[:1]).any())
+
+
 def _images_lesson(
     prepared: Prepared, name: str, rows: int, model: ModelSettings, split: Split | None
 ) -> Lesson:
@@ -124,11 +137,27 @@ def _images_lesson(
     learn, held = np.flatnonzero(there & (part == TRAIN)), np.flatnonzero(there & (part == VALIDATION))
     images = cast("npt.NDArray[np.uint8]", coded.symbols)
     layout = images_layout(prepared.grid[name], images[learn], model, rows)
+    layout = layout.model_copy(update={"derived": prepared.derived})
+    most = max(64, HELD_VALUES // layout.plan.pixels)
+    held = held[spread_evenly(len(held), most)]
+    if (
+        not len(held) and len(learn) > most
+    ):  # else as many of those that are learnt validate as of rows of numbers
+        held = learn[spread_evenly(len(learn), most)]
     shape = prepared.grid[name].shape
     arrays: Arrays = {"pixels": images, "moving": moving(images.reshape(-1, *shape))}
     tested = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == TEST)
     tested = tested if prepared.rows is None else _spread(tested)
     return Lesson(prepared.grid, layout, arrays, learn, held, tested)
+
+
+def spread_evenly(count: int, most: int) -> Rows:
+    """Places of all of so many, or of `most` that are evenly spread."""
+    return (
+        np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+        if count
+        else np.zeros(0, np.int64)
+    )
 
 
 def _training_rows(rows: int, most: int, split: Split | None) -> Rows:

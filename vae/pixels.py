@@ -107,7 +107,7 @@ class PixelDecoder(nn.Module):
             earlier = own[:, : plan.channels - 1].to(torch.float32) * (
                 PIXEL_TOP / (plan.levels - 1) / PIXEL_ONE
             )
-            earlier = earlier * (torch.arange(plan.channels - 1) < c)
+            earlier = earlier * (torch.arange(plan.channels - 1, device=own.device) < c)
             shown = torch.cat([around, earlier, *told], 1)
             hidden = torch.addmm(w["first_bias"][c], shown, w["first"][c])
             hidden = hidden + w["row"][c].index_select(0, down) + w["column"][c].index_select(0, across)

@@ -11,6 +11,7 @@ import torch
 from data.largetable import AnyTable
 from data.onehot import with_groups
 from data.stored import is_numeric
+from vae.codec.images import ImageModel
 from vae.codes import Codes, encode_rows, rows_from_codes
 from vae.images import ImageLayout
 from vae.metrics import sparsity, usage
@@ -64,7 +65,9 @@ def _seen_codes(trained: TrainedModel, table: AnyTable | None = None) -> Codes:
         return np.zeros((0, 0), np.int8)
     if table is None:
         random = np.random.Generator(np.random.Philox(key=0))
-        return integer_model(trained).sample_block(DRAWN_ROWS, random)[2]
+        model = integer_model(trained)
+        model = model.codes if isinstance(model, ImageModel) else model  # no pixel need be drawn for a code
+        return model.sample_block(DRAWN_ROWS, random)[2]
     rows = np.linspace(0, table.num_rows - 1, min(table.num_rows, CODED_ROWS)).astype(np.int64)
     return encode_rows(trained, table.take(pa.array(rows)))
 

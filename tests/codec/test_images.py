@@ -310,7 +310,7 @@ def test_what_no_grid_gives_is_refused() -> None:
     images, codes = some_images(model.plan, 3)
     for wrong, complaint in [
         ((images[:, 1:], codes), r"a block of \(3, 11\) values for images of 12"),
-        ((images + np.uint8(9), codes), "a symbol above 8"),
+        ((images + np.uint8(9), codes), "symbols beyond 0 .. 8"),
         ((images, codes[:2]), r"codes \(2, 2\) for 2 latents within 5"),
         ((images, codes + np.int8(11)), "codes"),
     ]:

@@ -12,9 +12,10 @@ import torch
 
 import vae
 from data.errors import BoundError, ModelError
+from data.grid import ColumnGrid
 from data.images import image_array, image_field
 from data.schema import Schema
-from vae import evaluate, page, pipeline, traversal
+from vae import evaluate, lesson, page, pipeline, traversal
 from vae.codec.images import ImageModel
 from vae.codes import encode_rows, encode_size, rows_from_codes
 from vae.examples import examples_of
@@ -322,3 +323,52 @@ def test_layouts_follow_from_images_and_settings(table: pa.Table) -> None:
     assert (layout.plan.levels, layout.plan.units, layout.plan.latents) == (52, 64, 32)
     assert layout.variance > 0
     assert latents_of_images(ModelSettings(latents=7)) == 7
+
+
+def test_what_follows_from_other_columns_follows_beside_images_too(table: pa.Table, tmp_path: Path) -> None:
+    numbers = pa.array(np.random.default_rng(0).integers(0, 1_000, IMAGES))
+    given = table.append_column("one", numbers).append_column("other", pa.array(3 * numbers.to_numpy() + 7))
+    made = pipeline.fit(given, Schema.from_arrow(given.schema), model=SMALL, training=QUICK)
+    assert [derived.name for derived in made.layout.derived][-1:] in (["one"], ["other"])
+    again = load(save(made, tmp_path / "model"))
+    report = vae.compress(given, tmp_path / "beside.svae", model=again)
+    coders = {column.name: column.coder for column in report.per_column}
+    assert "derived" in (coders["one"], coders["other"])
+    with vae.open(tmp_path / "beside.svae") as archive:
+        assert archive.read().equals(given)
+
+
+@pytest.mark.parametrize("what", ["null", "alike", "large"])
+def test_images_that_tell_nothing_leave_the_model_to_the_numbers(
+    what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    images = bars(400)
+    if what == "large":
+        monkeypatch.setattr(lesson, "MODELLED_VALUES", HEIGHT * WIDTH - 1)
+    else:
+        images[:] = images[0]
+    column = image_array(images)
+    if what == "null":
+        column = pa.nulls(400, column.type)
+    random = np.random.default_rng(0)
+    schema = pa.schema([image_field("image", SHAPE), pa.field("x", pa.int64()), pa.field("y", pa.int64())])
+    x = random.integers(0, 50, 400)
+    given = pa.table([column, pa.array(x), pa.array(x + random.integers(0, 3, 400))], schema=schema)
+    made = pipeline.fit(given, Schema.from_arrow(given.schema), model=SMALL, training=QUICK)
+    assert sorted(made.layout.plan.names) == ["x", "y"]
+    vae.compress(given, tmp_path / "numbers.svae", model=made)
+    with vae.open(tmp_path / "numbers.svae") as archive:
+        assert archive.read().equals(given)
+    alone = given.select(["image"])
+    with pytest.raises(lesson.NothingToModelError):
+        pipeline.fit(alone, Schema.from_arrow(alone.schema), model=SMALL, training=QUICK)
+
+
+def test_few_images_of_many_validate_and_steps_have_fewer_of_large_ones(table: pa.Table) -> None:
+    assert lesson.spread_evenly(5, 9).tolist() == [0, 1, 2, 3, 4]
+    assert lesson.spread_evenly(0, 9).tolist() == []
+    assert len(lesson.spread_evenly(1_000, 64)) == 64
+    grid = ColumnGrid(name="image", kind="image", scale="step", high=255, shape=(256, 256, 3))
+    layout = make_layout(grid, np.zeros((3, 256 * 256 * 3), np.uint8), SMALL, rows=3)
+    with torch.device("meta"):
+        assert ImageVAE(layout, SMALL).batch_rows == 10

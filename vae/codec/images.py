@@ -134,12 +134,12 @@ class ImageModel:
         other shapes, symbols off the grid or more than `block_rows`.
         """
         del states
+        if symbols.size and not 0 <= int(symbols.min()) <= int(symbols.max()) < self.plan.levels:
+            raise ValueError(f"symbols beyond 0 .. {self.plan.levels - 1}")
         images = plain(symbols, np.uint8)
         rows = len(images)
         if images.shape != (rows, self.plan.pixels) or rows > self.block_rows:
             raise ValueError(f"a block of {images.shape} values for images of {self.plan.pixels}")
-        if images.size and int(images.max()) >= self.plan.levels:
-            raise ValueError(f"a symbol above {self.plan.levels - 1}")
         codes = plain(codes, np.int8)
         (coded,) = self.codes.encode_block(
             np.zeros((rows, 0), np.int64), np.zeros((rows, 0), np.uint8), codes
@@ -237,6 +237,8 @@ class ImageModel:
         row, desk = np.zeros((1, N_KNOWN), np.int64), new_desk(self.plan)
         step = max(1, CHUNK // (self.plan.height * self.plan.width * self.plan.maps))
         for start in range(0, len(images), step):
+            if reading and streams.position[1] > streams.end[1]:
+                return  # it has run dry, for the caller to find out
             part = slice(start, start + step)
             walk_pixels(
                 reading, images[part], self.features(codes[part]), self._weights, desk, self._front, row,
