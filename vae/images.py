@@ -80,7 +80,6 @@ class ImageLayout(BaseModel):
     """Mean variance of a pixel over the images, in shares of the range, squared."""
     rows: int = Field(default=0, ge=0)
     """Images that the weights are written beside, and share their cost; 0 lets weights cost nothing."""
-
     derived: tuple[Derived, ...] = ()
     """Columns of the table, beside the images, that follow from others."""
 
@@ -204,9 +203,8 @@ class ImageVAE(nn.Module):
     @torch.no_grad()
     def begin(self, phase: str, batch: Tensors) -> None:
         """The mean image and the middle of each latent, before the first step."""
-        if (
-            phase == "joint" and float(self.progress) == 1.0
-        ):  # not where a calibrated code was held fast in between
+        # progress is whole only of a fresh model: not where a calibrated code was held fast in between
+        if phase == "joint" and float(self.progress) == 1.0:
             self.progress.fill_(0.0)
             self.mean.copy_(self._shown(batch).mean(0))
             if self.layout.plan.latents:
