@@ -41,7 +41,20 @@ SOURCES = (
     "vae/codec/pixels.py",
     *(
         f"vae/{name}.py"
-        for name in ("images", "pixels", "convolution", "latents", "stencil", "train", "loop", "schedule")
+        for name in (
+            "images",
+            "pixels",
+            "heads",
+            "convolution",
+            "networks",
+            "latents",
+            "sparse",
+            "calibration",
+            "stencil",
+            "train",
+            "loop",
+            "schedule",
+        )
     ),
 )
 

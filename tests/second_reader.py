@@ -11,6 +11,7 @@ import json
 import struct
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal, localcontext
 from functools import cache
@@ -31,6 +32,7 @@ HEAD, TAIL = b"\x89SVAE\r\n\x1a", b"\x1a\nEAVS\r\x89"
 TOTAL, STATE_LOW, UNSEEN = 2**28, 2**31, -2048
 SUMS = ("sum", "difference")
 NUDGED = ("lattice", *SUMS)
+OFTEN = (1, 2, 3, 4, 5, 7, 10, 15, 25, 50, 128)
 
 
 class Cells(NamedTuple):
@@ -219,7 +221,7 @@ def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
     """The header, and what is between it and the index: tables, model, streams (2, 4)."""
     need(data[:8] == HEAD and data[-8:] == TAIL and len(data) >= 52, "no archive, or cut short")
     version, flags, length, digest = struct.unpack("<HHIQ", data[8:24])
-    need(1 <= version <= 7 and flags == 0, "unknown version or flags")
+    need(1 <= version <= 8 and flags == 0, "unknown version or flags")
     need(checksum(data[:16] + data[24 : 24 + length]) == digest, "header is damaged")
     position, size, digest = struct.unpack("<QIQ", data[-28:-8])
     need(position + size + 28 == len(data), "index is misplaced")
@@ -411,6 +413,7 @@ def pixel_shapes(plan: SimpleNamespace) -> Iterator[tuple[str, tuple[int, ...]]]
     yield "hidden_bias", (c, plan.layers, w)
     yield "head", (c, w, 18)
     yield "head_bias", (c, 18)
+    yield "seen", (c, plan.counted, 12)
     if d:
         yield "seed", (2 * d, h * v * m)
         yield "seed_bias", (h * v * m,)
@@ -423,7 +426,16 @@ def read_pixels(data: bytes, grid: SimpleNamespace) -> SimpleNamespace:
     cursor = Cursor(data)
     plan_bytes, codes, body = (cursor.take(*struct.unpack("<I", cursor.take(4))) for _ in range(3))
     cursor.close()
-    usual = {"up": 4, "side": 3, "units": 32, "layers": 1, "maps": 8, "fraction": 8, "latents": 0}
+    usual = {
+        "up": 4,
+        "side": 3,
+        "units": 32,
+        "layers": 1,
+        "maps": 8,
+        "fraction": 8,
+        "latents": 0,
+        "counted": 0,
+    }
     plan = filled(json.loads(zlib.decompress(plan_bytes)), "name height width channels levels", **usual)
     need([plan.height, plan.width, plan.channels] == grid.shape, "plan and grid are of other shapes")
     need(plan.levels == grid.high + 1, "plan and grid are of other levels")
@@ -439,13 +451,22 @@ def read_pixels(data: bytes, grid: SimpleNamespace) -> SimpleNamespace:
         tensor = np.frombuffer(weights.take(2 * int(np.prod(shape))), "i2")
         setattr(plan.weights, name, tensor.astype("i8").reshape(shape))
     weights.close()
+    plan.factors = [
+        [factors_of(row, plan.fraction) for row in channel] for channel in plan.weights.seen.tolist()
+    ]
     return plan
+
+
+def factors_of(weights: list[int], f: int) -> list[int]:
+    """What the classes of counts multiply by (12.4)."""
+    v = [(weight << 8) + (1 << f - 1) >> f for weight in weights]
+    return [max(1, EXP[min(max(v) - one, 4095)] >> 12) for one in v]
 
 
 def version_of(header: SimpleNamespace, plan: SimpleNamespace | None) -> int:
     """The version that a file of this content has (2)."""
     if any(entry.grid and entry.grid.shape for entry in header.columns.values()):
-        return 7
+        return 8 if plan and getattr(plan, "counted", 0) else 7
     news = [entry.grid.parts for entry in header.columns.values() if entry.grid]
     if plan:
         news += [plan.deep, *(item.history or len(item.weights.head) > 67 for item in plan.columns)]
@@ -455,6 +476,36 @@ def version_of(header: SimpleNamespace, plan: SimpleNamespace | None) -> int:
     if plan and (plan.direct or plan.fine):
         return 5
     return 4 if any(news) else 3 if plan and plan.above else 1 + grouped
+
+
+def mixture(outputs: list[int], bases: list[int], plan: SimpleNamespace) -> Callable[[int], int]:
+    """Where the interval of each symbol starts (12.3)."""
+    n, low, high, span, parts = len(bases), plan.low, plan.high, plan.span, []
+    masses = [EXP[min(max(outputs[:n]) - logit, 4095)] >> (0 if plan.fine else 8) for logit in outputs[:n]]
+    for base, mass, offset, log_scale in zip(
+        bases, masses, outputs[n : 2 * n], outputs[2 * n :], strict=True
+    ):
+        mean = (base << 8) + (clip(offset, -(2**20), 2**20) << plan.unit)
+        bits = clip(log_scale, -1280, 5120)
+        parts.append(
+            (
+                mass * (TOTAL - span) // sum(masses),
+                clip(mean, low - span << 8, high + span << 8),
+                SCALE[bits & 255],
+                6 + (bits >> 8),
+            )
+        )
+
+    def start(k: int) -> int:
+        total = 0
+        for share, mean, mantissa, shift in parts:
+            z = clip(((k << 8) - 128 - mean) * mantissa >> shift, -(2**21), 2**21) + 2**21
+            a = z >> 10
+            y = SIGMOID[a] + ((SIGMOID[a + 1] - SIGMOID[a]) * (z & 1023) >> 10 if a < 4096 else 0)
+            total += share * y
+        return (total >> 30) + k - low if k > low else 0
+
+    return start
 
 
 class Stream:
@@ -489,36 +540,38 @@ class Stream:
 
     def read_mixture(self, outputs: list[int], bases: list[int], plan: SimpleNamespace) -> int:
         """A number around `bases`; `plan` has its `low`, `high`, `span`, `unit` and `fine`."""
-        n, low, high, span, parts = len(bases), plan.low, plan.high, plan.span, []
-        masses = [
-            EXP[min(max(outputs[:n]) - logit, 4095)] >> (0 if plan.fine else 8) for logit in outputs[:n]
-        ]
-        for base, mass, offset, log_scale in zip(
-            bases, masses, outputs[n : 2 * n], outputs[2 * n :], strict=True
-        ):
-            mean = (base << 8) + (clip(offset, -(2**20), 2**20) << plan.unit)
-            bits = clip(log_scale, -1280, 5120)
-            parts.append(
-                (
-                    mass * (TOTAL - span) // sum(masses),
-                    clip(mean, low - span << 8, high + span << 8),
-                    SCALE[bits & 255],
-                    6 + (bits >> 8),
-                )
-            )
-
-        def start(k: int) -> int:
-            total = 0
-            for share, mean, mantissa, shift in parts:
-                z = clip(((k << 8) - 128 - mean) * mantissa >> shift, -(2**21), 2**21) + 2**21
-                a = z >> 10
-                y = SIGMOID[a] + ((SIGMOID[a + 1] - SIGMOID[a]) * (z & 1023) >> 10 if a < 4096 else 0)
-                total += share * y
-            return (total >> 30) + k - low if k > low else 0
-
+        low, high, start = plan.low, plan.high, mixture(outputs, bases, plan)
         k = low - 1 + bisect_right(range(low, high + 1), self.target, key=start)
         self.take(start(k), start(k + 1) if k < high else TOTAL)
         return k
+
+    def read_counted(
+        self, outputs: list[int], bases: list[int], plan: SimpleNamespace, n: list[Counter], factors: list
+    ) -> int:
+        """A symbol of `plan`, its last bits by `factors` of how often there was each half of what is left (12.4)."""
+        start, bits = mixture(outputs, bases, plan), len(factors)
+
+        def below(k: int) -> int:
+            return TOTAL if k > plan.high else start(k)
+
+        low = bisect_right(range(0, plan.high + 1, 1 << bits), self.target, key=below) - 1 << bits
+        begin, end = below(low), below(low + (1 << bits))
+        self.take(begin, end)
+        for i in reversed(range(bits)):
+            middle = low + (1 << i)
+            if middle > plan.high:
+                continue
+            between = below(middle)
+            a = (between - begin) * factors[i][bisect_right(OFTEN, n[i][low >> i])]
+            b = (end - between) * factors[i][bisect_right(OFTEN, n[i][middle >> i])]
+            a, b = (a >> 6, b >> 6) if a + b >= 1 << 34 else (a, b)
+            if self.choose([1 + a * (TOTAL - 2) // (a + b), TOTAL]):
+                low, begin = middle, between
+            else:
+                end = between
+        for i in range(bits):
+            n[i][low >> i] += 1
+        return low
 
     def close(self) -> None:
         need(self.state == STATE_LOW and not self.words, "a stream does not end where it should")
@@ -750,6 +803,7 @@ def read_image(plan: SimpleNamespace, stream: Stream, code: np.ndarray) -> np.nd
     """The symbols of an image (12.4)."""
     height, width, c, high = plan.height, plan.width, plan.channels, plan.levels - 1
     image, told = np.zeros((height, width, c), np.int64), features_of(plan, code)
+    seen = [[Counter() for _ in range(plan.counted)] for _ in range(c)]
     tones = np.zeros((height + plan.up, width + 2 * plan.side, c), np.int64)  # with what lies outside
     for y in range(height):
         for x in range(width):
@@ -759,7 +813,13 @@ def read_image(plan: SimpleNamespace, stream: Stream, code: np.ndarray) -> np.nd
                 inputs = np.concatenate([around, tones[at][: c - 1], told[y, x]])
                 outputs = pixel_outputs(plan, channel, y, x, inputs)
                 bases = bases_of(image, y, x, channel, high)
-                image[y, x, channel] = value = stream.read_mixture(outputs, bases, plan.item)
+                if plan.counted:
+                    value = stream.read_counted(
+                        outputs, bases, plan.item, seen[channel], plan.factors[channel]
+                    )
+                else:
+                    value = stream.read_mixture(outputs, bases, plan.item)
+                image[y, x, channel] = value
                 tones[at][channel] = value * 255 // high  # what is not coded yet is 0
     return image
 

@@ -57,6 +57,47 @@ def mixture_nats(
     return -torch.logaddexp(mass, torch.full_like(mass, FLOOR))
 
 
+def counted_nats(
+    outputs: Tensor, symbol: Tensor, bases: Tensor, unit: int, high: int, factors: Tensor
+) -> Tensor:
+    """The same mixture, of symbols whose last bits are chosen one by one, each beside counts.
+
+    outputs (3 * components, batch) as above, symbol (batch,) int of 0 .. high, bases (components, batch) int; factors
+    (bits, 2, batch): log of what the half that holds the symbol is multiplied by, and of what the other -> (batch,).
+    """
+    logits, offsets, scales = outputs.chunk(3, 0)
+    shares = F.softmax(logits, 0)
+    mean = bases.to(outputs.dtype) + offsets * 2.0**unit
+    inverse = (-scales.clamp(LOG2_SCALE_LOW, LOG2_SCALE_HIGH) * math.log(2)).exp()
+    # of each component the tail that the symbol lies in: its differences are as exact as they are small
+    side = torch.where(mean > symbol, 1.0, -1.0)
+    steep, shares = inverse * side, shares * side
+    least, most = (shares * (side < 0)).sum(0), (shares * (side > 0)).sum(0)
+    least_mass = math.exp(FLOOR)
+
+    def edge(k: Tensor) -> Tensor:
+        """Mass below symbol k, up to a constant: (batch,)."""
+        found = (shares * torch.sigmoid((k - 0.5 - mean) * steep)).sum(0)
+        return torch.where(k <= 0, least, torch.where(k > high, most, found))
+
+    bits = len(factors)
+    low = (symbol >> bits) << bits
+    start, stop = edge(low), edge(low + (1 << bits))
+    symbols = (high + 1 - low).clamp(max=1 << bits)
+    nats = -((stop - start).clamp(min=0) + least_mass * symbols).log()
+    for bit in reversed(range(bits)):
+        middle = low + (1 << bit)
+        between, second = edge(middle), symbol >= middle
+        halves = torch.stack([between - start, stop - between]).clamp(min=0) + least_mass * (1 << bit)
+        own, other = torch.where(second, halves.flip(0), halves)
+        other = other.masked_fill(middle > high, 0.0)
+        towards = factors[bit, 1] - factors[bit, 0]
+        nats = nats + (1 + other / own * towards.exp()).log()
+        low = torch.where(second, middle, low)
+        start, stop = torch.where(second, between, start), torch.where(second, stop, between)
+    return nats
+
+
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 - exp(-x)) for x > 0 (Mächler 2012)."""
     x = x.clamp(min=1e-9)

@@ -58,6 +58,8 @@ IMAGE_SCORE = {Codes.none: 0.0, Codes.lean: 0.45, Codes.balanced: 0.64, Codes.ri
 WEIGHT_PRICE = 2.0
 IDLE_WEIGHT = 1 / 32
 USUAL_LATENTS, USUAL_MAPS = 32, 8
+COUNTED = 4
+"""Last bits of a symbol that are coded beside counts of the image's own."""
 STEPS = {Effort.fast: 1_000, Effort.standard: 6_000, Effort.max: 30_000}
 STATISTICS_ROWS = 10_000
 FULL_ROWS = 20_000
@@ -113,7 +115,7 @@ def make_layout(grid: ColumnGrid, seen: NDArray[np.uint8], settings: ModelSettin
     plan = PixelPlan(
         name=grid.name, height=height, width=width, channels=channels, levels=grid.high + 1,
         units=settings.width or usual_units(rows), latents=latents,
-        maps=min(USUAL_MAPS, MAX_MAP_VALUES // (height * width)),
+        maps=min(USUAL_MAPS, MAX_MAP_VALUES // (height * width)), counted=min(COUNTED, grid.high.bit_length()),
         **(WIDE_STENCIL if rows >= MANY_IMAGES else {}),
     )  # fmt: skip
     some = seen[:: max(1, len(seen) // STATISTICS_ROWS)].astype(np.float32) / grid.high

@@ -14,12 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vae.codec.pixels import COMPONENTS, PIXEL_ONE, PIXEL_TOP, PixelPlan
-from vae.heads import mixture_nats
+from vae.codec.pixels import (
+    COMPONENTS,
+    PIXEL_ONE,
+    PIXEL_TOP,
+    PixelPlan,
+    classes_of_counts,
+    new_counts,
+    seen_before,
+)
+from vae.heads import counted_nats, mixture_nats
 from vae.stencil import Tensors, activation, code_features, described, on_grid, whole_weights
 
 FIRST_SCALE = 3.0
 """log2 of the symbols by which a component is off at the start."""
+LEAST_FACTOR = -12 * math.log(2)
+"""Nats by which counts can make a half less likely than those that make it likeliest."""
 
 
 class PixelDecoder(nn.Module):
@@ -42,6 +52,8 @@ class PixelDecoder(nn.Module):
             self.hidden_bias = nn.Parameter(torch.full(shapes["hidden_bias"], 0.1))
         self.head = normal("head", 0.1 / math.sqrt(units))
         self.head_bias = nn.Parameter(_first_bias(plan))
+        if plan.counted:
+            self.seen = nn.Parameter(torch.zeros(shapes["seen"]))
         if plan.latents:
             self.seed = normal("seed", 1 / math.sqrt(plan.latents))
             self.seed_bias = nn.Parameter(torch.full(shapes["seed_bias"], 0.3))
@@ -103,6 +115,7 @@ class PixelDecoder(nn.Module):
         down, across = y * plan.places[0] // plan.height, x * plan.places[1] // plan.width
         near = seen[:, self.near].int()
         total = around.new_zeros(len(around))
+        counted = self._counted(images, places) if plan.counted else None
         for c in range(plan.channels):
             earlier = own[:, : plan.channels - 1].to(torch.float32) * (
                 PIXEL_TOP / (plan.levels - 1) / PIXEL_ONE
@@ -115,11 +128,27 @@ class PixelDecoder(nn.Module):
             for k in range(plan.layers):
                 hidden = activation(torch.addmm(w["hidden_bias"][c, k], hidden, w["hidden"][c, k]))
             outputs = torch.addmm(w["head_bias"][c].unsqueeze(1), w["head"][c].T, hidden.T)
-            bases = self._bases(near, own, y, x, c)
-            total = total + mixture_nats(
-                outputs, own[:, c].unsqueeze(0), bases, plan.unit, 0, plan.levels - 1
-            )
+            bases, top = self._bases(near, own, y, x, c), plan.levels - 1
+            if counted is None:
+                total = total + mixture_nats(outputs, own[:, c].unsqueeze(0), bases, plan.unit, 0, top)
+            else:
+                factors = torch.stack([w["seen"][c, k][counted[c, k]] for k in range(plan.counted)])
+                behind = factors - w["seen"][c].amax(1).view(-1, 1, 1)
+                factors = behind.clamp(min=LEAST_FACTOR)
+                total = total + counted_nats(outputs, own[:, c], bases, plan.unit, top, factors)
         return total.view_as(places)
+
+    def _counted(self, images: Tensor, places: Tensor) -> Tensor:
+        """Classes of the counts that are found at some pixels: (channels, counted bits, 2, batch * pixels)."""
+        plan = self.plan
+        flat = images.flatten(1)
+        classes = np.zeros((*flat.shape, plan.counted, 2), np.uint8)
+        seen_before(flat.cpu().numpy(), plan.channels, new_counts(plan), classes_of_counts(), classes)
+        found = (
+            torch.from_numpy(classes).to(images.device).view(len(flat), -1, plan.channels * plan.counted * 2)
+        )
+        taken = _taken(found, places).view(-1, plan.channels, plan.counted, 2)
+        return taken.permute(1, 2, 3, 0).long()
 
     def _bases(self, near: Tensor, own: Tensor, y: Tensor, x: Tensor, c: int) -> Tensor:
         """What the mixture's components are centred on, (components, pixels); as `vae.codec.pixels` has it."""

@@ -39,6 +39,9 @@ FROZEN = {
     # 60 made images of 9 x 8 pixels in colour within 2, in blocks of 16 and groups of 32: a disc, a square or stripes
     # on a ground that changes its colour, with noise; five are null; labels by a rival coder; 4 latents, one always 0
     "images-60-v7.svae": "060e665d145ef25408ed2f1191abaa28ecfa3292ccc83f94cc8636e68a29ff41",
+    # 60 made grey images of 12 x 11 pixels, in blocks of 25: a disc each, of six shades of its own, with noise at its
+    # edge; the last four bits beside counts of the shades; three are null; labels by a rival coder; 4 latents
+    "images-60-v8.svae": "5e4a30748057da210733374739bcd07f1c763553d7291f061757871594fb5698",
 }
 """SHA-256 of each as CSV. A missing archive fails: it is never made anew."""
 
@@ -50,6 +53,7 @@ CODES = {
     "hourly-2000-v5.svae": "0479e7fc48f29c260f01a573d2844742b6f4331f31972965035bb079121e07e1",
     "readings-2000-v6.svae": "873cce0e9da00e41ea93dbf53e2b7a63a396d54c309d67d61a727db747d6c506",
     "images-60-v7.svae": "a5d9c5a54b6da2fd402666725b43f151d0ba578f984954891c8c88991b7cd427",
+    "images-60-v8.svae": "9711edce97dbabba6a254e9494a5c23bd943fa29c0e6c0e830d0263856f901c9",
 }
 """SHA-256 of the sparse codes of each, row by row."""
 
@@ -106,6 +110,10 @@ SCHEMAS = {
         "image": "fixed_size_list<item:uint8>[216]? ('svae.shape', '9x8x3')",
         "label": "string?",
     },
+    "images-60-v8.svae": {
+        "image": "fixed_size_list<item:uint8>[132]? ('svae.shape', '12x11x1')",
+        "label": "string?",
+    },
 }
 """Each column's type (`?` if it may be null), kind, format of its text and the text of its nulls."""
 
@@ -125,6 +133,7 @@ DIALECTS: dict[str, dict[str, Any] | None] = {
     "hourly-2000-v5.svae": None,
     "readings-2000-v6.svae": None,
     "images-60-v7.svae": None,
+    "images-60-v8.svae": None,
 }
 """How the source was written, if it was CSV."""
 
@@ -136,6 +145,7 @@ LATENTS = {
     "hourly-2000-v5.svae": 6,
     "readings-2000-v6.svae": 6,
     "images-60-v7.svae": 4,
+    "images-60-v8.svae": 4,
 }
 CODERS = {
     "flights-2000-v1.svae": {"neural", "derived", "rival"},
@@ -145,6 +155,7 @@ CODERS = {
     "hourly-2000-v5.svae": {"neural", "derived"},
     "readings-2000-v6.svae": {"neural", "rival"},
     "images-60-v7.svae": {"neural", "rival"},
+    "images-60-v8.svae": {"neural", "rival"},
 }
 
 

@@ -19,7 +19,7 @@ from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codec.jit import COMPILED
 from vae.codec.packing import join_pieces, split_pieces
-from vae.codec.pixels import PixelPlan, new_desk
+from vae.codec.pixels import OFTEN, PixelPlan, classes_of_counts, new_counts, new_desk, seen_before
 from vae.codec.plan import Plan
 from vae.codec.vectors import rounded_up
 from vae.pixels import PixelDecoder
@@ -76,11 +76,15 @@ def encode(model: ImageModel, images: Bytes, codes: Codes) -> list[bytes]:
 @st.composite
 def models(draw: st.DrawFn) -> ImageModel:
     most = 19 if COMPILED else 9  # above 8 the code's map is doubled in size
+    levels = draw(st.sampled_from([2, 3, 16, 17, 255, 256]) | st.integers(2, 256))
     plan = plan_of(
         height=draw(st.integers(1, most)),
         width=draw(st.integers(1, 9)),
         channels=draw(st.sampled_from([1, 3, 4])),
-        levels=draw(st.sampled_from([2, 3, 16, 17, 255, 256]) | st.integers(2, 256)),
+        levels=levels,
+        counted=draw(st.sampled_from([0, 4, 8]))
+        if levels == 256
+        else draw(st.integers(0, (levels - 1).bit_length())),
         up=draw(st.sampled_from([1, 2, 4, 8])),
         side=draw(st.sampled_from([1, 3, 8])),
         units=draw(st.sampled_from([1, 3, 8, 9])),
@@ -148,7 +152,11 @@ def test_a_model_survives_its_bytes(model: ImageModel) -> None:
     again = ImageModel.from_bytes(model.to_bytes())
     assert (again.plan, again.codes.plan) == (model.plan, model.codes.plan)
     assert again.to_bytes() == model.to_bytes()
-    assert (model.version, model.columns, model.latents) == (7, ["image"], model.plan.latents)
+    assert (model.version, model.columns, model.latents) == (
+        8 if model.plan.counted else 7,
+        ["image"],
+        model.plan.latents,
+    )
     block = some_images(model.plan, 2)
     assert encode(again, *block) == encode(model, *block)
 
@@ -177,8 +185,13 @@ def fixed_numbers(count: int, below: int, state: int) -> npt.NDArray[np.int64]:
             [9, 3037],
             "2e8ae014b03eee61e51847e0525092ee72f4320a7d599811279fb960611ba106",
         ),
+        (
+            {"counted": 4, "levels": 250, "channels": 3, "height": 9},
+            [9, 1209],
+            "df53c57b12546f7f4f032ce8ba1a129d72a8f1953739904aa69d04dce775264b",
+        ),
     ],
-    ids=["grey", "no code", "colour"],
+    ids=["grey", "no code", "colour", "counted"],
 )
 def test_the_bytes_are_the_same_on_every_machine_compiled_or_not(
     change: dict[str, Any], sizes: list[int], digest: str
@@ -201,8 +214,9 @@ def test_the_bytes_are_the_same_on_every_machine_compiled_or_not(
 
 
 @pytest.mark.jit
-def test_what_is_sampled_has_the_shape_and_levels_of_the_images() -> None:
-    model = random_model(plan_of(channels=3, levels=17))
+@pytest.mark.parametrize("counted", [0, 5])
+def test_what_is_sampled_has_the_shape_and_levels_of_the_images(counted: int) -> None:
+    model = random_model(plan_of(channels=3, levels=17, counted=counted))
     images, states, codes = model.sample_block(30, np.random.default_rng(0))
     assert not states.any()
     assert (images.shape, images.dtype, codes.shape, codes.dtype) == ((30, 36), np.uint8, (30, 2), np.int8)
@@ -233,6 +247,10 @@ def twin(plan: PixelPlan, seed: int) -> PixelDecoder:
         ({"latents": 0, "channels": 4, "layers": 0}, 2),
         ({"height": 17, "width": 5, "levels": 52}, 3),
         ({"levels": 2, "up": 1, "side": 1}, 4),
+        ({"counted": 4}, 5),
+        ({"counted": 5, "channels": 3, "levels": 52, "layers": 2}, 6),
+        ({"counted": 1, "levels": 2, "latents": 0}, 7),
+        ({"counted": 8}, 8),
     ],
     ids=str,
 )
@@ -253,6 +271,40 @@ def test_integers_say_what_the_floats_say(change: dict[str, Any], seed: int) -> 
         exact = features.reshape(rows, -1, plan.maps).numpy() * 128
         assert np.abs(model.features(codes) - exact).max() <= 4 * len(plan.sizes)
         assert exact.max() > 32
+
+
+@pytest.mark.jit
+def test_what_an_image_has_had_is_counted_by_halves() -> None:
+    plan = plan_of(levels=7, channels=3, counted=2, height=6, width=9)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 7, (2, plan.pixels)).astype(np.uint8)
+    found = np.zeros((2, plan.pixels, 2, 2), np.uint8)
+    seen_before(images, 3, new_counts(plan), classes_of_counts(), found)
+    for t, at, bit in [(0, 0, 0), (0, 5, 1), (1, 0, 1), (1, 160, 0), (1, 161, 1), (0, 159, 0), (0, 100, 1)]:
+        before = images[t, at % 3 : at : 3] >> bit
+        own = images[t, at] >> bit
+        for side, symbol in enumerate([own, own ^ 1]):
+            count = int((before == symbol).sum())
+            assert found[t, at, bit, side] == sum(count >= first for first in OFTEN)
+
+
+@pytest.mark.jit
+def test_shades_that_an_image_has_had_cost_less() -> None:
+    plan = plan_of(height=20, width=20, latents=0, counted=4)
+    model = random_model(plan, 0)
+    likely = {**model.tensors, "seen": np.arange(12, dtype=np.int16)[None, None].repeat(4, 1) * 100}
+    counting = ImageModel(plan, model.codes, likely)
+    random = np.random.default_rng(0)
+    few = random.choice(np.array([5, 80, 91, 200, 213], np.uint8), (6, plan.pixels))
+    any_ = random.integers(0, 256, (6, plan.pixels)).astype(np.uint8)
+    no_codes = np.zeros((6, 0), np.int8)
+
+    def size(model: ImageModel, images: Bytes) -> int:
+        return len(encode(model, images, no_codes)[1])
+
+    assert size(counting, few) < 0.75 * size(model, few)
+    assert size(counting, any_) > size(model, any_)
+    assert counting.decode_block(encode(counting, few, no_codes), 6)[0].tolist() == few.tolist()
 
 
 # ------------------------------------------------------------------------------------------------ damage and malice
@@ -345,6 +397,8 @@ def with_plan(model: ImageModel, text: str) -> bytes:
         ('"maps":65', "Input should be less than or equal to 64"),
         ('"fraction":3', "Input should be greater than or equal to 4"),
         ('"latents":257', "Input should be less than or equal to 256"),
+        ('"counted":9', "Input should be less than or equal to 8"),
+        ('"counted":3,"levels":4', "Value error, 3 counted bits of 4 levels"),
         ('"more":1', "Extra inputs are not permitted"),
     ],
 )

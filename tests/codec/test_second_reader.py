@@ -75,6 +75,17 @@ IMAGES: dict[str, dict[str, Any]] = {
     "a pixel": {"height": 1, "width": 1, "channels": 4, "latents": 3, "units": 9},
     "two levels": {"height": 6, "width": 5, "channels": 1, "latents": 1, "bound": 200.0, "fraction": 4},
     "seven levels": {"height": 4, "width": 4, "channels": 3, "latents": 0, "bound": 20.0, "fraction": 10},
+    "counted": {"height": 9, "width": 9, "channels": 1, "latents": 2, "counted": 4},
+    "counted, seven levels": {
+        "height": 6,
+        "width": 7,
+        "channels": 3,
+        "latents": 0,
+        "bound": 20.0,
+        "fraction": 5,
+        "counted": 2,
+    },
+    "counted, all bits": {"height": 9, "width": 9, "channels": 1, "latents": 1, "bound": 1.0, "counted": 7},
 }
 """Plans of images; `bound` is that of the column."""
 

@@ -32,15 +32,18 @@ def _compiled(
 
 @settings(deadline=None, max_examples=60)
 @given(
-    height=st.integers(1, 40), rows=st.integers(0, 40), first=st.integers(0, 9), shift=st.integers(0, 3),
-    seed=st.integers(0, 99), extreme=st.booleans(),
+    height=st.integers(1, 40), rows=st.integers(0, 80), first=st.integers(0, 9), shift=st.integers(0, 3),
+    seed=st.integers(0, 99), extreme=st.booleans(), narrow=st.booleans(),
 )  # fmt: skip
 def test_vectors_multiply_as_numpy_does(
-    height: int, rows: int, first: int, shift: int, seed: int, extreme: bool
+    height: int, rows: int, first: int, shift: int, seed: int, extreme: bool, narrow: bool
 ) -> None:
     generator = np.random.default_rng(seed)
     most = 2**31 if extreme else 2**15
-    matrices = generator.integers(-most, most, (3, height, first + rounded_up(rows)), dtype=np.int32)
+    shape = 3, height, first + rounded_up(rows)
+    matrices = generator.integers(-(2**15), 2**15, shape, dtype=np.int16)
+    if not narrow:
+        matrices = generator.integers(-most, most, shape, dtype=np.int32)
     vector = generator.integers(-most, most, height, dtype=np.int32)
     count = int(generator.integers(0, height + 1))
     start = generator.integers(-most, most, rounded_up(rows) + LANES, dtype=np.int32)
@@ -79,8 +82,9 @@ def test_arrays_that_vectors_cannot_take_are_refused() -> None:
     for place, wrong in (
         (0, np.zeros(8, np.int64)),
         (1, np.zeros((1, 2, 16), np.int32)[:, :, ::2]),
+        (1, np.zeros((1, 2, 8), np.int64)),
         (2, np.zeros((2, 1), np.int32)),
     ):
         out, matrices, vector = (wrong if place == k else array for k, array in enumerate(good))
-        with pytest.raises(NumbaError, match="contiguous and of 32-bit integers"):
+        with pytest.raises(NumbaError, match="contiguous and of (16 or )?32-bit integers"):
             _compiled(out, matrices, 0, 0, vector, 2, 8, 0)

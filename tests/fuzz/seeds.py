@@ -23,7 +23,7 @@ ROWS = 24
 
 
 def seeds(folder: Path) -> dict[str, Parts]:
-    """Archives of versions 1, 2, 4, 5, 6 and 7, with and without a model, by name; written in `folder` on the way."""
+    """Archives of versions 1, 2 and 4 to 8, with and without a model, by name; written in `folder` on the way."""
     numbers = np.random.default_rng(0)
     steps = np.cumsum(numbers.integers(-1, 2, ROWS))
     names = numbers.integers(0, 4, ROWS)
@@ -78,10 +78,17 @@ def _image_seeds(folder: Path, numbers: np.random.Generator) -> dict[str, Parts]
     def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
         return {name: numbers.integers(-40, 41, size).astype(np.int16) for name, size in shapes.items()}
 
-    model = ImageModel(plan, IntegerModel(own, drawn(own.shapes())), drawn(plan.shapes()))
-    codes = numbers.integers(-1, 2, (6, 2)).astype(np.int8)
+    def modelled(plan: PixelPlan) -> dict[str, Any]:
+        codes = numbers.integers(-1, 2, (6, 2)).astype(np.int8)
+        own_model = IntegerModel(own, drawn(own.shapes()))
+        return {"model": ImageModel(plan, own_model, drawn(plan.shapes())), "codes": codes, "grid": grid}
+
     found: dict[str, Parts] = {}
-    for label, more in (("images", {"model": model, "codes": codes, "grid": grid}), ("greys", {})):
+    for label, more in (
+        ("images", modelled(plan)),
+        ("counted", modelled(plan.model_copy(update={"counted": 3}))),
+        ("greys", {}),
+    ):
         with mock.patch.object(writer, "CLOSE_CALL", 1e9):
             archive.write(table, path, bounds=bounds, block_rows=4, **cast(Any, more))
         found[label] = take_apart(path.read_bytes())

@@ -1,13 +1,13 @@
-r"""The byte format of an archive (`.svae`), versions 1 to 7.
+r"""The byte format of an archive (`.svae`), versions 1 to 8.
 
 All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing`. XXH3 is XXH3-64 with seed 0.
 A file is, without gaps, `prelude header tables model streams index trailer`::
 
     prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\x89SVAE\r\n\x1a")
-               2   version: 7 if a grid is of images; else 6 if a grid's scale is among `data.grid.NUDGED`; else 5 if
-                   the model's plan says `direct` or `fine`; else 4 if it says `deep` or `history` or more than 67
-                   outputs, or a grid says `parts`; else 3 if the plan says `above`; else 2 if there are one-hot
-                   groups; else 1
+               2   version: 8 if the plan of a model of images says `counted`; else 7 if a grid is of images; else 6
+                   if a grid's scale is among `data.grid.NUDGED`; else 5 if the model's plan says `direct` or `fine`;
+                   else 4 if it says `deep` or `history` or more than 67 outputs, or a grid says `parts`; else 3 if the
+                   plan says `above`; else 2 if there are one-hot groups; else 1
                2   flags, 0
                4   length of the header
                8   XXH3 of the 16 bytes before, then the header
@@ -54,7 +54,7 @@ from vae.codec.framing import Cursor, canonical_json, checksum, put_varint, sque
 
 MAGIC = b"\x89SVAE\r\n\x1a"
 END_MAGIC = b"\x1a\nEAVS\r\x89"
-VERSION = 7
+VERSION = 8
 """The newest; archives are written in the oldest version that can say what they hold."""
 DEFAULT_BLOCK_ROWS = 1 << 15
 """Rows of a block, unless a table is very wide or its values very long."""

@@ -25,7 +25,15 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DamagedError, ModelError
-from vae.codec.entropy import STATE_LOW, encode_ops, exp_table, scale_table, sigmoid_table, squash_table
+from vae.codec.entropy import (
+    EXP_RANGE,
+    STATE_LOW,
+    encode_ops,
+    exp_table,
+    scale_table,
+    sigmoid_table,
+    squash_table,
+)
 from vae.codec.frontend import COMPONENTS as COUNT
 from vae.codec.frontend import FEATURE_MAX, N_KNOWN, UNIT, front_of
 from vae.codec.integer import IntegerModel
@@ -46,11 +54,14 @@ from vae.codec.packing import (
 )
 from vae.codec.pixels import (
     COMPONENTS,
+    OFTEN,
     PIXEL_TOP,
     Bytes,
     Maps,
     PixelPlan,
     PixelWeights,
+    classes_of_counts,
+    double_maps,
     new_desk,
     walk_pixels,
 )
@@ -61,17 +72,13 @@ from vae.codec.weights import SUM_LIMIT
 Codes = npt.NDArray[np.int8]
 States = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-Shorts = npt.NDArray[np.int16]
 Tensors = Mapping[str, npt.NDArray[np.int16]]
 CHUNK = 1 << 18
-"""Features that are made at a time, of an image at least, and numbers that are folded at a time, of a line at least."""
+"""Features that are made at a time, of an image at least."""
 
 
 class ImageModel:
     """A decoder of images that gives the same probabilities on every machine. Immutable; safe to share."""
-
-    version = 7
-    """The oldest version of the format that knows such a model."""
 
     def __init__(self, plan: PixelPlan, codes: IntegerModel, tensors: Tensors) -> None:
         """Raises ModelError where weights do not fit the plan, are too many, or a sum could leave 31 bits."""
@@ -84,9 +91,10 @@ class ImageModel:
             raise ModelError("the model's codes are not those of its images")
         self.plan, self.codes = plan, codes
         self.tensors = {name: tensors[name] for name in expected}
-        self._weights = _padded(plan, self.tensors)
         _prove_sums(plan, self.tensors)
         self._tables = Tables(exp_table(), sigmoid_table(), scale_table())
+        self._weights = _padded(plan, self.tensors)
+        self._folds = _folds(plan, self.tensors)
         # as the mixture's coder sees it, an image is a column of one number, whose bases are set for each pixel
         item = Item(
             name=plan.name, head=Head.mixture, low=0, high=plan.levels - 1, ordered=True, components=(0,)
@@ -94,6 +102,11 @@ class ImageModel:
         self._front = front_of(Plan(latents=0, width=1, columns=(item,)), squash_table())
         self._front.items[0, [COUNT, UNIT]] = len(COMPONENTS), plan.unit
         self._front.components[0, : len(COMPONENTS)] = COMPONENTS
+
+    @property
+    def version(self) -> int:
+        """The oldest version of the format that knows such a model."""
+        return 8 if self.plan.counted else 7
 
     @property
     def columns(self) -> list[str]:
@@ -108,7 +121,7 @@ class ImageModel:
     @property
     def block_rows(self) -> int:
         """Most images of a block."""
-        return max(1, MAX_CELLS // (self.latents + self.plan.pixels))
+        return max(1, MAX_CELLS // (self.latents + self.plan.pixels * (1 + self.plan.counted)))
 
     def to_bytes(self) -> bytes:
         """The model as stored in an archive; see the module's docstring."""
@@ -144,7 +157,7 @@ class ImageModel:
         (coded,) = self.codes.encode_block(
             np.zeros((rows, 0), np.int64), np.zeros((rows, 0), np.uint8), codes
         )
-        space = max(1, images.size)
+        space = max(1, images.size * (1 + self.plan.counted))
         offsets = np.zeros(2, np.int64)
         tape = Tape(np.zeros(space, np.int64), np.zeros(space, np.int64), offsets, np.zeros(2, np.int64))
         self._walk(False, images, codes, tape, no_streams(1))
@@ -188,7 +201,7 @@ class ImageModel:
     def sample_images(self, codes: Codes, random: np.random.Generator) -> Bytes:
         """An image for each code, drawn as likely as the model says."""
         images = np.zeros((len(codes), self.plan.pixels), np.uint8)
-        words = random.integers(0, 1 << 32, max(1, images.size), np.uint32)
+        words = random.integers(0, 1 << 32, max(1, images.size * (1 + self.plan.counted)), np.uint32)
         state = random.integers(STATE_LOW, (1 << 63) - 1, 2, np.int64)
         noise = Streams(words, state, np.zeros(2, np.int64), np.array([0, len(words)], np.int64))
         nothing = np.zeros(2, np.int64)
@@ -198,7 +211,7 @@ class ImageModel:
     def features(self, codes: Codes) -> Maps:
         """What the stencil is shown of the codes: (rows, height * width, maps), in units of 1/128.
 
-        Sums of products of integers, in float64: below 2**53 they are exact in whatever order they are added.
+        The first map is of sums of products of integers in float64: below 2**53 they are exact in any order.
         """
         plan, rows, step = self.plan, len(codes), 2.0**-self.plan.fraction
         places = plan.height * plan.width
@@ -211,24 +224,13 @@ class ImageModel:
         height, width = plan.sizes[0]
         sums = shown @ self._float("seed") + 32 * self._float("seed_bias")
         maps = _activated(sums * (8 * step)).reshape(rows, height, width, plan.maps)
-        for k in range(len(plan.sizes) - 1):
-            maps = self._doubled(maps, k)
-        return (maps >> 1).astype(np.int32).reshape(rows, places, plan.maps)
-
-    def _doubled(self, maps: Shorts, k: int) -> Shorts:
-        """Maps twice as large, each pixel folded with those around it; some lines at a time: images may be large."""
-        (height, width), step = self.plan.sizes[k + 1], 2.0**-self.plan.fraction
-        maps = maps.repeat(2, 1).repeat(2, 2)[:, :height, :width]
-        weights, bias = self._float("conv")[k], 256 * self._float("conv_bias")[k]
-        edged = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        lines = max(1, CHUNK // max(1, len(maps) * width * len(weights)))
-        for first in range(0, height, lines):
-            last = min(first + lines, height)
-            around = [edged[:, first + y : last + y, x : x + width] for y in range(3) for x in range(3)]
-            near = np.concatenate(around, 3).astype(np.float64)
-            sums = near.reshape(-1, len(weights)) @ weights + bias
-            maps[:, first:last] = _activated(sums * step).reshape(len(maps), -1, width, len(bias))
-        return maps
+        weights, bias = self._folds
+        room, total = np.zeros(9 * plan.maps, np.int32), np.zeros(rounded_up(plan.maps), np.int32)
+        for k, (height, width) in enumerate(plan.sizes[1:]):
+            larger = np.empty((rows, height, width, plan.maps), np.int32)
+            double_maps(maps, weights, bias, k, plan.fraction, room, total, larger)
+            maps = larger
+        return (maps >> 1).reshape(rows, places, plan.maps)
 
     def _float(self, name: str) -> Floats:
         return self.tensors[name].astype(np.float64)
@@ -246,9 +248,9 @@ class ImageModel:
             )  # fmt: skip
 
 
-def _activated(sums: Floats) -> Shorts:
+def _activated(sums: Floats) -> Maps:
     """The activation min(max(x, 0), 8) in units of 1/256, of exact multiples of a power of two."""
-    return np.clip(np.floor(sums + 0.5), 0, ACTIVATION_MAX).astype(np.int16)
+    return np.clip(np.floor(sums + 0.5), 0, ACTIVATION_MAX).astype(np.int32)
 
 
 def _padded(plan: PixelPlan, tensors: Tensors) -> PixelWeights:
@@ -256,8 +258,8 @@ def _padded(plan: PixelPlan, tensors: Tensors) -> PixelWeights:
     units, outputs, channels = rounded_up(plan.units), 3 * len(COMPONENTS), plan.channels
     stride = (plan.width + 2 * plan.side) * channels
 
-    def placed(name: str, *shape: int) -> npt.NDArray[np.int32]:
-        room = np.zeros(shape, np.int32)
+    def placed(name: str, *shape: int, kind: type = np.int32) -> npt.NDArray[Any]:
+        room = np.zeros(shape, kind)
         if name in tensors:
             tensor = tensors[name]
             tensor = tensor.reshape(shape[0], *tensor.shape[-len(shape) + 1 :])
@@ -270,12 +272,34 @@ def _padded(plan: PixelPlan, tensors: Tensors) -> PixelWeights:
     return PixelWeights(
         fraction=plan.fraction, height=plan.height, width=plan.width, channels=channels, top=plan.levels - 1,
         stride=stride, origin=plan.up * stride + plan.side * channels, deltas=np.array(deltas, np.int64),
-        tone=tone.astype(np.int32), first=placed("first", channels, plan.inputs, units),
+        tone=tone.astype(np.int32), first=placed("first", channels, plan.inputs, units, kind=np.int16),
         first_bias=placed("first_bias", channels, units), row=placed("row", channels, plan.places[0], units),
         column=placed("column", channels, plan.places[1], units),
-        hidden=placed("hidden", layers, units, units), hidden_bias=placed("hidden_bias", layers, units),
-        head=placed("head", channels, units, rounded_up(outputs)), head_bias=placed("head_bias", channels, outputs),
+        hidden=placed("hidden", layers, units, units, kind=np.int16),
+        hidden_bias=placed("hidden_bias", layers, units),
+        head=placed("head", channels, units, rounded_up(outputs), kind=np.int16),
+        head_bias=placed("head_bias", channels, outputs),
+        often=classes_of_counts(), seen=_factors(plan, tensors),
     )  # fmt: skip
+
+
+def _folds(plan: PixelPlan, tensors: Tensors) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int32]]:
+    """Weights and biases that double maps, as `double_maps` takes them."""
+    steps, m = len(plan.sizes) - 1, plan.maps
+    weights, bias = np.zeros((steps, 9 * m, rounded_up(m)), np.int16), np.zeros((steps, m), np.int32)
+    if "conv" in tensors:
+        weights[:, :, :m], bias[:] = tensors["conv"], tensors["conv_bias"]
+    return weights, bias
+
+
+def _factors(plan: PixelPlan, tensors: Tensors) -> npt.NDArray[np.int64]:
+    """exp of the weights of counts, in units of 1/256 as outputs are, the largest of each bit 2**12, none below 1."""
+    if not plan.counted:
+        return np.zeros((plan.channels, 0, len(OFTEN) + 1), np.int64)
+    half = 1 << (plan.fraction - 1)
+    logits = ((tensors["seen"].astype(np.int64) << 8) + half) >> plan.fraction
+    behind = logits.max(2, keepdims=True) - logits
+    return np.maximum(exp_table()[np.minimum(behind, EXP_RANGE - 1)].astype(np.int64) >> 12, 1)
 
 
 def _prove_sums(plan: PixelPlan, tensors: Tensors) -> None:

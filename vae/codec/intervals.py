@@ -101,6 +101,26 @@ def take(streams: Streams, stream: int, start: int, width: int) -> None:
 
 
 @jit
+def code_half(reading: bool, second: bool, a: int, b: int, tape: Tape, streams: Streams, s: int) -> bool:
+    """Write or read whether it is the second of two halves, which are as likely as `a` is to `b`; each at least 2**-28.
+
+    a and b are at least 1 and sum to at most 2**40. Where that is 2**34 or more, 6 bits are lost: then a is below
+    2**35, and times TOTAL below 2**63.
+    """
+    if a + b >= np.int64(1) << 34:
+        a, b = a >> 6, b >> 6
+    width = 1 + a * (TOTAL - 2) // (a + b)
+    if reading:
+        second = (streams.state[s] & (TOTAL - 1)) >= width
+    start, width = (width, TOTAL - width) if second else (NONE, width)
+    if reading:
+        take(streams, s, start, width)
+    else:
+        put(tape, s, start, width)
+    return second
+
+
+@jit
 def code_class(
     reading: bool,
     chosen: int,
@@ -162,11 +182,10 @@ def edge(k: int, count: int, share: Longs, mean: Longs, mantissa: Longs, shift: 
 
 
 @jit
-def code_mixture(
-    reading: bool, chosen: int, j: int, share_shift: int, out: Longs, front: Front, row: Longs, tables: Tables,
-    work: Longs, tape: Tape, streams: Streams, s: int,
-) -> int:  # fmt: skip
-    """Write or read a number under a mixture of discretised logistics (Salimans et al. 2017), in integers.
+def set_mixture(
+    j: int, share_shift: int, out: Longs, front: Front, row: Longs, tables: Tables, work: Longs
+) -> int:
+    """Shares, means and inverse scales of a mixture's components, for `edge`: into `work`; the symbol to look at first.
 
     Offsets are at most 2**20 << 20, bases below 2**33 << 8, shares 2**24 * 2**28; shifts lie between 1 and 26.
     """
@@ -204,10 +223,21 @@ def code_mixture(
         log_scale = min(max(out[first + 2 * count + c], SCALE_LOW), SCALE_HIGH)
         mantissa[c] = tables.scale[log_scale & 255]
         shift[c] = 6 + (log_scale >> 8)
+    return int(min(max((mean[best] + 128) >> 8, low), high))
+
+
+@jit
+def code_mixture(
+    reading: bool, chosen: int, j: int, share_shift: int, out: Longs, front: Front, row: Longs, tables: Tables,
+    work: Longs, tape: Tape, streams: Streams, s: int,
+) -> int:  # fmt: skip
+    """Write or read a number under a mixture of discretised logistics (Salimans et al. 2017), in integers."""
+    count, low, high = front.items[j, COMPONENTS], front.items[j, LOW], front.items[j, HIGH]
+    share, mean, mantissa, shift = work[0], work[1], work[2], work[3]
+    below = set_mixture(j, share_shift, out, front, row, tables, work)
     if reading:
         target = streams.state[s] & (TOTAL - 1)
         # gallop from the mode to a bracket: start(below) <= target < start(above)
-        below = min(max((mean[best] + 128) >> 8, low), high)
         above = below + 1
         stride = 1
         while (

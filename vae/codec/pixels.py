@@ -1,9 +1,10 @@
 """Pixels of an image, one after the other, under a network that sees what is coded around them: a causal stencil.
 
 What a pixel is predicted from are the pixels above it and to its left, its place, and features that a small decoder
-makes of the image's sparse code (`vae.codec.images`). One loop over pixels and channels, the same for writing and
-reading, in integers: what it is shown is in units of 1/128, activations and outputs are in units of 1/256, weights in
-units of 2**-fraction. `PixelWeights` come proved: no sum leaves 31 bits.
+makes of the image's sparse code (`vae.codec.images`). The last bits of a symbol are coded one by one, each beside how
+often the image has had what they choose between: images have few shades of their own. One loop over pixels and
+channels, the same for writing and reading, in integers: what it is shown is in units of 1/128, activations and outputs
+are in units of 1/256, weights in units of 2**-fraction. `PixelWeights` come proved: no sum leaves 31 bits.
 """
 
 from __future__ import annotations
@@ -14,10 +15,22 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vae.codec.frontend import P1, P2, PREDICTED, RECALLED, Front, Longs
-from vae.codec.intervals import Streams, Tables, Tape, code_mixture
+from vae.codec.entropy import TOTAL
+from vae.codec.frontend import P1, P2, PREDICTED, RECALLED, Front
+from vae.codec.intervals import (
+    Longs,
+    Streams,
+    Tables,
+    Tape,
+    code_half,
+    code_mixture,
+    edge,
+    put,
+    set_mixture,
+    take,
+)
 from vae.codec.jit import NONE, ONE, jit
-from vae.codec.kernel import ACTIVATION_MAX, Sums, Weight
+from vae.codec.kernel import ACTIVATION_MAX, Matrix, Sums, Weight
 from vae.codec.vectors import add_product, rounded_up
 
 Bytes = npt.NDArray[np.uint8]
@@ -31,6 +44,8 @@ COMPONENTS = (1, 3, 4, 2, 0, 0)
 """Bases of the mixture's components: the pixel to the left, the one above, left + above - above left, above right (or,
 of a later channel, left + what the channel before differs there), and two that start beyond both ends: the darkest and
 the lightest pixel often are exactly that."""
+OFTEN = (1, 2, 3, 4, 5, 7, 10, 15, 25, 50, 128)
+"""Counts from which on a symbol, or a group of symbols, has been seen more often: each begins a class."""
 MOST_PLACES = 32
 """Parts of the image's height, and of its width, that have weights of their own."""
 SEEDS = 8
@@ -65,9 +80,13 @@ class PixelPlan(BaseModel):
     """Weights are integers in units of 2**-fraction."""
     latents: int = Field(default=0, ge=0, le=256)
     """Latents of an image's code."""
+    counted: int = Field(default=0, ge=0, le=8)
+    """Last bits of a symbol that are coded beside counts of the image's own symbols."""
 
     @model_validator(mode="after")
     def _check(self) -> PixelPlan:
+        if self.counted > (self.levels - 1).bit_length():
+            raise ValueError(f"{self.counted} counted bits of {self.levels} levels")
         if self.pixels > 1 << 24:
             raise ValueError(f"images of {self.pixels} values")
         if self.latents and self.height * self.width * self.maps > MAX_MAP_VALUES:
@@ -134,6 +153,7 @@ class PixelPlan(BaseModel):
             "hidden_bias": (c, self.layers, w),
             "head": (c, w, outputs),
             "head_bias": (c, outputs),
+            "seen": (c, self.counted, len(OFTEN) + 1),
         }
         if self.latents:
             height, width = self.sizes[0]
@@ -163,15 +183,19 @@ class PixelWeights(NamedTuple):
     """Where the values around lie there, relative to a pixel."""
     tone: Sums
     """How a symbol is shown."""
-    first: Weight
+    first: Matrix
     first_bias: Weight
     row: Weight
     column: Weight
-    hidden: Weight
+    hidden: Matrix
     """(channels * layers, units, units)"""
     hidden_bias: Weight
-    head: Weight
+    head: Matrix
     head_bias: Weight
+    often: Longs
+    """The class of a count, of all that are told apart."""
+    seen: Longs
+    """(channels, counted bits, classes): how much likelier one count makes what it is of than another, 1 to 4096."""
 
 
 class PixelDesk(NamedTuple):
@@ -185,6 +209,22 @@ class PixelDesk(NamedTuple):
     product: Sums
     out: Longs
     work: Longs
+    counts: Longs
+    """How often the image has had each symbol, each pair of them, each four, and so on."""
+
+
+def classes_of_counts() -> Longs:
+    """The class of each count up to the last that begins one.
+
+    >>> classes_of_counts()[[0, 1, 6, 7, 128]].tolist()
+    [0, 1, 5, 6, 11]
+    """
+    return np.searchsorted(OFTEN, np.arange(OFTEN[-1] + 1), side="right").astype(np.int64)
+
+
+def new_counts(plan: PixelPlan) -> Longs:
+    """Room for the counts of one image: (channels, counted bits, symbols and one beside the last)."""
+    return np.zeros((plan.channels, plan.counted, plan.levels + 1), np.int64)
 
 
 def new_desk(plan: PixelPlan) -> PixelDesk:
@@ -195,6 +235,7 @@ def new_desk(plan: PixelPlan) -> PixelDesk:
         plane=np.zeros(plane, np.int32), shown=np.zeros(plan.inputs, np.int32), total=np.zeros(units, np.int32),
         hidden=np.zeros(units, np.int32), product=np.zeros(max(units, outputs), np.int32),
         out=np.zeros(outputs, np.int64), work=np.zeros((6, 16), np.int64),
+        counts=new_counts(plan),
     )  # fmt: skip
 
 
@@ -241,6 +282,119 @@ def _show(image: Bytes, at: int, place: int, c: int, w: PixelWeights, desk: Pixe
 
 
 @jit
+def _below(k: int, top: int, work: Longs, tables: Tables) -> int:
+    """What of `TOTAL` lies below symbol k, 0 to top + 1: each symbol has at least 1."""
+    if k <= 0:
+        return 0
+    if k > top:
+        return TOTAL
+    return edge(k, len(COMPONENTS), work[0], work[1], work[2], work[3], tables.sigmoid) + k
+
+
+@jit
+def _group_of(target: int, low: int, size: int, top: int, work: Longs, tables: Tables) -> int:
+    """The first symbol of the group of `size` that holds the target; looked for from the group that begins at `low`."""
+    high, stride = low + size, size
+    while _below(low, top, work, tables) > target:
+        high, low = low, max(low - stride, 0)
+        stride *= 2
+    stride = size
+    while _below(high, top, work, tables) <= target:
+        low, high = high, high + stride
+        stride *= 2
+    while high - low > size:
+        middle = low + ((high - low) // size + 1) // 2 * size
+        if _below(middle, top, work, tables) <= target:
+            low = middle
+        else:
+            high = middle
+    return int(low)
+
+
+@jit
+def _code_counted(
+    reading: bool, chosen: int, c: int, first: int, w: PixelWeights, desk: PixelDesk, tables: Tables, tape: Tape,
+    streams: Streams,
+) -> int:  # fmt: skip
+    """Write or read a symbol under the mixture in `desk.work`: all but its last bits as a group, then bit by bit.
+
+    Of two halves, of so many parts by the mixture, one is likelier by what the image has had of each: the parts, below
+    2**28, are multiplied by factors of at most 2**12. The group of `first` is the first to look at.
+    """
+    top, levels, counts, work = w.top, w.seen.shape[1], desk.counts, desk.work
+    size = np.int64(1) << levels
+    low = ((first if reading else chosen) >> levels) << levels
+    if reading:
+        low = _group_of(streams.state[ONE] & (TOTAL - 1), low, size, top, work, tables)
+    start, stop = _below(low, top, work, tables), _below(low + size, top, work, tables)
+    if reading:
+        take(streams, ONE, start, stop - start)
+    else:
+        put(tape, ONE, start, stop - start)
+    for bit in range(levels - 1, -1, -1):
+        middle = low + (np.int64(1) << bit)
+        if middle > top:
+            continue  # there is but one half
+        between = _below(middle, top, work, tables)
+        a = (between - start) * w.seen[c, bit, w.often[min(counts[c, bit, low >> bit], OFTEN[-1])]]
+        b = (stop - between) * w.seen[c, bit, w.often[min(counts[c, bit, middle >> bit], OFTEN[-1])]]
+        if code_half(reading, chosen >= middle, a, b, tape, streams, ONE):
+            low, start = middle, between
+        else:
+            stop = between
+    for bit in range(levels):
+        counts[c, bit, low >> bit] += 1
+    return int(low)
+
+
+@jit
+def seen_before(images: Bytes, channels: int, counts: Longs, often: Longs, classes: Bytes) -> None:
+    """What `_code_counted` finds counted: images (rows, values) -> classes (rows, values, counted bits, 2).
+
+    The last axis: the class of the half that holds the symbol, then that of the other. counts: room for those of one
+    image, as a desk has.
+    """
+    levels = counts.shape[1]
+    for t in range(images.shape[0]):
+        counts[:] = 0
+        for at in range(images.shape[1]):
+            c, value = at % channels, np.int64(images[t, at])
+            for bit in range(levels):
+                own = value >> bit
+                classes[t, at, bit, 0] = often[min(counts[c, bit, own], OFTEN[-1])]
+                classes[t, at, bit, 1] = often[min(counts[c, bit, own ^ 1], OFTEN[-1])]
+                counts[c, bit, own] += 1
+
+
+@jit
+def double_maps(
+    maps: Maps, weights: Matrix, bias: Weight, k: int, fraction: int, shown: Sums, total: Sums, out: Maps
+) -> None:
+    """Maps twice as large, each pixel folded with those around it, in units of 1/256.
+
+    maps (rows, height, width, m) -> out (rows, up to twice the height, up to twice the width, m); weights (steps, 9 m,
+    m and padding), bias (steps, m); shown has room for 9 m numbers, total for m and padding.
+    """
+    rows, height, width, m = out.shape
+    half = np.int64(1) << (fraction - 1)
+    for t in range(rows):
+        for y in range(height):
+            for x in range(width):
+                at = 0
+                for down in range(y - 1, y + 2):
+                    for across in range(x - 1, x + 2):
+                        inside = 0 <= down < height and 0 <= across < width
+                        for i in range(m):
+                            shown[at + i] = maps[t, down >> 1, across >> 1, i] if inside else 0
+                        at += m
+                for i in range(m):
+                    total[i] = bias[k, i] << 8
+                add_product(total, weights, k, NONE, shown, at, m, NONE)
+                for i in range(m):
+                    out[t, y, x, i] = min(max((total[i] + half) >> fraction, 0), ACTIVATION_MAX)
+
+
+@jit
 def walk_pixels(
     reading: bool, images: Bytes, maps: Maps, w: PixelWeights, desk: PixelDesk, front: Front, row: Longs,
     tables: Tables, tape: Tape, streams: Streams,
@@ -256,6 +410,7 @@ def walk_pixels(
     half, units = np.int64(1) << (w.fraction - 1), total.shape[0]
     for t in range(images.shape[0]):
         image = images[t]
+        desk.counts[:] = 0
         for y in range(w.height):
             if streams.position[ONE] > streams.end[ONE]:  # it has run dry, as none does that is written
                 return
@@ -284,10 +439,13 @@ def walk_pixels(
                         out[k] = (product[k] + (np.int64(w.head_bias[c, k]) << 8) + half) >> w.fraction
                     _bases(image, y, x, c, w, row)
                     value = int(np.int64(image[at + c]))
-                    chosen = code_mixture(
-                        reading,value, NONE, NONE, out, front, row, tables, desk.work, tape,
-                        streams, ONE,
-                    )  # fmt: skip
+                    if w.seen.shape[1]:
+                        looked = set_mixture(NONE, NONE, out, front, row, tables, desk.work)
+                        chosen = _code_counted(reading, value, c, looked, w, desk, tables, tape, streams)
+                    else:
+                        chosen = code_mixture(
+                            reading, value, NONE, NONE, out, front, row, tables, desk.work, tape, streams, ONE,
+                        )  # fmt: skip
                     if reading:
                         image[at + c] = chosen
                 # shown to later pixels with all its channels

@@ -15,7 +15,10 @@ import numpy.typing as npt
 from vae.codec.jit import COMPILED, jit
 
 Ints = npt.NDArray[np.int32]
+Matrices = npt.NDArray[np.int32] | npt.NDArray[np.int16]
 
+ABREAST = 4
+"""Vectors of sums that are added to side by side, so that each number of `vector` is loaded for all of them."""
 LANES = 8
 """Numbers of 32 bits that are multiplied at once. `out` has room for `rounded_up(rows)` numbers, each row of a matrix
 for `first + rounded_up(rows)`: nothing checks it when it is used (`weights.padded` sees to it).
@@ -32,9 +35,9 @@ def rounded_up(count: int) -> int:
 
 
 def add_product_numpy(
-    out: Ints, matrices: Ints, j: int, first: int, vector: Ints, count: int, rows: int, shift: int
+    out: Ints, matrices: Matrices, j: int, first: int, vector: Ints, count: int, rows: int, shift: int
 ) -> None:
-    """out[:rows] += (vector[:count] << shift) @ matrices[j, :count, first:][:, :rows].
+    """out[:rows] += (vector[:count] << shift) @ matrices[j, :count, first:][:, :rows], of 32-bit or 16-bit matrices.
 
     Sums have 32 bits and wrap around. What `out` holds from `rows` to the next multiple of `LANES` is lost.
     """
@@ -43,7 +46,7 @@ def add_product_numpy(
 
 @jit
 def add_product_checked(
-    out: Ints, matrices: Ints, j: int, first: int, vector: Ints, count: int, rows: int, shift: int
+    out: Ints, matrices: Matrices, j: int, first: int, vector: Ints, count: int, rows: int, shift: int
 ) -> None:
     """As the vectors do it, touching what they touch, with indices that numba checks where it is asked to."""
     for row in range(-(-rows // LANES) * LANES):
@@ -60,7 +63,7 @@ def _vectors() -> Any:
     from numba.extending import intrinsic
 
     number, place = ir.IntType(32), types.intp
-    lanes = ir.VectorType(number, LANES)
+    lanes, halves = ir.VectorType(number, LANES), ir.VectorType(ir.IntType(16), LANES)
     nothing = ir.Constant(lanes, ir.Undefined)
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -70,22 +73,40 @@ def _vectors() -> Any:
         _, height, stride = cgutils.unpack_tuple(builder, arrays[1].shape, 3)
         begin = builder.add(builder.mul(builder.mul(j, height), stride), first)
         matrix = builder.gep(arrays[1].data, [begin])
-        sums = cgutils.alloca_once(builder, lanes)
+        sums = [cgutils.alloca_once(builder, lanes) for _ in range(ABREAST)]
 
-        def at(pointer: Any, index: Any) -> Any:
-            return builder.bitcast(builder.gep(pointer, [index]), lanes.as_pointer())
+        kind = lanes if signature.args[1].dtype == types.int32 else halves
 
-        zero, step = ir.Constant(rows.type, 0), ir.Constant(rows.type, LANES)
-        with cgutils.for_range_slice(builder, zero, rows, step, rows.type) as (row, _):
-            builder.store(builder.load(at(out, row), align=4), sums)
-            column = builder.gep(matrix, [row])
+        def at(pointer: Any, index: Any, kind: Any = lanes) -> Any:
+            return builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
+
+        def add(row: Any, abreast: int) -> None:
+            """The sums of `abreast` vectors of rows: each number of `vector` is loaded once for all of them."""
+            places = [builder.add(row, ir.Constant(rows.type, k * LANES)) for k in range(abreast)]
+            for k in range(abreast):
+                builder.store(builder.load(at(out, places[k]), align=4), sums[k])
+            columns = [builder.gep(matrix, [place]) for place in places]
             with cgutils.for_range(builder, count) as loop:
                 value = builder.shl(builder.load(builder.gep(vector, [loop.index])), shift)
                 value = builder.insert_element(nothing, value, ir.Constant(number, 0))
                 value = builder.shuffle_vector(value, nothing, ir.Constant(lanes, [0] * LANES))
-                weights = builder.load(at(column, builder.mul(loop.index, stride)), align=4)
-                builder.store(builder.add(builder.load(sums), builder.mul(value, weights)), sums)
-            builder.store(builder.load(sums), at(out, row), align=4)
+                line = builder.mul(loop.index, stride)
+                for k in range(abreast):
+                    weights = builder.load(at(columns[k], line, kind), align=2)
+                    if kind is halves:
+                        weights = builder.sext(weights, lanes)
+                    builder.store(builder.add(builder.load(sums[k]), builder.mul(value, weights)), sums[k])
+            for k in range(abreast):
+                builder.store(builder.load(sums[k]), at(out, places[k]), align=4)
+
+        # whole groups of vectors, then what is left of them one by one
+        wide = ir.Constant(rows.type, ABREAST * LANES)
+        whole = builder.mul(builder.sdiv(rows, wide), wide)
+        zero, step = ir.Constant(rows.type, 0), ir.Constant(rows.type, LANES)
+        with cgutils.for_range_slice(builder, zero, whole, wide, rows.type) as (row, _):
+            add(row, ABREAST)
+        with cgutils.for_range_slice(builder, whole, rows, step, rows.type) as (row, _):
+            add(row, 1)
         return context.get_dummy_value()
 
     def typed(
@@ -100,10 +121,12 @@ def _vectors() -> Any:
         shift: Any,
     ) -> Any:
         del context, j, first, count, rows, shift
-        for array, dimensions in ((out, 1), (matrices, 3), (vector, 1)):
-            if array != types.Array(types.int32, dimensions, "C"):
+        fits = {16: types.int16, 32: types.int32}
+        for array, dimensions, widths in ((out, 1, [32]), (matrices, 3, [16, 32]), (vector, 1, [32])):
+            if array not in [types.Array(fits[width], dimensions, "C") for width in widths]:
                 raise TypingError(
-                    f"{array} is not {dimensions}-dimensional, contiguous and of 32-bit integers"
+                    f"{array} is not {dimensions}-dimensional, contiguous and of {' or '.join(map(str, widths))}-bit "
+                    "integers"
                 )
         return types.void(out, matrices, place, place, vector, place, place, types.int32), build
 
