@@ -322,7 +322,7 @@ def _code_counted(
     2**28, are multiplied by factors of at most 2**12. The group of `first` is the first to look at.
     """
     top, levels, counts, work = w.top, w.seen.shape[1], desk.counts, desk.work
-    size = np.int64(1) << levels
+    size = int(np.int64(1) << levels)
     low = ((first if reading else chosen) >> levels) << levels
     if reading:
         low = _group_of(streams.state[ONE] & (TOTAL - 1), low, size, top, work, tables)
@@ -332,7 +332,7 @@ def _code_counted(
     else:
         put(tape, ONE, start, stop - start)
     for bit in range(levels - 1, -1, -1):
-        middle = low + (np.int64(1) << bit)
+        middle = low + int(np.int64(1) << bit)
         if middle > top:
             continue  # there is but one half
         between = _below(middle, top, work, tables)
