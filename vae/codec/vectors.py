@@ -73,9 +73,11 @@ def _vectors() -> Any:
         _, height, stride = cgutils.unpack_tuple(builder, arrays[1].shape, 3)
         begin = builder.add(builder.mul(builder.mul(j, height), stride), first)
         matrix = builder.gep(arrays[1].data, [begin])
-        sums = [cgutils.alloca_once(builder, lanes) for _ in range(ABREAST)]
 
-        kind = lanes if signature.args[1].dtype == types.int32 else halves
+        # of wide matrices a vector of sums at a time is quicker: they are of few rows, where they are used
+        kind, most = (lanes, 1) if signature.args[1].dtype == types.int32 else (halves, ABREAST)
+
+        sums = [cgutils.alloca_once(builder, lanes) for _ in range(most)]
 
         def at(pointer: Any, index: Any, kind: Any = lanes) -> Any:
             return builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
@@ -100,12 +102,14 @@ def _vectors() -> Any:
                 builder.store(builder.load(sums[k]), at(out, places[k]), align=4)
 
         # whole groups of vectors, then what is left of them one by one
-        wide = ir.Constant(rows.type, ABREAST * LANES)
-        whole = builder.mul(builder.sdiv(rows, wide), wide)
-        zero, step = ir.Constant(rows.type, 0), ir.Constant(rows.type, LANES)
-        with cgutils.for_range_slice(builder, zero, whole, wide, rows.type) as (row, _):
-            add(row, ABREAST)
-        with cgutils.for_range_slice(builder, whole, rows, step, rows.type) as (row, _):
+        place, step = ir.Constant(rows.type, 0), ir.Constant(rows.type, LANES)
+        if most > 1:
+            wide = ir.Constant(rows.type, most * LANES)
+            whole = builder.mul(builder.sdiv(rows, wide), wide)
+            with cgutils.for_range_slice(builder, place, whole, wide, rows.type) as (row, _):
+                add(row, most)
+            place = whole
+        with cgutils.for_range_slice(builder, place, rows, step, rows.type) as (row, _):
             add(row, 1)
         return context.get_dummy_value()
 
