@@ -18,7 +18,7 @@ Ints = npt.NDArray[np.int32]
 Matrices = npt.NDArray[np.int32] | npt.NDArray[np.int16]
 
 ABREAST = 4
-"""Vectors of sums that are added to side by side, so that each number of `vector` is loaded for all of them."""
+"""Vectors of sums that are added to side by side, so that each number of `vector` is loaded for all of them; 2**n."""
 LANES = 8
 """Numbers of 32 bits that are multiplied at once. `out` has room for `rounded_up(rows)` numbers, each row of a matrix
 for `first + rounded_up(rows)`: nothing checks it when it is used (`weights.padded` sees to it).
@@ -101,16 +101,14 @@ def _vectors() -> Any:
             for k in range(abreast):
                 builder.store(builder.load(sums[k]), at(out, places[k]), align=4)
 
-        # whole groups of vectors, then what is left of them one by one
-        place, step = ir.Constant(rows.type, 0), ir.Constant(rows.type, LANES)
-        if most > 1:
-            wide = ir.Constant(rows.type, most * LANES)
-            whole = builder.mul(builder.sdiv(rows, wide), wide)
-            with cgutils.for_range_slice(builder, place, whole, wide, rows.type) as (row, _):
+        # as many vectors abreast as there are, then half as many, at last one by one
+        place = ir.Constant(rows.type, 0)
+        while most >= 1:
+            step = ir.Constant(rows.type, most * LANES)
+            whole = builder.mul(builder.sdiv(rows, step), step) if most > 1 else rows
+            with cgutils.for_range_slice(builder, place, whole, step, rows.type) as (row, _):
                 add(row, most)
-            place = whole
-        with cgutils.for_range_slice(builder, place, rows, step, rows.type) as (row, _):
-            add(row, 1)
+            place, most = whole, most // 2
         return context.get_dummy_value()
 
     def typed(
