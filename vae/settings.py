@@ -112,13 +112,14 @@ class ModelSettings(Settings):
     """What the code is asked to score by itself (`vae.metrics.code_score`): `lean` about 0.5, `balanced` 0.75, `rich`
     0.9, as far as that is to be had cheaply; `none` is no code."""
     width: int | None = Field(default=None, ge=4, le=256)
-    """Hidden width of the archive's decoder, whose weights are stored in every archive; None: 16, 24 or 32, the more
-    the more rows there are to pay for it."""
+    """Hidden width of the archive's decoder, whose weights are stored in every archive; None: 16, 24 or 32, of
+    images 16, 32 or 64, the more the more rows there are to pay for it."""
     reads: int = Field(default=2, ge=0, le=4096)
-    """Columns that each latent may read; 0 lets all latents see all columns through one dense network."""
+    """Columns that each latent may read; 0 lets all latents see all columns through one dense network. A latent of
+    images sees the whole image."""
     encoder_width: int = Field(default=128, ge=4, le=4096)
     """Hidden width of the codes-only decoder, and of the encoder (an eighth of it for each latent where `reads` is
-    not 0); never stored in an archive."""
+    not 0); never stored in an archive. Of images both are convolutional, of a size that is not set."""
     encoder_depth: int = Field(default=2, ge=1, le=8)
     """Hidden layers of the encoder and of the codes-only decoder."""
     activation: str = Field(default="relu", pattern="^(relu|tanh|gelu|silu|elu)$")

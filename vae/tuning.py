@@ -18,7 +18,7 @@ from vae.metrics import probe
 from vae.settings import MOST_LATENTS, Codes, ModelSettings, Target, TrainSettings
 
 LATENTS = (4, 8, 12, 16, 24, 32)
-WIDTHS = (8, 16, 24, 32, 48)
+WIDTHS = (8, 16, 24, 32, 48, 64)
 SPARSITIES = (Codes.lean, Codes.balanced, Codes.rich)
 PROBE_ROWS = MOST_HELD
 """Rows that a probe learns from, at most."""
