@@ -16,6 +16,7 @@ from vae.heads import (
     LOG2_SCALE_HIGH,
     LOG2_SCALE_LOW,
     categorical_nats,
+    counted_nats,
     log1mexp,
     logistic_nats,
     memory_nats,
@@ -111,6 +112,62 @@ def test_gradients_are_finite_at_every_extreme(log_scale: float, symbol: int) ->
     assert torch.isfinite(nats).all()
     assert outputs.grad is not None
     assert torch.isfinite(outputs.grad).all()
+
+
+def halves(table: Tensor, symbols: Tensor) -> Tensor:
+    """Factors of the half that holds each symbol and of the other, by bit: what `counted_nats` takes."""
+    bits = range(len(table))
+    return torch.stack([torch.stack([table[k][symbols >> k], table[k][(symbols >> k) ^ 1]]) for k in bits])
+
+
+@FEW
+@given(
+    seed=SEEDS, high=st.integers(1, 300), bits=st.integers(0, 8), strength=st.sampled_from([0.0, 0.5, 8.0])
+)
+def test_counted_symbols_sum_to_one_whatever_the_counts(
+    seed: int, high: int, bits: int, strength: float
+) -> None:
+    outputs, bases, symbols = random(seed, 18, 1), some_bases(seed, high), torch.arange(high + 1)
+    table = random(seed + 1, max(bits, 1), 512, scale=strength)[:bits]
+    factors = halves(table, symbols) if bits else torch.zeros(0, 2, high + 1)
+    nats = counted_nats(outputs.expand(-1, high + 1), symbols, bases.expand(-1, high + 1), 1, high, factors)
+    assert total(nats) == pytest.approx(1, abs=1e-4)
+
+
+@FEW
+@given(seed=SEEDS, high=st.integers(1, 300), bits=st.integers(0, 8))
+def test_equal_counts_leave_the_mixture_as_it_is(seed: int, high: int, bits: int) -> None:
+    symbols = torch.arange(high + 1)
+    outputs = random(seed, 18, 1).expand(-1, high + 1)
+    bases = torch.randint(0, high + 1, (6, 1), generator=torch.Generator().manual_seed(seed)).expand(
+        -1, high + 1
+    )
+    nats = counted_nats(outputs, symbols, bases, 1, high, torch.full((bits, 2, high + 1), -0.7))
+    plain = mixture_nats(outputs, symbols.unsqueeze(0), bases, 1, 0, high)
+    assert torch.allclose(nats.exp().reciprocal(), plain.exp().reciprocal(), rtol=1e-3, atol=1e-6)
+
+
+def test_counts_weigh_the_halves_of_a_group() -> None:
+    """By hand: four symbols of one broad component; the last is three times as likely as the third."""
+    outputs = torch.tensor([[0.0], [0.0], [12.0]])  # so broad that all between the ends are alike
+    factors = torch.zeros(2, 2, 1)
+    factors[0] = torch.log(torch.tensor([[3.0], [1.0]]))
+    args = (torch.tensor([503]), torch.tensor([[500]]), 0, 1_000)
+    nats, plain = (counted_nats(outputs, *args, given) for given in (factors, torch.zeros_like(factors)))
+    assert float(plain - nats) == pytest.approx(math.log(0.75 / 0.5), abs=1e-3)
+
+
+@pytest.mark.parametrize("log_scale", [-40.0, LOG2_SCALE_LOW, 3.0, LOG2_SCALE_HIGH, 40.0])
+@pytest.mark.parametrize("symbol", [0, 1, 15, 16, 100, 249, 250])
+def test_gradients_of_counted_symbols_are_finite_at_every_extreme(log_scale: float, symbol: int) -> None:
+    outputs = torch.tensor([[0.0], [900.0], [log_scale]], requires_grad=True)
+    factors = torch.full((4, 2, 1), -8.0, requires_grad=True)
+    nats = counted_nats(outputs, torch.tensor([symbol]), torch.tensor([[0]]), 4, 250, factors)
+    (slopes, counted) = torch.autograd.grad(nats.sum(), (outputs, factors))
+    assert torch.isfinite(nats).all()
+    assert torch.isfinite(slopes).all()
+    assert torch.isfinite(counted).all()
+    assert 0 <= float(nats.detach()) <= 5 * 28 * math.log(2) + 4 * 8
 
 
 def test_log1mexp_is_accurate_from_tiny_to_large() -> None:
