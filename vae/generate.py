@@ -18,8 +18,8 @@ from vae.codes import Codes, Progress, cells_of, encode_rows, rows_from_codes, t
 from vae.pipeline import integer_model
 from vae.store import TrainedModel
 
-SAMPLED_IMAGES = 256
-"""Images that are drawn at a time."""
+SAMPLED_IMAGES, SAMPLED_VALUES = 256, 1 << 22
+"""Images that are drawn at a time, and their values, if it is more than one."""
 SEEN_ROWS = 8_192
 """Rows that columns of identifiers have seen before the first one that is given out."""
 
@@ -62,8 +62,9 @@ def _sampled_images(
     on_progress: Progress | None,
 ) -> pa.Table:
     images = np.zeros((rows, model.plan.pixels), np.uint8)
-    for start in range(0, rows, SAMPLED_IMAGES):
-        part = slice(start, min(rows, start + SAMPLED_IMAGES))
+    step = max(1, min(SAMPLED_IMAGES, model.block_rows, SAMPLED_VALUES // model.plan.pixels))
+    for start in range(0, rows, step):
+        part = slice(start, min(rows, start + step))
         images[part], _, _ = model.sample_block(part.stop - part.start, random)
         if on_progress is not None:
             on_progress(part.stop, rows)

@@ -81,16 +81,20 @@ def counted_nats(
         return torch.where(k <= 0, least, torch.where(k > high, most, found))
 
     bits = len(factors)
+
+    def mass(start: Tensor, stop: Tensor, first: Tensor, size: int) -> Tensor:
+        """Of symbols first .. first + size - 1 that there are: no less than the least of each."""
+        there = (high + 1 - first).clamp(0, size)
+        return (stop - start).clamp(min=0).masked_fill(there == 0, 0.0) + least_mass * there
+
     low = (symbol >> bits) << bits
     start, stop = edge(low), edge(low + (1 << bits))
-    symbols = (high + 1 - low).clamp(max=1 << bits)
-    nats = -((stop - start).clamp(min=0) + least_mass * symbols).log()
+    nats = -mass(start, stop, low, 1 << bits).log()
     for bit in reversed(range(bits)):
         middle = low + (1 << bit)
         between, second = edge(middle), symbol >= middle
-        halves = torch.stack([between - start, stop - between]).clamp(min=0) + least_mass * (1 << bit)
+        halves = torch.stack([mass(start, between, low, 1 << bit), mass(between, stop, middle, 1 << bit)])
         own, other = torch.where(second, halves.flip(0), halves)
-        other = other.masked_fill(middle > high, 0.0)
         towards = factors[bit, 1] - factors[bit, 0]
         nats = nats + (1 + other / own * towards.exp()).log()
         low = torch.where(second, middle, low)

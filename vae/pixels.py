@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vae.codec.pixels import (
     COMPONENTS,
+    FACTOR_BITS,
     PIXEL_ONE,
     PIXEL_TOP,
     PixelPlan,
@@ -28,8 +29,6 @@ from vae.stencil import Tensors, activation, code_features, described, on_grid, 
 
 FIRST_SCALE = 3.0
 """log2 of the symbols by which a component is off at the start."""
-LEAST_FACTOR = -12 * math.log(2)
-"""Nats by which counts can make a half less likely than those that make it likeliest."""
 
 
 class PixelDecoder(nn.Module):
@@ -105,17 +104,16 @@ class PixelDecoder(nn.Module):
         edged = F.pad(images, (0, 0, plan.side, plan.side, plan.up, 0)).flatten(1, 2)
         y, x = places // plan.width, places % plan.width
         at = (y + plan.up) * self.stride + x + plan.side
-        seen = _taken(
-            edged, at.unsqueeze(2) + self.get_buffer("deltas")
-        )  # (batch, pixels, offsets, channels)
+        # (batch, pixels, offsets, channels)
+        beside = _taken(edged, at.unsqueeze(2) + self.get_buffer("deltas"))
         own = _taken(edged, at)
-        seen, own, y, x = seen.flatten(0, 1), own.flatten(0, 1).int(), y.flatten(), x.flatten()
+        beside, own, y, x = beside.flatten(0, 1), own.flatten(0, 1).int(), y.flatten(), x.flatten()
         told = [] if features is None else [_taken(features.flatten(1, 2), places).flatten(0, 1)]
-        around = seen.flatten(1).to(torch.float32) * (PIXEL_TOP / (plan.levels - 1) / PIXEL_ONE)
+        around = beside.flatten(1).to(torch.float32) * (PIXEL_TOP / (plan.levels - 1) / PIXEL_ONE)
         down, across = y * plan.places[0] // plan.height, x * plan.places[1] // plan.width
-        near = seen[:, self.near].int()
+        near = beside[:, self.near].int()
         total = around.new_zeros(len(around))
-        counted = self._counted(images, places) if plan.counted else None
+        classes = self._classes(images, places) if plan.counted else None
         for c in range(plan.channels):
             earlier = own[:, : plan.channels - 1].to(torch.float32) * (
                 PIXEL_TOP / (plan.levels - 1) / PIXEL_ONE
@@ -129,24 +127,22 @@ class PixelDecoder(nn.Module):
                 hidden = activation(torch.addmm(w["hidden_bias"][c, k], hidden, w["hidden"][c, k]))
             outputs = torch.addmm(w["head_bias"][c].unsqueeze(1), w["head"][c].T, hidden.T)
             bases, top = self._bases(near, own, y, x, c), plan.levels - 1
-            if counted is None:
+            if classes is None:
                 total = total + mixture_nats(outputs, own[:, c].unsqueeze(0), bases, plan.unit, 0, top)
             else:
-                factors = torch.stack([w["seen"][c, k][counted[c, k]] for k in range(plan.counted)])
-                behind = factors - w["seen"][c].amax(1).view(-1, 1, 1)
-                factors = behind.clamp(min=LEAST_FACTOR)
-                total = total + counted_nats(outputs, own[:, c], bases, plan.unit, top, factors)
+                factors = log_factors(w["seen"][c])
+                found = torch.stack([factors[k][classes[c, k]] for k in range(plan.counted)])
+                total = total + counted_nats(outputs, own[:, c], bases, plan.unit, top, found)
         return total.view_as(places)
 
-    def _counted(self, images: Tensor, places: Tensor) -> Tensor:
+    def _classes(self, images: Tensor, places: Tensor) -> Tensor:
         """Classes of the counts that are found at some pixels: (channels, counted bits, 2, batch * pixels)."""
         plan = self.plan
         flat = images.flatten(1)
-        classes = np.zeros((*flat.shape, plan.counted, 2), np.uint8)
-        seen_before(flat.cpu().numpy(), plan.channels, new_counts(plan), classes_of_counts(), classes)
-        found = (
-            torch.from_numpy(classes).to(images.device).view(len(flat), -1, plan.channels * plan.counted * 2)
-        )
+        every = np.zeros((*flat.shape, plan.counted, 2), np.uint8)
+        seen_before(flat.cpu().numpy(), plan.channels, new_counts(plan), classes_of_counts(), every)
+        found = torch.from_numpy(every).to(images.device)
+        found = found.view(len(flat), -1, plan.channels * plan.counted * 2)
         taken = _taken(found, places).view(-1, plan.channels, plan.counted, 2)
         return taken.permute(1, 2, 3, 0).long()
 
@@ -170,6 +166,13 @@ class PixelDecoder(nn.Module):
             (left + above - corner).clamp(0, top),
         ]
         return torch.stack([kinds[kind] for kind in COMPONENTS])
+
+
+def log_factors(logits: Tensor) -> Tensor:
+    """Log of what classes of counts multiply by, the largest of each bit 1: (bits, classes), cut as the codec does."""
+    factors = (logits - logits.amax(1, keepdim=True)).exp() * 2**FACTOR_BITS
+    whole = factors.floor().clamp(min=1.0)
+    return (factors + (whole - factors).detach()).log() - FACTOR_BITS * math.log(2)
 
 
 def _taken(values: Tensor, places: Tensor) -> Tensor:

@@ -301,7 +301,10 @@ def training_key(rows: Rows, *parts: str) -> str:
     A checkpoint of another key is of another training, and going on from it would end nowhere.
     """
     state = hashlib.sha256()
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    folder = Path(__file__).parent
+    sources = sorted(
+        [*folder.glob("*.py"), *folder.glob("codec/*.py")]
+    )  # what the codec computes, floats do too
     for part in (rows.digest(), str(torch.__version__), *parts, *(source.read_text() for source in sources)):
         content = part.encode()
         state.update(len(content).to_bytes(8, "little") + content)

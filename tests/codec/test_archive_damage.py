@@ -27,6 +27,8 @@ from vae.codec.parts import Parts
 from vae.codec.salvage import Lost
 from vae.planning import make_plan
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
 
 def small_table() -> pa.Table:
     rng = np.random.default_rng(0)
@@ -145,7 +147,7 @@ def test_a_newer_version_is_named(rival_bytes: bytes, tmp_path: Path) -> None:
     head[8] = container.VERSION + 1
     head[16:24] = checksum(bytes(head[:16]), bytes(head[24 : 24 + length])).to_bytes(8, "little")
     (tmp_path / "t.svae").write_bytes(head)
-    with pytest.raises(ArchiveError, match=r"format version 8.0; this program reads 7.0; update it"):
+    with pytest.raises(ArchiveError, match=r"format version 9.0; this program reads 8.0; update it"):
         archive.open(tmp_path / "t.svae")
 
 
@@ -205,6 +207,18 @@ def test_a_version_that_is_not_its_model_s_is_refused(neural_bytes: bytes, tmp_p
             DamagedError, match=f"model is damaged: version {version} of the format has no such models"
         ):
             read_all(path)
+
+
+@pytest.mark.parametrize(("name", "version"), [("images-60-v7.svae", 8), ("images-60-v8.svae", 7)])
+def test_images_that_count_are_of_another_version_than_those_that_do_not(
+    name: str, version: int, tmp_path: Path
+) -> None:
+    data = (FIXTURES / name).read_bytes()
+    (tmp_path / "t.svae").write_bytes(of_version(data, version))
+    with pytest.raises(
+        DamagedError, match=f"model is damaged: version {version} of the format has no such models"
+    ):
+        read_all(tmp_path / "t.svae")
 
 
 def test_version_4_without_a_reason_is_refused(rival_bytes: bytes, tmp_path: Path) -> None:

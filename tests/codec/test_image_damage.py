@@ -321,4 +321,5 @@ def test_an_image_has_no_more_features_than_a_reader_has_room_for() -> None:
 
 def test_a_block_has_no_more_cells_than_one_of_numbers() -> None:
     assert model_of().block_rows == MAX_CELLS // (VALUES + 1)
+    assert model_of(counted=4).block_rows == MAX_CELLS // (5 * VALUES + 1)
     assert model_of(height=4096, width=4096, channels=1, maps=1).block_rows == 3

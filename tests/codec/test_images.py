@@ -19,7 +19,15 @@ from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codec.jit import COMPILED
 from vae.codec.packing import join_pieces, split_pieces
-from vae.codec.pixels import OFTEN, PixelPlan, classes_of_counts, new_counts, new_desk, seen_before
+from vae.codec.pixels import (
+    FACTOR_BITS,
+    OFTEN,
+    PixelPlan,
+    classes_of_counts,
+    new_counts,
+    new_desk,
+    seen_before,
+)
 from vae.codec.plan import Plan
 from vae.codec.vectors import rounded_up
 from vae.pixels import PixelDecoder
@@ -143,6 +151,15 @@ def test_weights_have_room_for_whole_vectors_wherever_they_are_read(model: Image
     assert w.origin + w.deltas.min() >= 0
     assert last + max(0, w.deltas.max()) + plan.channels - 1 < len(desk.plane)
     assert len(w.tone) == plan.levels
+    assert w.seen.shape == (plan.channels, plan.counted, len(OFTEN) + 1)
+    assert w.seen.size == 0 or (w.seen.min() >= 1 and w.seen.max() == 1 << FACTOR_BITS)
+    assert (len(w.often), w.often.max()) == (OFTEN[-1] + 1, len(OFTEN))
+    # of a symbol and of the one beside it, which may be one more than there are
+    assert desk.counts.shape == (plan.channels, plan.counted, plan.levels + 1)
+    weights, bias = model._folds
+    steps = len(plan.sizes) - 1 if plan.latents else 0
+    assert weights.shape == (steps, 9 * plan.maps, rounded_up(plan.maps))
+    assert bias.shape == (steps, plan.maps)
     assert (w.tone[0], w.tone[-1]) == (0, 255)
 
 
@@ -307,16 +324,47 @@ def test_shades_that_an_image_has_had_cost_less() -> None:
     assert counting.decode_block(encode(counting, few, no_codes), 6)[0].tolist() == few.tolist()
 
 
+@pytest.mark.parametrize("change", [{}, {"channels": 3, "levels": 52, "counted": 5}], ids=str)
+def test_counts_weigh_as_much_in_integers_as_in_floats(change: dict[str, Any]) -> None:
+    """Of images of few shades, which cost a good deal more by a model that does not count."""
+    plan = plan_of(**{"units": 12, "height": 11, "width": 10, "latents": 0, "counted": 4, **change})
+    decoder, random = twin(plan, 0), np.random.default_rng(0)
+    shades = random.integers(0, plan.levels, (40, 5))
+    images = np.take_along_axis(shades, random.integers(0, 5, (40, plan.pixels)), 1).astype(np.uint8)
+    places = torch.arange(plan.height * plan.width).expand(40, -1)
+    shown = torch.from_numpy(images).view(40, plan.height, plan.width, plan.channels)
+    no_codes = np.zeros((40, 0), np.int8)
+
+    def both() -> tuple[int, float]:
+        """Bits as written, and as the floats say."""
+        model = ImageModel(plan, codes_of(plan), decoder.integers())
+        written = 8 * len(encode(model, images, no_codes)[1]) - 72
+        with torch.no_grad():
+            nats = decoder.nats(decoder.weights(quantised=True), shown, None, places)
+        return written, float(nats.double().sum()) / np.log(2)
+
+    with torch.no_grad():  # 1 to 50 by the count, differently for each bit
+        slopes = torch.linspace(0.35, 0.1, plan.counted).view(1, -1, 1)
+        decoder.seen[:] = slopes * torch.arange(float(len(OFTEN) + 1))
+    counting, said = both()
+    assert counting == pytest.approx(said, rel=0.002, abs=64)
+    with torch.no_grad():
+        decoder.seen[:] = 0
+    plain, _ = both()
+    assert counting < 0.9 * plain
+
+
 # ------------------------------------------------------------------------------------------------ damage and malice
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("counted", [0, 3])
 @settings(max_examples=100 if COMPILED else 10)
 @given(which=st.integers(0, 1), flip=st.integers(0, 2**31), cut=st.integers(0, 8), more=st.binary(max_size=8))
 def test_damaged_streams_are_named_or_read_as_something_else(
-    which: int, flip: int, cut: int, more: bytes
+    counted: int, which: int, flip: int, cut: int, more: bytes
 ) -> None:
-    model = random_model(plan_of(levels=9))
+    model = random_model(plan_of(levels=9, counted=counted))
     streams = encode(model, *some_images(model.plan, 6))
     broken = bytearray(streams[which])
     at = flip % (8 * len(broken))
@@ -336,8 +384,9 @@ def damage(model: ImageModel, streams: list[bytes], rows: int, *more: Any) -> st
 
 
 @pytest.mark.jit
-def test_streams_that_do_not_end_where_they_should_are_refused() -> None:
-    model = random_model(plan_of())
+@pytest.mark.parametrize("counted", [0, 4])
+def test_streams_that_do_not_end_where_they_should_are_refused(counted: int) -> None:
+    model = random_model(plan_of(counted=counted))
     codes, pixels = encode(model, *some_images(model.plan, 9))
     early = "the stream of 'image' ends before its images do"
     assert damage(model, [codes, pixels[:-4]], 9) == early

@@ -114,6 +114,10 @@ def test_gradients_are_finite_at_every_extreme(log_scale: float, symbol: int) ->
     assert torch.isfinite(outputs.grad).all()
 
 
+def some_bases(seed: int, high: int) -> Tensor:
+    return torch.randint(0, high + 1, (6, 1), generator=torch.Generator().manual_seed(seed))
+
+
 def halves(table: Tensor, symbols: Tensor) -> Tensor:
     """Factors of the half that holds each symbol and of the other, by bit: what `counted_nats` takes."""
     bits = range(len(table))
@@ -145,6 +149,14 @@ def test_equal_counts_leave_the_mixture_as_it_is(seed: int, high: int, bits: int
     nats = counted_nats(outputs, symbols, bases, 1, high, torch.full((bits, 2, high + 1), -0.7))
     plain = mixture_nats(outputs, symbols.unsqueeze(0), bases, 1, 0, high)
     assert torch.allclose(nats.exp().reciprocal(), plain.exp().reciprocal(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("high", "bits"), [(200, 4), (84, 4), (85, 4), (200, 7), (200, 8), (255, 4)])
+def test_the_least_likely_symbol_costs_the_same_counted_or_not(high: int, bits: int) -> None:
+    """At the end of the range, where a half has fewer symbols than it might, and the mixture is far away."""
+    outputs, base = torch.tensor([[0.0], [0.0], [-5.0]]), torch.tensor([[3]])
+    counted = counted_nats(outputs, torch.tensor([high]), base, 0, high, torch.zeros(bits, 2, 1))
+    assert float(counted) == pytest.approx(-FLOOR, abs=0.01)
 
 
 def test_counts_weigh_the_halves_of_a_group() -> None:

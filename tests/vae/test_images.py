@@ -321,6 +321,9 @@ def test_layouts_follow_from_images_and_settings(table: pa.Table) -> None:
     layout = make_layout(grid, seen // 5, ModelSettings(), rows=50_000)
     assert (layout.plan.height, layout.plan.width, layout.plan.channels) == SHAPE
     assert (layout.plan.levels, layout.plan.units, layout.plan.latents) == (52, 64, 32)
+    assert layout.plan.counted == 4
+    two = fit_table(table, {"image": 200})["image"]
+    assert make_layout(two, seen // 200, ModelSettings(), rows=50).plan.counted == 1
     assert layout.variance > 0
     assert latents_of_images(ModelSettings(latents=7)) == 7
 

@@ -54,6 +54,7 @@ from vae.codec.packing import (
 )
 from vae.codec.pixels import (
     COMPONENTS,
+    FACTOR_BITS,
     OFTEN,
     PIXEL_TOP,
     Bytes,
@@ -285,21 +286,23 @@ def _padded(plan: PixelPlan, tensors: Tensors) -> PixelWeights:
 
 def _folds(plan: PixelPlan, tensors: Tensors) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int32]]:
     """Weights and biases that double maps, as `double_maps` takes them."""
-    steps, m = len(plan.sizes) - 1, plan.maps
+    steps, m = len(plan.sizes) - 1 if "conv" in tensors else 0, plan.maps
     weights, bias = np.zeros((steps, 9 * m, rounded_up(m)), np.int16), np.zeros((steps, m), np.int32)
-    if "conv" in tensors:
+    if steps:
         weights[:, :, :m], bias[:] = tensors["conv"], tensors["conv_bias"]
     return weights, bias
 
 
 def _factors(plan: PixelPlan, tensors: Tensors) -> npt.NDArray[np.int64]:
-    """exp of the weights of counts, in units of 1/256 as outputs are, the largest of each bit 2**12, none below 1."""
+    """exp of the weights of counts, which are logits; the largest of each bit is 2**FACTOR_BITS, none is below 1."""
     if not plan.counted:
         return np.zeros((plan.channels, 0, len(OFTEN) + 1), np.int64)
     half = 1 << (plan.fraction - 1)
     logits = ((tensors["seen"].astype(np.int64) << 8) + half) >> plan.fraction
     behind = logits.max(2, keepdims=True) - logits
-    return np.maximum(exp_table()[np.minimum(behind, EXP_RANGE - 1)].astype(np.int64) >> 12, 1)
+    return np.maximum(
+        exp_table()[np.minimum(behind, EXP_RANGE - 1)].astype(np.int64) >> (24 - FACTOR_BITS), 1
+    )
 
 
 def _prove_sums(plan: PixelPlan, tensors: Tensors) -> None:

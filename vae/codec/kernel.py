@@ -59,8 +59,6 @@ from vae.codec.vectors import add_product, rounded_up
 
 Longs = npt.NDArray[np.int64]
 Weight = npt.NDArray[np.int32]
-Matrix = npt.NDArray[np.int16]
-"""Weights for `add_product`, in half the room: they are not to be added or shifted as they are."""
 Sums = npt.NDArray[np.int32]
 """Sums of products: proved to stay within 31 bits, in whatever order they are added."""
 

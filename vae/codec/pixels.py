@@ -30,11 +30,13 @@ from vae.codec.intervals import (
     take,
 )
 from vae.codec.jit import NONE, ONE, jit
-from vae.codec.kernel import ACTIVATION_MAX, Matrix, Sums, Weight
+from vae.codec.kernel import ACTIVATION_MAX, Sums, Weight
 from vae.codec.vectors import add_product, rounded_up
 
 Bytes = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.int32]
+Matrix = npt.NDArray[np.int16]
+"""Weights for `add_product`, in half the room: they are not to be added or shifted as they are."""
 
 PIXEL_ONE = 128
 """Fixed-point one of what the first layer is shown."""
@@ -46,6 +48,8 @@ of a later channel, left + what the channel before differs there), and two that 
 the lightest pixel often are exactly that."""
 OFTEN = (1, 2, 3, 4, 5, 7, 10, 15, 25, 50, 128)
 """Counts from which on a symbol, or a group of symbols, has been seen more often: each begins a class."""
+FACTOR_BITS = 12
+"""Counts make a half at most 2**12 times as likely as other counts."""
 MOST_PLACES = 32
 """Parts of the image's height, and of its width, that have weights of their own."""
 SEEDS = 8
@@ -195,7 +199,7 @@ class PixelWeights(NamedTuple):
     often: Longs
     """The class of a count, of all that are told apart."""
     seen: Longs
-    """(channels, counted bits, classes): how much likelier one count makes what it is of than another, 1 to 4096."""
+    """(channels, counted bits, classes): what counts multiply by, 1 to 2**FACTOR_BITS."""
 
 
 class PixelDesk(NamedTuple):
@@ -319,11 +323,11 @@ def _code_counted(
     """Write or read a symbol under the mixture in `desk.work`: all but its last bits as a group, then bit by bit.
 
     Of two halves, of so many parts by the mixture, one is likelier by what the image has had of each: the parts, below
-    2**28, are multiplied by factors of at most 2**12. The group of `first` is the first to look at.
+    2**28, are multiplied by factors of at most 2**FACTOR_BITS. The group of `first` is the first to look at.
     """
-    top, levels, counts, work = w.top, w.seen.shape[1], desk.counts, desk.work
-    size = int(np.int64(1) << levels)
-    low = ((first if reading else chosen) >> levels) << levels
+    top, bits, counts, work = w.top, w.seen.shape[1], desk.counts, desk.work
+    size = int(np.int64(1) << bits)
+    low = ((first if reading else chosen) >> bits) << bits
     if reading:
         low = _group_of(streams.state[ONE] & (TOTAL - 1), low, size, top, work, tables)
     start, stop = _below(low, top, work, tables), _below(low + size, top, work, tables)
@@ -331,7 +335,7 @@ def _code_counted(
         take(streams, ONE, start, stop - start)
     else:
         put(tape, ONE, start, stop - start)
-    for bit in range(levels - 1, -1, -1):
+    for bit in range(bits - 1, -1, -1):
         middle = low + int(np.int64(1) << bit)
         if middle > top:
             continue  # there is but one half
@@ -342,7 +346,7 @@ def _code_counted(
             low, start = middle, between
         else:
             stop = between
-    for bit in range(levels):
+    for bit in range(bits):
         counts[c, bit, low >> bit] += 1
     return int(low)
 
@@ -354,12 +358,12 @@ def seen_before(images: Bytes, channels: int, counts: Longs, often: Longs, class
     The last axis: the class of the half that holds the symbol, then that of the other. counts: room for those of one
     image, as a desk has.
     """
-    levels = counts.shape[1]
+    bits = counts.shape[1]
     for t in range(images.shape[0]):
         counts[:] = 0
         for at in range(images.shape[1]):
             c, value = at % channels, np.int64(images[t, at])
-            for bit in range(levels):
+            for bit in range(bits):
                 own = value >> bit
                 classes[t, at, bit, 0] = often[min(counts[c, bit, own], OFTEN[-1])]
                 classes[t, at, bit, 1] = often[min(counts[c, bit, own ^ 1], OFTEN[-1])]
@@ -440,8 +444,8 @@ def walk_pixels(
                     _bases(image, y, x, c, w, row)
                     value = int(np.int64(image[at + c]))
                     if w.seen.shape[1]:
-                        looked = set_mixture(NONE, NONE, out, front, row, tables, desk.work)
-                        chosen = _code_counted(reading, value, c, looked, w, desk, tables, tape, streams)
+                        first = set_mixture(NONE, NONE, out, front, row, tables, desk.work)
+                        chosen = _code_counted(reading, value, c, first, w, desk, tables, tape, streams)
                     else:
                         chosen = code_mixture(
                             reading, value, NONE, NONE, out, front, row, tables, desk.work, tape, streams, ONE,

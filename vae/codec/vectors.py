@@ -21,7 +21,7 @@ ABREAST = 4
 """Vectors of sums that are added to side by side, so that each number of `vector` is loaded for all of them; 2**n."""
 LANES = 8
 """Numbers of 32 bits that are multiplied at once. `out` has room for `rounded_up(rows)` numbers, each row of a matrix
-for `first + rounded_up(rows)`: nothing checks it when it is used (`weights.padded` sees to it).
+for `first + rounded_up(rows)`: nothing checks it when it is used (`weights.padded` and `images` see to it).
 """
 
 
@@ -74,7 +74,7 @@ def _vectors() -> Any:
         begin = builder.add(builder.mul(builder.mul(j, height), stride), first)
         matrix = builder.gep(arrays[1].data, [begin])
 
-        # of wide matrices a vector of sums at a time is quicker: they are of few rows, where they are used
+        # tables' matrices, of 32 bits, have few rows: with them a vector of sums at a time is quicker
         kind, most = (lanes, 1) if signature.args[1].dtype == types.int32 else (halves, ABREAST)
 
         sums = [cgutils.alloca_once(builder, lanes) for _ in range(most)]
@@ -94,7 +94,7 @@ def _vectors() -> Any:
                 value = builder.shuffle_vector(value, nothing, ir.Constant(lanes, [0] * LANES))
                 line = builder.mul(loop.index, stride)
                 for k in range(abreast):
-                    weights = builder.load(at(columns[k], line, kind), align=2)
+                    weights = builder.load(at(columns[k], line, kind), align=4 if kind is lanes else 2)
                     if kind is halves:
                         weights = builder.sext(weights, lanes)
                     builder.store(builder.add(builder.load(sums[k]), builder.mul(value, weights)), sums[k])
