@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.grid import ColumnGrid
 from vae import schedule
-from vae.calibration import moved, moved_price, threshold_for
 from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codec.pixels import MAX_MAP_VALUES, PixelPlan
@@ -29,8 +28,9 @@ from vae.features import Layout
 from vae.latents import Draw, Latents, free_bits, interpolated_rate
 from vae.networks import Hidden
 from vae.pixels import PixelDecoder
-from vae.settings import FIRST_CODES_WEIGHT, MOST_LATENTS, Codes, Effort, ModelSettings, Target, codes_weight
+from vae.settings import MOST_LATENTS, Codes, Effort, ModelSettings, Target
 from vae.sparse import make_latents
+from vae.steered import Steered
 from vae.stencil import Stencil, Tensors
 
 NATS_TO_BITS = 1 / math.log(2)
@@ -51,7 +51,7 @@ NEAR = 2
 ENCODER_GAIN = 4.0
 PRESENCE = 0.1
 """Nats asked of a latent for not being zero."""
-SLACKENING, LEAST_SLACK = 0.1, 0.001
+SLACKENING = 0.1
 LEARNING_RATES = {"encoder": 0.002, "decoder": 0.006}
 IMAGE_SCORE = {Codes.none: 0.0, Codes.lean: 0.45, Codes.balanced: 0.64, Codes.rich: 0.8}
 """R² of the pixels that the code is asked for."""
@@ -134,22 +134,19 @@ def moving(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return found.any(3).reshape(len(images), -1)
 
 
-class ImageVAE(nn.Module):
+class ImageVAE(Steered):
     """Encoder, prior (`prior`), the archive's decoder (`pixels`) and the decoder that sees the code alone."""
 
+    presence, slackening = PRESENCE, SLACKENING
+
     def __init__(self, layout: ImageLayout, settings: ModelSettings) -> None:
-        super().__init__()
-        self.layout, self.settings = layout, settings
+        super().__init__(settings, layout.plan.latents)
+        self.layout = layout
         plan = layout.plan
         self.pixels = PixelDecoder(plan)
         self.prior = Stencil(Layout(plan=layout.codes, views=(), scales=()))
-        self.progress: Tensor
-        self.register_buffer("progress", torch.ones(()))
-        self.slack: Tensor
-        self.register_buffer("slack", torch.ones(()))
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(plan.channels, plan.height, plan.width))
-        self.target = Target.parse(settings.target) if settings.target and plan.latents else None
         if plan.latents:
             shape = plan.channels, plan.height, plan.width
             hidden = Hidden(16, 1, settings.activation)
@@ -164,27 +161,8 @@ class ImageVAE(nn.Module):
                 gain=family.gain or ENCODER_GAIN,
             )
             self.codes_only = ConvDecoder(plan.latents, shape, hidden=hidden)
-        if self.target:
-            self.dial: Tensor
-            self.register_buffer("dial", torch.tensor(FIRST_CODES_WEIGHT))
 
     # ------------------------------------------------------------------------------------------------ training
-
-    @property
-    def weight(self) -> float:
-        """λ of the term that asks the code alone for the image, at this point of the training."""
-        if not self.layout.plan.latents:
-            return 0.0
-        if self.target and self.target.what != "nonzeros":
-            return float(self.dial)
-        return codes_weight(self.settings.codes, float(self.progress)) * float(self.slack)
-
-    @property
-    def price(self) -> float:
-        """Nats asked of a latent for being there."""
-        if self.target and self.target.what == "nonzeros":
-            return float(self.dial)
-        return PRESENCE if self.latents.priced else 0.0
 
     thread_rows = 64
     """How many images of a step a thread is worth, for settings that do not say."""
@@ -197,24 +175,18 @@ class ImageVAE(nn.Module):
     reads = ("pixels",)
     """Arrays of a batch that the encoder looks at."""
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether the code has a target."""
-        return self.target is not None
-
     @torch.no_grad()
     def begin(self, phase: str, batch: Tensors) -> None:
         """The mean image and the middle of each latent, before the first step."""
-        # progress is whole only of a fresh model: not where a calibrated code was held fast in between
-        if phase == "joint" and float(self.progress) == 1.0:
+        if self.settle(phase, batch):
+            return
+        if phase == "joint":
             self.progress.fill_(0.0)
             self.mean.copy_(self._shown(batch).mean(0))
             if self.layout.plan.latents:
                 self.encoder.shift(-self._posterior(batch)[..., 0].median(0).values)
-        elif phase == "refit" and self.target and self.target.what == "nonzeros":
-            gates = self.latents.gates(self._posterior(batch))
-            if gates is not None:
-                self.latents.get_buffer("threshold").copy_(threshold_for(gates, self.target.value))
+        elif phase == "refit":
+            self.set_threshold(batch)
 
     def loss(
         self, batch: Tensors, *, progress: float, phase: str, generator: torch.Generator
@@ -260,24 +232,24 @@ class ImageVAE(nn.Module):
             terms["idle"] = spare.mean() / (2 * self.layout.variance)
             loss = loss + IDLE_WEIGHT * terms["idle"]
         if phase == "joint":
-            with torch.no_grad():
-                self._steer(hard, self._score(batch, missed))
+            self.steer(
+                hard,
+                score=lambda: self._score(batch, missed.detach()),
+                bits=lambda: self._mean_bits(self.prior.weights(quantised=False), hard),
+                asked=IMAGE_SCORE[self.settings.codes],
+            )
         return {"loss": loss, **terms}
 
-    @torch.no_grad()
-    def _steer(self, hard: Tensor, score: Tensor) -> None:
-        """Moves λ, or the price of presence, by what the code of a batch is and what it is asked to be."""
-        if self.target is None:
-            excess = score - IMAGE_SCORE[self.settings.codes]
-            self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
-        elif self.target.what == "score":
-            self.dial.copy_(moved(self.dial, score, self.target.value))
-        elif self.target.what == "bits":
-            rate = self._hard_rate(self.prior.weights(quantised=False), hard).sum(1).mean()
-            self.dial.copy_(moved(self.dial, rate * NATS_TO_BITS, self.target.value))
-        else:
-            there = (hard != 0).sum(1).to(hard.dtype).mean()
-            self.dial.copy_(moved_price(self.dial, there, self.target.value))
+    def measured(self, batch: Tensors) -> Tensor:
+        """What the code of a batch is, of what its target is about: bits an image, or its score; a scalar."""
+        code = self.encode(batch).to(torch.float32)
+        if self.target and self.target.what == "score":
+            return self._score(batch, self._missed(batch, self.codes_only(code)))
+        return self._mean_bits(self.prior.weights(quantised=False), code)
+
+    def gates(self, batch: Tensors) -> Tensor | None:
+        """Of each latent of a batch what decides whether it is there, (batch, latents); None where nothing does."""
+        return self.latents.gates(self._posterior(batch))
 
     @torch.no_grad()
     def validation_bits(self, batch: Tensors) -> dict[str, Tensor]:
@@ -435,6 +407,9 @@ class ImageVAE(nn.Module):
     def _hard_rate(self, w: Tensors, code: Tensor) -> Tensor:
         nats = self.prior.prior_nats(w, code, torch.zeros_like(code))
         return nats.gather(1, (code + self.layout.codes.reach).long().T.unsqueeze(1)).squeeze(1).T
+
+    def _mean_bits(self, w: Tensors, code: Tensor) -> Tensor:
+        return self._hard_rate(w, code).sum(1).mean() * NATS_TO_BITS
 
     def _price(self, like: Tensor) -> Tensor:
         """What an image pays for the weights, in nats."""

@@ -13,24 +13,24 @@ asks for anything empties itself (posterior collapse).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vae import schedule
-from vae.calibration import moved, moved_price, threshold_for
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Head
 from vae.codes_only import CodesOnly
 from vae.features import Layout, row_view
 from vae.latents import Draw, Latents, free_bits, interpolated_rate
 from vae.networks import ColumnEncoder, DenseEncoder, Hidden, RowInput
-from vae.settings import CODES_SCORE, FIRST_CODES_WEIGHT, Effort, ModelSettings, Target, codes_weight
+from vae.settings import CODES_SCORE, Effort, ModelSettings
 from vae.sparse import make_latents
+from vae.steered import Steered
 from vae.stencil import Stencil, Tensors
 
 NATS_TO_BITS = 1 / math.log(2)
@@ -46,36 +46,23 @@ WEIGHT_PRICE = 2.0
 """Nats of the objective for a nat of the weights' description: magnitudes alone are described, and signs cost too."""
 SLACKENING = 0.2
 """How fast λ falls, and rises again: exponent a step for a score that is 1 above what is asked for, or below."""
-LEAST_SLACK = 0.001
 LEARNING_RATES = {"encoder": 0.002, "decoder": 0.035}
 SERIES_LEARNING_RATES = {"encoder": 0.005, "decoder": 0.012}
 """Peak learning rates; fine bounds of a series take a slow decoder, and its code a quick encoder to become cheap."""
 
 
-class SparseVAE(nn.Module):
+class SparseVAE(Steered):
     """Encoder, prior, the archive's decoder (`stencil`) and the decoder that sees the code alone (`codes_only`)."""
 
+    presence, slackening = PRESENCE, SLACKENING
+
     def __init__(self, layout: Layout, settings: ModelSettings) -> None:
-        super().__init__()
-        self.layout, self.settings = layout, settings
+        super().__init__(settings, layout.plan.latents)
+        self.layout = layout
         plan = layout.plan
         self.stencil = Stencil(layout)
-        self.progress: Tensor
-        # part of the state: hard codes of a training that is under way depend on it, and so does what is judged best
-        self.register_buffer("progress", torch.ones(()))
-        self.slack: Tensor
-        self.register_buffer("slack", torch.ones(()))
         self.origin: Tensor
         self.register_buffer("origin", torch.zeros(plan.latents))
-        self.target = Target.parse(settings.target) if settings.target and plan.latents else None
-        if self.target:
-            self.dial: Tensor
-            first = PRESENCE if self.target.what == "nonzeros" else FIRST_CODES_WEIGHT
-            self.register_buffer("dial", torch.tensor(first))
-            self.found: Tensor
-            self.register_buffer("found", torch.tensor(-1.0))
-            self.settling: Tensor
-            self.register_buffer("settling", torch.ones(()))
         if plan.latents:
             size, depth = settings.encoder_width, settings.encoder_depth
             self.row = RowInput([view.entries for view in layout.views])
@@ -88,57 +75,24 @@ class SparseVAE(nn.Module):
         """The encoder's parameters of q(code | row): (batch, latents, outputs)."""
         return self.encoder(self.row(value, entry), self.progress)
 
-    @property
-    def weight(self) -> float:
-        """λ of the term that asks the code alone to rebuild the row, at this point of the training.
-
-        It is the multiplier of a constraint, that the code's score be what is asked for (Rezende & Viola 2018), up to a
-        largest weight: what cannot be said in few bits is not asked for at any price.
-        """
-        if not self.layout.plan.latents:
-            return 0.0
-        if self.target and self.target.what != "nonzeros":
-            return float(self.dial)
-        return codes_weight(self.settings.codes, float(self.progress)) * float(self.slack)
-
-    @property
-    def price(self) -> float:
-        """Nats asked of a latent for being there, at this point of the training."""
-        if self.target and self.target.what == "nonzeros":
-            return float(self.dial)
-        return PRESENCE if self.latents.priced else 0.0
-
     batch_rows, thread_rows = 512, 1_024
     """Rows of a step, and how many of them a thread is worth, for settings that do not say."""
     reads = ("value", "entry")
     """Arrays of a batch that the encoder looks at."""
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether the code has a target."""
-        return self.target is not None
 
     @torch.no_grad()
     def begin(self, phase: str, batch: Tensors) -> None:
         """Makes zero what most rows say: before the first step, and again of the hard codes that are refitted to."""
         if not self.layout.plan.latents:
             return
-        if self.target and phase == "settle":
-            self.found.copy_(self._measured(batch))
-        elif self.target and phase == "joint" and self.found >= 0:
-            if self.found > 0:
-                # half of it, in logarithms: by the end of the joint steps there is less left to settle
-                self.settling.copy_((self._measured(batch) / self.found).clamp(0.5, 2.0).sqrt())
-        elif phase == "joint":
+        if self.settle(phase, batch):
+            return
+        if phase == "joint":
             self.progress.fill_(0.0)
             middle = self.posterior(batch["value"], batch["entry"])[..., 0].median(0).values
             self.encoder.shift(-middle)
         elif phase == "refit":
-            gates = self.latents.gates(self.posterior(batch["value"], batch["entry"]))
-            if gates is not None and self.target and self.target.what == "nonzeros":
-                self.latents.get_buffer("threshold").copy_(threshold_for(gates, self.target.value))
-            elif gates is not None and self.target:
-                self._trim(batch, gates, self.target.value)
+            self.set_threshold(batch)
             if self.latents.relabels:
                 usual = self.encode(batch).mode(0).values
                 self.origin.copy_(self._relabelled(self.origin + usual))
@@ -189,8 +143,13 @@ class SparseVAE(nn.Module):
             terms["idle"] = self.codes_only.asked(batch, spare).mean()
             loss = loss + IDLE_WEIGHT * terms["idle"]
         if phase == "joint":
-            with torch.no_grad():
-                self._steer(batch, hard, weights, heads if draw.kl is None else self.codes_only.heads(hard))
+            said = heads if draw.kl is None else self.codes_only.heads(hard)
+            self.steer(
+                hard,
+                score=lambda: self.codes_only.score(batch, said),
+                bits=lambda: self._mean_bits(weights, batch, hard),
+                asked=CODES_SCORE[self.settings.codes],
+            )
         return {"loss": loss, **terms}
 
     @torch.no_grad()
@@ -291,41 +250,19 @@ class SparseVAE(nn.Module):
         decoder = [p for p in self.parameters() if id(p) not in ids]
         return [{"name": "encoder", "params": encoder}, {"name": "decoder", "params": decoder}]
 
-    @torch.no_grad()
-    def _steer(self, batch: Tensors, hard: Tensor, weights: Tensors, heads: Sequence[Tensor]) -> None:
-        """Moves λ, or the price of presence, by what the hard code of a batch is and what it is asked to be."""
-        if self.target is None:
-            # down where the code scores more than it is asked for, and up again where it scores less
-            excess = self.codes_only.score(batch, heads) - CODES_SCORE[self.settings.codes]
-            self.slack.copy_((self.slack * torch.exp(-SLACKENING * excess)).clamp(LEAST_SLACK, 1.0))
-        elif self.target.what == "score":
-            found = self.codes_only.score(batch, heads) * self.settling
-            self.dial.copy_(moved(self.dial, found, self.target.value))
-        elif self.target.what == "bits":
-            found = self._hard_rate(weights, batch, hard).sum(1).mean() * self.settling
-            self.dial.copy_(moved(self.dial, found * NATS_TO_BITS, self.target.value))
-        else:
-            there = (hard != 0).sum(1).to(hard.dtype).mean()
-            self.dial.copy_(moved_price(self.dial, there, self.target.value))
-
-    def _measured(self, batch: Tensors) -> Tensor:
+    def measured(self, batch: Tensors) -> Tensor:
         """What the code of a batch is, of what its target is about: bits a row, or its score; a scalar."""
         code = self.encode(batch).to(torch.float32)
         if self.target and self.target.what == "score":
             return self.codes_only.score(batch, self.codes_only.heads(code))
-        rate = self._hard_rate(self.stencil.weights(quantised=False), batch, code).sum(1).mean()
-        return rate * NATS_TO_BITS
+        return self._mean_bits(self.stencil.weights(quantised=False), batch, code)
 
-    def _trim(self, batch: Tensors, gates: Tensor, target: float) -> None:
-        """Raises the threshold of presence where the code is more than it is asked to be.
+    def gates(self, batch: Tensors) -> Tensor | None:
+        """Of each latent of a batch what decides whether it is there, (batch, latents); None where nothing does."""
+        return self.latents.gates(self.posterior(batch["value"], batch["entry"]))
 
-        Bits and score are taken to go with the number of latents that are on: what the prior, or the decoder, says of
-        codes that it was not trained on tells nothing.
-        """
-        excess = float(self._measured(batch) * self.settling) / target
-        if excess > 1:
-            there = float((self.encode(batch) != 0).sum(1).float().mean())
-            self.latents.get_buffer("threshold").copy_(threshold_for(gates, there / excess))
+    def _mean_bits(self, weights: Tensors, batch: Tensors, hard: Tensor) -> Tensor:
+        return self._hard_rate(weights, batch, hard).sum(1).mean() * NATS_TO_BITS
 
     def _price(self, like: Tensor) -> Tensor:
         """What a row pays for the weights, in nats."""

@@ -17,7 +17,6 @@ from vae.latents import STEP, gaussian_kl, gaussian_log_density
 from vae.model import (
     ENCODER_GAIN,
     LEARNING_RATES,
-    LEAST_SLACK,
     PRESENCE,
     SERIES_ENCODER_GAIN,
     SERIES_LEARNING_RATES,
@@ -34,6 +33,7 @@ from vae.settings import (
     ModelSettings,
     codes_weight,
 )
+from vae.steered import LEAST_SLACK
 
 Prepare = Callable[..., Any]
 ROWS = 600
