@@ -302,7 +302,7 @@ def _show_report(console: Console, report: Mapping[str, Any]) -> None:
         sizes = ", ".join(f"{name} {size:,}" for name, size in report["rivals"].items() if size is not None)
         key_values(console, {"rivals": sizes})
     console.print()
-    columns = ["column", "kind", "coder", "bits/value", "bound", "max error"]
+    columns = ["column", "kind", "coder", "bits/row", "bound", "max error"]
     rows = [
         [
             c["name"],

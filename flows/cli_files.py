@@ -34,6 +34,8 @@ from flows.console import Advance, Output, key_values, note, progress
 from vae.settings import Codes, Effort, Family
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from data.dataset import Dataset
 
 
@@ -186,8 +188,16 @@ def decode(
         dense = code_files.read_codes(codes, trained).codes
         with progress("decode") as advance:
             rows = code_files.rows_from_codes(trained, dense, _rows_done(advance))
+        note_unknown(rows)
         write_table(rows, rebuilt_schema(trained, rows), out)
         output.show({"path": out, "rows": rows.num_rows, "columns": rows.num_columns})
+
+
+def note_unknown(table: pa.Table) -> None:
+    """Says which columns of a table that a model made are null from end to end."""
+    empty = [name for name in table.column_names if table[name].null_count == table.num_rows > 0]
+    if empty:
+        note(f"null, since the model knows nothing of them: {', '.join(empty)}")
 
 
 class opened_dataset:  # noqa: N801  (reads as a function)

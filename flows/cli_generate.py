@@ -8,7 +8,7 @@ import typer
 
 from data.errors import UsageError
 from flows.cli_options import AsJson, Config, Model, OutRows, Seed, need_pipeline
-from flows.console import Output, note, progress
+from flows.console import Output, progress
 
 MOST_IN_GRID = 10_000
 """Images of a grid."""
@@ -36,6 +36,7 @@ def sample(
         raise UsageError(f"--rows {rows}: both ends count, so --between takes 2 at least")
     with Output(as_json) as output:
         from data.output import check_ending, write_table
+        from flows.cli_files import note_unknown
         from flows.files import load_model, rebuilt_schema
         from vae import generate, mosaic
 
@@ -54,9 +55,7 @@ def sample(
                 )  # fmt: skip
             else:
                 made = generate.rows_between(trained, _pair(data, *ends), rows)
-        empty = [name for name in made.column_names if made[name].null_count == made.num_rows]
-        if empty:
-            note(f"null, since the model knows nothing of them: {', '.join(empty)}")
+        note_unknown(made)
         if grid:
             mosaic.write_grid(made, out, across=rows if ends else None)
         else:

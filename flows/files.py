@@ -109,7 +109,7 @@ def model_notes(
 
     for name, width in kept_tighter(trained, bounds or {}).items() if trained else ():
         kept = f"within {width:g}, the model's own bound" if width else "exact, as the model was trained"
-        yield f"column {name!r} is kept {kept}; a wider one needs a model trained with it, or no --model"
+        yield f"column {name!r} is kept {kept}; a wider bound needs a model trained with it, or no --model"
     if not report.bytes.model:
         yield (
             f"there is no model in the archive of {report.rows:,} rows, and no sparse code: it is smaller without, "

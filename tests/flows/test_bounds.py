@@ -40,11 +40,11 @@ UNUSED = (
 )
 AMOUNT = (
     "column 'amount' is kept within 0.25, the model's own bound; "
-    "a wider one needs a model trained with it, or no --model"
+    "a wider bound needs a model trained with it, or no --model"
 )
 WEEK = (
     "column 'week' is kept exact, as the model was trained; "
-    "a wider one needs a model trained with it, or no --model"
+    "a wider bound needs a model trained with it, or no --model"
 )
 
 
