@@ -21,6 +21,7 @@ from data.errors import UsageError
 from data.sources import open_source
 from flows import cli_pipeline
 from flows.cli import run
+from flows.cli_files import note_unknown
 from flows.jobs import Job
 from vae.codec import archive, writer
 
@@ -256,6 +257,7 @@ def test_readable_output(table: Path, capfd: pytest.CaptureFixture[str]) -> None
 READ = """
 import sys
 from flows.cli import run
+from flows.cli_files import note_unknown
 status = run(sys.argv[1:])
 heavy = {"torch", "lightning", "prefect", "mlflow", "matplotlib", "psutil", "fastapi"}
 assert not heavy & {name.partition(".")[0] for name in sys.modules}, heavy & set(sys.modules)
@@ -285,6 +287,7 @@ def test_reading_imports_the_core_alone(
 NO_SERVERS = """
 import sys
 from flows.cli import run
+from flows.cli_files import note_unknown
 for call in sys.argv[1].split(";"):
     assert run(call.split()) == 0, call
 started = {"prefect", "mlflow"} & {name.partition(".")[0] for name in sys.modules}
@@ -312,6 +315,7 @@ import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name in {"torch", "prefect", "mlflow"} else find(name, *a)
 from flows.cli import run
+from flows.cli_files import note_unknown
 sys.exit(run(sys.argv[1:]))
 """
 
@@ -395,3 +399,11 @@ def test_images_come_out_as_png_and_as_arrays(tmp_path: Path, capfd: pytest.Capt
     told = capfd.readouterr().err.splitlines()
     assert f"svae: {tmp_path}/again: is there and not an empty folder; name a new one" in told
     assert not (tmp_path / "no").exists()
+
+
+def test_columns_that_no_model_knows_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    note_unknown(pa.table({"known": [1, None], "id": pa.nulls(2), "note": pa.nulls(2)}))
+    assert capsys.readouterr().err == "note: null, since the model knows nothing of them: id, note\n"
+    note_unknown(pa.table({"known": [1, None]}))
+    note_unknown(pa.table({"none": pa.nulls(0)}))
+    assert capsys.readouterr().err == ""
