@@ -30,7 +30,7 @@ DECAYS = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Choices for scikit-learn's C."""
 RAW = "pixels"
 MODELS = {
-    f"d={latents}": BinarySettings(family=Family.topk, latents=latents, active=15, redrawn=False)
+    f"d={latents}": BinarySettings(family=Family.topk, latents=latents, active=14.5, redrawn=False)
     for latents in (64, 200, 512, 1_024)
 }
 TRAINING = TrainSettings(batch_rows=128, steps=1_500, encoder_lr=0.002, decoder_lr=0.002, patience=60)
