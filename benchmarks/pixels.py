@@ -49,6 +49,7 @@ SOURCES = (
             "networks",
             "latents",
             "sparse",
+            "steered",
             "calibration",
             "stencil",
             "train",

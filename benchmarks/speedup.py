@@ -182,7 +182,7 @@ SPEEDUP = Benchmark(
             f"vae/{name}.py"
             for name in (
                 "calibration", "codes_only", "features", "heads", "latents", "lesson", "loop", "model", "networks",
-                "planning", "schedule", "sparse", "stencil", "train",
+                "planning", "schedule", "sparse", "steered", "stencil", "train",
             )
         ),
     ),
