@@ -39,6 +39,7 @@ SOURCES = (
     "benchmarks/pixels.py",
     "vae/codec/images.py",
     "vae/codec/pixels.py",
+    "vae/codec/shades.py",
     *(
         f"vae/{name}.py"
         for name in (

@@ -14,16 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vae.codec.pixels import (
-    COMPONENTS,
-    FACTOR_BITS,
-    PIXEL_ONE,
-    PIXEL_TOP,
-    PixelPlan,
-    classes_of_counts,
-    new_counts,
-    seen_before,
-)
+from vae.codec.pixels import COMPONENTS, PIXEL_ONE, PIXEL_TOP, PixelPlan
+from vae.codec.shades import FACTOR_BITS, classes_of_counts, new_counts, seen_before
 from vae.heads import counted_nats, mixture_nats
 from vae.stencil import Tensors, activation, code_features, described, on_grid, whole_weights
 
@@ -140,7 +132,8 @@ class PixelDecoder(nn.Module):
         plan = self.plan
         flat = images.flatten(1)
         every = np.zeros((*flat.shape, plan.counted, 2), np.uint8)
-        seen_before(flat.cpu().numpy(), plan.channels, new_counts(plan), classes_of_counts(), every)
+        counts = new_counts(plan.channels, plan.counted, plan.levels)
+        seen_before(flat.cpu().numpy(), plan.channels, counts, classes_of_counts(), every)
         found = torch.from_numpy(every).to(images.device)
         found = found.view(len(flat), -1, plan.channels * plan.counted * 2)
         taken = _taken(found, places).view(-1, plan.channels, plan.counted, 2)

@@ -302,9 +302,8 @@ def training_key(rows: Rows, *parts: str) -> str:
     """
     state = hashlib.sha256()
     folder = Path(__file__).parent
-    sources = sorted(
-        [*folder.glob("*.py"), *folder.glob("codec/*.py")]
-    )  # what the codec computes, floats do too
+    # the codec's too: floats are trained as twins of what it computes
+    sources = sorted([*folder.glob("*.py"), *folder.glob("codec/*.py")])
     for part in (rows.digest(), str(torch.__version__), *parts, *(source.read_text() for source in sources)):
         content = part.encode()
         state.update(len(content).to_bytes(8, "little") + content)

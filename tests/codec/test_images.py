@@ -19,16 +19,9 @@ from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codec.jit import COMPILED
 from vae.codec.packing import join_pieces, split_pieces
-from vae.codec.pixels import (
-    FACTOR_BITS,
-    OFTEN,
-    PixelPlan,
-    classes_of_counts,
-    new_counts,
-    new_desk,
-    seen_before,
-)
+from vae.codec.pixels import PixelPlan, new_desk
 from vae.codec.plan import Plan
+from vae.codec.shades import FACTOR_BITS, OFTEN, classes_of_counts, new_counts, seen_before
 from vae.codec.vectors import rounded_up
 from vae.pixels import PixelDecoder
 
@@ -296,7 +289,7 @@ def test_what_an_image_has_had_is_counted_by_halves() -> None:
     random = np.random.default_rng(0)
     images = random.integers(0, 7, (2, plan.pixels)).astype(np.uint8)
     found = np.zeros((2, plan.pixels, 2, 2), np.uint8)
-    seen_before(images, 3, new_counts(plan), classes_of_counts(), found)
+    seen_before(images, 3, new_counts(3, 2, 7), classes_of_counts(), found)
     for t, at, bit in [(0, 0, 0), (0, 5, 1), (1, 0, 1), (1, 160, 0), (1, 161, 1), (0, 159, 0), (0, 100, 1)]:
         before = images[t, at % 3 : at : 3] >> bit
         own = images[t, at] >> bit

@@ -27,7 +27,7 @@ def test_kept_code_is_stamped_with_all_modules_it_was_made_from(monkeypatch: pyt
     assert sources == stamp(kernel.observe)[1] == module._sources()
     assert own
     read = Path.read_bytes
-    for name in ("counts", "entropy", "frontend", "intervals", "pixels", "plan", "vectors"):
+    for name in ("counts", "entropy", "frontend", "intervals", "pixels", "plan", "shades", "vectors"):
         changed = f"{name}.py"
         monkeypatch.setattr(Path, "read_bytes", lambda path, c=changed: read(path) + b"#" * (path.name == c))
         assert module._sources() != sources

@@ -23,7 +23,7 @@ JITTED = [
     "vae.planning",
     *(
         f"vae.codec.{name}"
-        for name in ("counts", "entropy", "frontend", "intervals", "kernel", "pixels", "vectors")
+        for name in ("counts", "entropy", "frontend", "intervals", "kernel", "pixels", "shades", "vectors")
     ),
 ]
 """Modules that numba compiles, which cannot compile what is instrumented."""

@@ -54,19 +54,17 @@ from vae.codec.packing import (
 )
 from vae.codec.pixels import (
     COMPONENTS,
-    FACTOR_BITS,
-    OFTEN,
     PIXEL_TOP,
     Bytes,
     Maps,
     PixelPlan,
     PixelWeights,
-    classes_of_counts,
     double_maps,
     new_desk,
     walk_pixels,
 )
 from vae.codec.plan import Head, Item, Plan
+from vae.codec.shades import FACTOR_BITS, OFTEN, classes_of_counts
 from vae.codec.vectors import rounded_up
 from vae.codec.weights import SUM_LIMIT
 

@@ -23,7 +23,18 @@ COMPILED = _njit is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in (""
 NONE, ONE, TWO, THREE, FIVE, EIGHT = (cast(int, np.int64(number)) for number in (0, 1, 2, 3, 5, 8))
 """Numbers to hand to jitted functions: numba compiles them anew for each literal, and for each width of integers."""
 
-_JITTED = ("jit", "vectors", "entropy", "counts", "plan", "frontend", "intervals", "kernel", "pixels")
+_JITTED = (
+    "jit",
+    "vectors",
+    "entropy",
+    "counts",
+    "plan",
+    "frontend",
+    "intervals",
+    "kernel",
+    "shades",
+    "pixels",
+)
 """Modules whose functions and constants are compiled into one another."""
 
 

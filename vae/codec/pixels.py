@@ -1,10 +1,10 @@
 """Pixels of an image, one after the other, under a network that sees what is coded around them: a causal stencil.
 
 What a pixel is predicted from are the pixels above it and to its left, its place, and features that a small decoder
-makes of the image's sparse code (`vae.codec.images`). The last bits of a symbol are coded one by one, each beside how
-often the image has had what they choose between: images have few shades of their own. One loop over pixels and
-channels, the same for writing and reading, in integers: what it is shown is in units of 1/128, activations and outputs
-are in units of 1/256, weights in units of 2**-fraction. `PixelWeights` come proved: no sum leaves 31 bits.
+makes of the image's sparse code (`vae.codec.images`); the last bits of a symbol are coded beside counts of its image's
+own (`vae.codec.shades`). One loop over pixels and channels, the same for writing and reading, in integers: what it is
+shown is in units of 1/128, activations and outputs are in units of 1/256, weights in units of 2**-fraction.
+`PixelWeights` come proved: no sum leaves 31 bits.
 """
 
 from __future__ import annotations
@@ -15,22 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vae.codec.entropy import TOTAL
 from vae.codec.frontend import P1, P2, PREDICTED, RECALLED, Front
-from vae.codec.intervals import (
-    Longs,
-    Streams,
-    Tables,
-    Tape,
-    code_half,
-    code_mixture,
-    edge,
-    put,
-    set_mixture,
-    take,
-)
+from vae.codec.intervals import Longs, Streams, Tables, Tape, code_mixture, set_mixture
 from vae.codec.jit import NONE, ONE, jit
 from vae.codec.kernel import ACTIVATION_MAX, Sums, Weight
+from vae.codec.shades import OFTEN, code_counted, new_counts
 from vae.codec.vectors import add_product, rounded_up
 
 Bytes = npt.NDArray[np.uint8]
@@ -46,10 +35,6 @@ COMPONENTS = (1, 3, 4, 2, 0, 0)
 """Bases of the mixture's components: the pixel to the left, the one above, left + above - above left, above right (or,
 of a later channel, left + what the channel before differs there), and two that start beyond both ends: the darkest and
 the lightest pixel often are exactly that."""
-OFTEN = (1, 2, 3, 4, 5, 7, 10, 15, 25, 50, 128)
-"""Counts from which on a symbol, or a group of symbols, has been seen more often: each begins a class."""
-FACTOR_BITS = 12
-"""Counts make a half at most 2**12 times as likely as other counts."""
 MOST_PLACES = 32
 """Parts of the image's height, and of its width, that have weights of their own."""
 SEEDS = 8
@@ -217,20 +202,6 @@ class PixelDesk(NamedTuple):
     """How often the image has had each symbol, each pair of them, each four, and so on."""
 
 
-def classes_of_counts() -> Longs:
-    """The class of each count up to the last that begins one.
-
-    >>> classes_of_counts()[[0, 1, 6, 7, 128]].tolist()
-    [0, 1, 5, 6, 11]
-    """
-    return np.searchsorted(OFTEN, np.arange(OFTEN[-1] + 1), side="right").astype(np.int64)
-
-
-def new_counts(plan: PixelPlan) -> Longs:
-    """Room for the counts of one image: (channels, counted bits, symbols and one beside the last)."""
-    return np.zeros((plan.channels, plan.counted, plan.levels + 1), np.int64)
-
-
 def new_desk(plan: PixelPlan) -> PixelDesk:
     """A desk for a block."""
     units, outputs = rounded_up(plan.units), rounded_up(3 * len(COMPONENTS))
@@ -239,7 +210,7 @@ def new_desk(plan: PixelPlan) -> PixelDesk:
         plane=np.zeros(plane, np.int32), shown=np.zeros(plan.inputs, np.int32), total=np.zeros(units, np.int32),
         hidden=np.zeros(units, np.int32), product=np.zeros(max(units, outputs), np.int32),
         out=np.zeros(outputs, np.int64), work=np.zeros((6, 16), np.int64),
-        counts=new_counts(plan),
+        counts=new_counts(plan.channels, plan.counted, plan.levels),
     )  # fmt: skip
 
 
@@ -283,91 +254,6 @@ def _show(image: Bytes, at: int, place: int, c: int, w: PixelWeights, desk: Pixe
         shown[k] = plane[place + deltas[k]]
     for k in range(w.channels - 1):
         shown[deltas.shape[0] + k] = w.tone[image[at + k]] if k < c else 0
-
-
-@jit
-def _below(k: int, top: int, work: Longs, tables: Tables) -> int:
-    """What of `TOTAL` lies below symbol k, 0 to top + 1: each symbol has at least 1."""
-    if k <= 0:
-        return 0
-    if k > top:
-        return TOTAL
-    return edge(k, len(COMPONENTS), work[0], work[1], work[2], work[3], tables.sigmoid) + k
-
-
-@jit
-def _group_of(target: int, low: int, size: int, top: int, work: Longs, tables: Tables) -> int:
-    """The first symbol of the group of `size` that holds the target; looked for from the group that begins at `low`."""
-    high, stride = low + size, size
-    while _below(low, top, work, tables) > target:
-        high, low = low, max(low - stride, 0)
-        stride *= 2
-    stride = size
-    while _below(high, top, work, tables) <= target:
-        low, high = high, high + stride
-        stride *= 2
-    while high - low > size:
-        middle = low + ((high - low) // size + 1) // 2 * size
-        if _below(middle, top, work, tables) <= target:
-            low = middle
-        else:
-            high = middle
-    return int(low)
-
-
-@jit
-def _code_counted(
-    reading: bool, chosen: int, c: int, first: int, w: PixelWeights, desk: PixelDesk, tables: Tables, tape: Tape,
-    streams: Streams,
-) -> int:  # fmt: skip
-    """Write or read a symbol under the mixture in `desk.work`: all but its last bits as a group, then bit by bit.
-
-    Of two halves, of so many parts by the mixture, one is likelier by what the image has had of each: the parts, below
-    2**28, are multiplied by factors of at most 2**FACTOR_BITS. The group of `first` is the first to look at.
-    """
-    top, bits, counts, work = w.top, w.seen.shape[1], desk.counts, desk.work
-    size = int(np.int64(1) << bits)
-    low = ((first if reading else chosen) >> bits) << bits
-    if reading:
-        low = _group_of(streams.state[ONE] & (TOTAL - 1), low, size, top, work, tables)
-    start, stop = _below(low, top, work, tables), _below(low + size, top, work, tables)
-    if reading:
-        take(streams, ONE, start, stop - start)
-    else:
-        put(tape, ONE, start, stop - start)
-    for bit in range(bits - 1, -1, -1):
-        middle = low + int(np.int64(1) << bit)
-        if middle > top:
-            continue  # there is but one half
-        between = _below(middle, top, work, tables)
-        a = (between - start) * w.seen[c, bit, w.often[min(counts[c, bit, low >> bit], OFTEN[-1])]]
-        b = (stop - between) * w.seen[c, bit, w.often[min(counts[c, bit, middle >> bit], OFTEN[-1])]]
-        if code_half(reading, chosen >= middle, a, b, tape, streams, ONE):
-            low, start = middle, between
-        else:
-            stop = between
-    for bit in range(bits):
-        counts[c, bit, low >> bit] += 1
-    return int(low)
-
-
-@jit
-def seen_before(images: Bytes, channels: int, counts: Longs, often: Longs, classes: Bytes) -> None:
-    """What `_code_counted` finds counted: images (rows, values) -> classes (rows, values, counted bits, 2).
-
-    The last axis: the class of the half that holds the symbol, then that of the other. counts: room for those of one
-    image, as a desk has.
-    """
-    bits = counts.shape[1]
-    for t in range(images.shape[0]):
-        counts[:] = 0
-        for at in range(images.shape[1]):
-            c, value = at % channels, np.int64(images[t, at])
-            for bit in range(bits):
-                own = value >> bit
-                classes[t, at, bit, 0] = often[min(counts[c, bit, own], OFTEN[-1])]
-                classes[t, at, bit, 1] = often[min(counts[c, bit, own ^ 1], OFTEN[-1])]
-                counts[c, bit, own] += 1
 
 
 @jit
@@ -445,7 +331,10 @@ def walk_pixels(
                     value = int(np.int64(image[at + c]))
                     if w.seen.shape[1]:
                         first = set_mixture(NONE, NONE, out, front, row, tables, desk.work)
-                        chosen = _code_counted(reading, value, c, first, w, desk, tables, tape, streams)
+                        chosen = code_counted(
+                            reading, value, c, first, w.top, outputs // 3, w.seen, w.often, desk.counts, desk.work,
+                            tables, tape, streams,
+                        )  # fmt: skip
                     else:
                         chosen = code_mixture(
                             reading, value, NONE, NONE, out, front, row, tables, desk.work, tape, streams, ONE,
