@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ class Case(NamedTuple):
     """What it is to reach, as the table says it."""
     tell: Callable[[Facts], str]
     """What came out, as the table says it."""
+    spread: str = ""
+    """The fact that differs between seeds; without it each seed has a row of its own."""
 
 
 class Benchmark(NamedTuple):
@@ -97,19 +100,40 @@ def measure(name: str, benchmark: Benchmark, case: str, seed: int, *, fresh: boo
 
 
 def table(benchmarks: Mapping[str, Benchmark]) -> str:
-    """All cases as Markdown, those that are not measured as well; a case of several seeds has a row for each."""
+    """All cases as Markdown, those that are not measured as well; of several seeds the mean."""
     lines = ["| benchmark | case | found | to reach | published |", "|---|---|---|---|---|"]
     places = set[str]()
     for name, benchmark in benchmarks.items():
         title, published = benchmark.title, benchmark.published
         for case, what in benchmark.cases.items():
             known = [json.loads(path.read_text(encoding="utf-8")) for path in paths_of(name, case)]
-            for facts in known or [None]:
-                found = what.tell(facts) if facts else "not measured yet"
+            for found in told(what, known):
                 lines.append(f"| {title} | `{case}` | {found} | {what.reach} | {published} |")
                 title = published = ""  # said once
             places |= {f"{f['commit']} on {f['machine']}, {f['measured'][:10]}" for f in known}
     return "\n".join([*lines, "", f"Measured at {'; '.join(sorted(places)) or 'no time yet'}."]) + "\n"
+
+
+def told(case: Case, known: Sequence[Facts]) -> list[str]:
+    """What the table says of a case's cells: of their mean, where the case names what spreads, or of each."""
+    if not known:
+        return ["not measured yet"]
+    if len(known) == 1 or not case.spread:
+        return [case.tell(facts) for facts in known]
+    figures = ", ".join(f"{facts[case.spread]:.3f}".rstrip("0").rstrip(".") for facts in known)
+    return [f"{case.tell(mean(known))} (mean of {len(known)} seeds: {figures})"]
+
+
+def mean(cells: Sequence[Facts]) -> Facts:
+    """Numbers of cells, averaged; all else as in the first.
+
+    >>> mean([{"bits": 1.0, "commit": "a", "score": None}, {"bits": 2.0, "commit": "b", "score": None}])
+    {'bits': 1.5, 'commit': 'a', 'score': None}
+    """
+    return {
+        name: statistics.fmean(cell[name] for cell in cells) if isinstance(value, (int, float)) else value
+        for name, value in cells[0].items()
+    }
 
 
 def paths_of(name: str, case: str) -> list[Path]:

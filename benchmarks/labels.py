@@ -93,9 +93,11 @@ def _tell(facts: Facts) -> str:
 
 def _case(name: str) -> Case:
     if name == RAW:
-        return Case({"decays": DECAYS}, "", _tell)
+        return Case({"decays": DECAYS}, "", _tell, "accuracy")
     settings = {"model": MODELS[name].model_dump(mode="json"), "training": TRAINING.model_dump(mode="json")}
-    return Case(settings, "pixels less 1 point, with at most 16 non-zeros; flat within 1 point", _tell)
+    return Case(
+        settings, "pixels less 1 point, with at most 16 non-zeros; flat within 1 point", _tell, "accuracy"
+    )
 
 
 LABELS = Benchmark(

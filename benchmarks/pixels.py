@@ -125,8 +125,8 @@ def _told(told: dict[str, Any]) -> None:
 
 def _tell(facts: Facts) -> str:
     words = (
-        f"{facts['test']:.3f} bits a pixel; counted {facts['counted']:.3f}, the model {facts['model']:,} bytes; "
-        f"{facts['steps']:,} steps in {facts['train_seconds'] / 60:.0f} min; reads the test images in "
+        f"{facts['test']:.3f} bits a pixel; counted {facts['counted']:.3f}, the model {facts['model']:,.0f} bytes; "
+        f"{facts['steps']:,.0f} steps in {facts['train_seconds'] / 60:.0f} min; reads the test images in "
         f"{facts['read_seconds']:.1f} s"
     )
     if facts["score"] is None:
@@ -144,6 +144,7 @@ def benchmark(name: str) -> Benchmark:
             },
             f"{bits:.2f}, 0.01 more when counted" + (", with R² 0.6" if codes is Codes.balanced else ""),
             _tell,
+            spread="test",
         )
         for codes, bits in zip((Codes.none, Codes.balanced), SETS[name], strict=True)
     }

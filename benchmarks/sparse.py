@@ -6,6 +6,7 @@ that does nothing else::
 
     python -m benchmarks.sparse --only likelihood --cases spike_slab
     python -m benchmarks.sparse --only speedup
+    python -m benchmarks.sparse --only learning
     python -m benchmarks.sparse --show      # measures nothing: the table of what is there
 
 A further benchmark is a `Benchmark` in a module of its own, and a line in `BENCHMARKS`.
@@ -18,12 +19,13 @@ import sys
 
 from benchmarks import cells, readme
 from benchmarks.labels import LABELS
+from benchmarks.learning import LEARNING
 from benchmarks.likelihood import LIKELIHOOD
 from benchmarks.pixels import PIXELS
 from benchmarks.speedup import SPEEDUP
 from data.errors import SourceError
 
-BENCHMARKS = {**PIXELS, "likelihood": LIKELIHOOD, "labels": LABELS, "speedup": SPEEDUP}
+BENCHMARKS = {**PIXELS, "likelihood": LIKELIHOOD, "labels": LABELS, "speedup": SPEEDUP, "learning": LEARNING}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks import cells, datasets, labels, sparse, speedup
+from benchmarks import cells, datasets, labels, learning, sparse, speedup
 from benchmarks.cells import Benchmark, Case
+from data.schema import Schema
+from vae import train
 from vae.settings import TrainSettings
 
 
@@ -65,6 +68,41 @@ def test_the_table_has_a_row_for_each_cell_and_for_what_is_not_measured(folder: 
         "|  | `a-b` | not measured yet | 88 |  |",
     ]
     assert "Measured at" in text
+
+
+def test_seeds_of_a_case_that_names_what_spreads_are_told_together() -> None:
+    case = cells.Case({}, "88", lambda facts: f"{facts['nll']:.1f} nats", "nll")
+    known = [{"nll": nll, "seed": seed} for seed, nll in enumerate((80.0, 81.0, 83.5))]
+    assert cells.told(case, known) == ["81.5 nats (mean of 3 seeds: 80, 81, 83.5)"]
+    assert cells.told(case, known[:1]) == ["80.0 nats"]
+    assert cells.told(case, []) == ["not measured yet"]
+
+
+def test_of_what_learnt_from_less_the_bytes_are_told_beside_those_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    kind = random.integers(0, 4, 6_000)
+    table = pa.table({"kind": kind, "noise": (2 * kind + random.integers(0, 2, 6_000)) % 7})
+    monkeypatch.setattr(datasets, "variants", lambda name: (table,))
+    monkeypatch.setattr(
+        datasets, "source", lambda name: types.SimpleNamespace(schema=Schema.from_arrow(table.schema))
+    )
+    monkeypatch.setattr(learning, "TRAINING", TrainSettings(steps=40, batch_rows=256, threads=1))
+    read = list[int]()
+    fitted = train.fit
+
+    def watched(make: Any, rows: Any, *more: Any, **settings: Any) -> Any:
+        read.append(len(rows.train_rows))
+        return fitted(make, rows, *more, **settings)
+
+    monkeypatch.setattr(train, "fit", watched)
+    facts = learning.measure("solar, exact, a fifth of the rows", 0)
+    assert read[0] == 6_000
+    assert 1_100 < read[1] <= 1_200
+    assert facts["bytes"] > 0
+    assert facts["usual_bytes"] > 0
+    assert "than" in learning.LEARNING.cases["solar, exact, a fifth of the rows"].tell(facts)
 
 
 def test_every_benchmark_names_sources_that_are_there() -> None:

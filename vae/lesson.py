@@ -22,13 +22,11 @@ from vae.images import HELD_VALUES, MODELLED_VALUES, ImageLayout, moving
 from vae.images import make_layout as images_layout
 from vae.judging import MOST_HELD
 from vae.planning import is_series, make_plan, usual_width
-from vae.settings import ModelSettings, latents_of
+from vae.settings import ModelSettings, TrainSettings, latents_of
 
 Split = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
-MAX_TRAIN_ROWS = 1_000_000
-"""Rows that training reads; of a larger table, some."""
 FEWEST_RUNS = 64
 """Of a sorted table some few runs show hardly anything."""
 MAX_SEEN_BLOCKS = 128
@@ -55,14 +53,14 @@ class Prepared(NamedTuple):
     """The rows that `coded` is of; None if of all."""
 
 
-def prepare(table: AnyTable, bounds: Mapping[str, float] | None = None) -> Prepared:
+def prepare(table: AnyTable, bounds: Mapping[str, float] | None, most: int) -> Prepared:
     """Grids of all columns, the columns that follow from others, and the rest: those that the model codes.
 
     Grids are fitted to all rows, a column at a time; what follows from what is looked for on the rows that training
-    reads, and where other rows are otherwise, archives have exceptions.
+    reads, `most` at most, and where other rows are otherwise, archives have exceptions.
     """
     grid = fit_table(table, bounds)
-    rows = _sample_rows(table.num_rows, table.num_columns)
+    rows = _sample_rows(table.num_rows, table.num_columns, most)
     sample = table if rows is None else table.take(pa.array(rows))
     found = structure.analyse(grid, encode_table(grid, sample.column))
     follow = {d.name for d in found.derived}
@@ -84,10 +82,14 @@ class Lesson(NamedTuple):
 
 
 def lesson_of(
-    table: AnyTable, bounds: Mapping[str, float] | None, model: ModelSettings, split: Split | None
+    table: AnyTable,
+    bounds: Mapping[str, float] | None,
+    model: ModelSettings,
+    split: Split | None,
+    most: int = TrainSettings().rows,
 ) -> Lesson:
-    """What is learnt from a table; NothingToModelError where there is nothing."""
-    prepared = prepare(table, bounds)
+    """What is learnt from a table, of `most` rows at most; NothingToModelError where there is nothing."""
+    prepared = prepare(table, bounds, most)
     images = [name for name in prepared.names if _tells(prepared, name)]
     names = [name for name in prepared.names if not prepared.grid[name].shape]
     prepared = prepared._replace(names=images + names)
@@ -211,11 +213,10 @@ def _rows_of(coded: Coded, rows: npt.NDArray[np.int64]) -> Coded:
     return Coded(coded.symbols[rows], coded.state[rows], coded.escapes)
 
 
-def _sample_rows(rows: int, columns: int) -> npt.NDArray[np.int64] | None:
-    """Evenly spread runs of RUN_ROWS rows (shorter where they would be few), as many as training reads in all; None if
-    that is every row.
+def _sample_rows(rows: int, columns: int, most: int) -> npt.NDArray[np.int64] | None:
+    """Evenly spread runs of RUN_ROWS rows (shorter where they would be few), `most` rows in all, or fewer of a table
+    that is too large for memory; None if that is every row.
     """
-    most = MAX_TRAIN_ROWS
     if is_large(rows, columns):
         most = min(most, max(RUN_ROWS, LARGE_TRAIN_CELLS // columns))
     if rows <= most:

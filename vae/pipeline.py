@@ -58,16 +58,16 @@ def fit(
     """Train a model of `table`; with `out`, save it there, and go on where a killed training was.
 
     `split` (rows,): 0 train, 1 validation, 2 test; without it all rows are trained on, and nothing that is reported
-    speaks of generalisation. Grids, which are the archive's format, are made from all rows. Of more than a million rows
-    all else is made from a million: lookup tables and the model's shape from evenly spread runs, weights from rows
-    drawn from evenly spread blocks. The record keeps the score of the code on test rows.
+    speaks of generalisation. Grids, which are the archive's format, are made from all rows. Of more rows than
+    `training.rows` all else is made from so many: lookup tables and the model's shape from evenly spread runs, weights
+    from rows drawn from evenly spread blocks. The record keeps the score of the code on test rows.
 
     Raises:
         NothingToModelError: All columns follow from others, or have no grid.
         ModelError: Training diverged.
     """
     model, training = model or ModelSettings(), training or TrainSettings()
-    lesson = lesson_of(table, bounds, model, split)
+    lesson = lesson_of(table, bounds, model, split, training.rows)
     from vae import train  # Lightning takes seconds to import, and 170 MB that fitting grids may want
 
     layout = lesson.layout

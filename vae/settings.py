@@ -186,6 +186,8 @@ class TrainSettings(Settings):
     """Seed of weights, batch order and noise."""
     batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
     """Rows a step; None: 512, of images 128. Many steps on few rows make a better model than few steps on many."""
+    rows: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
+    """Rows that training reads at most; of a table with more of them, a sample from all over it."""
     encoder_lr: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the encoder; None: 0.005 where most columns follow from the row above, else 0.002."""
     decoder_lr: float | None = Field(default=None, gt=0, le=1)

@@ -123,7 +123,7 @@ def test_training_rows_of_a_large_table_are_seen_in_their_blocks(
     monkeypatch.setattr(lesson, "LARGE_TRAIN_CELLS", 15_000)
     split = (np.arange(ROWS) % 10).astype(np.uint8) // 8 * 2  # 0 or 2
     found = lesson.lesson_of(stored, None, SMALL, split)
-    rows = lesson._training_rows(ROWS, len(lesson._sample_rows(ROWS, 5)), split)
+    rows = lesson._training_rows(ROWS, len(lesson._sample_rows(ROWS, 5, QUICK.rows)), split)
     assert 2_900 < len(found.learn) == len(rows) <= 3_000
     assert not len(found.held)
     assert (split[rows] == 0).all()

@@ -17,6 +17,7 @@ from vae.settings import Codes, Effort, Family, ModelSettings, TrainSettings
 from vae.store import load
 
 QUICK = TrainSettings(steps=30, batch_rows=256, threads=1)
+MOST = QUICK.rows
 SMALL = ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1)
 
 
@@ -322,21 +323,21 @@ def test_training_without_anything_to_model_says_what_can_be_done():
 
 
 def test_long_tables_are_sampled_in_runs():
-    rows = lesson._sample_rows(5_000_000, 3)
+    rows = lesson._sample_rows(5_000_000, 3, MOST)
     assert rows is not None
-    assert len(rows) == lesson.MAX_TRAIN_ROWS // lesson.RUN_ROWS * lesson.RUN_ROWS
+    assert len(rows) == MOST // lesson.RUN_ROWS * lesson.RUN_ROWS
     assert rows[0] == 0
     assert rows[-1] == 4_999_999
     breaks = np.flatnonzero(np.diff(rows) != 1)
-    assert len(breaks) == lesson.MAX_TRAIN_ROWS // lesson.RUN_ROWS - 1
+    assert len(breaks) == MOST // lesson.RUN_ROWS - 1
     gaps = np.diff(rows)[breaks]
     assert gaps.max() - gaps.min() <= 1
-    assert lesson._sample_rows(1_000, 3) is None
+    assert lesson._sample_rows(1_000, 3, MOST) is None
 
 
 @pytest.mark.parametrize("columns", [10, 100, 385, 1_000, 20_000])
 def test_of_a_table_too_large_for_memory_fewer_rows_are_read_from_all_over_it(columns: int) -> None:
-    rows = lesson._sample_rows(5_000_000, columns)
+    rows = lesson._sample_rows(5_000_000, columns, MOST)
     assert rows is not None
     assert len(rows) <= max(lesson.RUN_ROWS, lesson.LARGE_TRAIN_CELLS // columns)
     assert len(rows) > 0.9 * max(lesson.RUN_ROWS, lesson.LARGE_TRAIN_CELLS // columns)
