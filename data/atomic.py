@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from secrets import token_hex
@@ -48,6 +49,29 @@ def atomic_path(path: str | Path) -> Generator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
+
+
+def check_writable(path: str | Path, *, folder: bool = False) -> None:
+    """DataError where `path` cannot be written, told before the work for it is done; nothing is left behind.
+
+    Args:
+        path: A file that is to be written, or a folder.
+        folder: Which of them.
+    """
+    target = Path(path)
+    if target.exists() and target.is_dir() != folder:
+        what, other = ("file", "folder") if folder else ("folder", "file")
+        raise DataError(f"{target}: is a {what}, a {other} was to be written there; give another name")
+    nearest = next(above for above in target.absolute().parents if above.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _unwritable(target, nearest, error) from error
+
+
+def _unwritable(target: Path, folder: Path, error: OSError) -> DataError:
+    return DataError(f"{target}: cannot be written: {error.strerror} ({folder}); choose another folder")
 
 
 def temporary_name(target: Path) -> Path:
@@ -118,9 +142,7 @@ def made_parents(target: Path) -> Generator[None]:
         if not os.access(target.parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target.parent))
     except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written: {error.strerror} ({target.parent}); choose another folder"
-        ) from error
+        raise _unwritable(target, target.parent, error) from error
     try:
         yield
     except BaseException:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet
 
-from data.atomic import atomic_path
+from data.atomic import atomic_path, check_writable
 from data.errors import UsageError
 from data.schema import Schema
 
@@ -33,7 +33,7 @@ def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path:
         DataError: The path cannot be written to, or an array cannot hold the values.
     """
     target = Path(path)
-    ending = check_ending(target, schema)
+    ending = check_output(target, schema)
     batches: Iterable[pa.RecordBatch] = cast(Any, rows).to_batches() if isinstance(rows, pa.Table) else rows
     if not ending:
         from data.pngfolder import write_png_folder
@@ -58,23 +58,31 @@ def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path:
             write_arrays(pa.Table.from_batches(_cast(batches, arrow), arrow), schema, target, file)
 
 
-def check_ending(path: Path, schema: Schema | None = None) -> str:
-    """The ending, if it is one that is written; UsageError before any work is done in vain.
+def check_output(path: Path, schema: Schema | None = None) -> str:
+    """The ending, if it is one that is written, before any work is done in vain.
 
     Args:
         path: Without an ending, the folder for a table of images.
         schema: The table's, where it is known already.
+
+    Raises:
+        UsageError: The ending is not one that is written, or the table is not one for it.
+        DataError: The path cannot be written to.
     """
     ending = path.suffix.lower()
     if ending and ending not in ENDINGS:
         raise UsageError(f"{path}: {_KNOWN}")
-    if not ending and schema is not None:
-        from data.pngfolder import image_column
+    if ending:
+        check_writable(path)
+        return ending
+    from data.pngfolder import check_free, image_column
 
+    if schema is not None:
         try:
             image_column(schema)
         except UsageError as error:
             raise UsageError(f"{path}: {_KNOWN}: {error}") from error
+    check_free(path)
     return ending
 
 

@@ -16,7 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.atomic import made_parents, remove_tree, sync_file, sync_folder, temporary_name, writing
+from data.atomic import (
+    check_writable,
+    made_parents,
+    remove_tree,
+    sync_file,
+    sync_folder,
+    temporary_name,
+    writing,
+)
 from data.errors import DataError, UsageError
 from data.imagefiles import pillow
 from data.images import Shape, image_shape, images_of
@@ -50,6 +58,13 @@ def image_column(schema: Schema) -> tuple[str, Shape]:
     return found[0]
 
 
+def check_free(path: Path) -> None:
+    """DataError where a folder cannot appear under this name."""
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise DataError(f"{path}: is there and not an empty folder; name a new one")
+    check_writable(path, folder=True)
+
+
 def write_png_folder(batches: Iterable[pa.RecordBatch], schema: Schema, path: Path) -> None:
     """Write a PNG for each row into a new folder, which appears whole or not at all.
 
@@ -60,8 +75,7 @@ def write_png_folder(batches: Iterable[pa.RecordBatch], schema: Schema, path: Pa
     """
     name, shape = image_column(schema)
     Image = pillow()
-    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
-        raise DataError(f"{path}: is there and not an empty folder; name a new one")
+    check_free(path)
     with writing(path), made_parents(path):
         work = temporary_name(path)
         try:

@@ -104,10 +104,12 @@ def compress(
             return
         _must_be_file(out)
         _must_not_be(source, out)
+        from data.atomic import check_writable
         from data.sources import open_source
         from flows import files
         from vae import pipeline
 
+        check_writable(out)
         opened = open_source(source, _schema_file(schema))
         with (
             progress("compress") as advance,
@@ -161,11 +163,11 @@ def decompress(
             need_pipeline()
             _folder_job("decompress_folder", str(archive), out, config, output)
             return
-        from data.output import check_ending, write_table
+        from data.output import check_output, write_table
         from data.schema import Schema
         from vae.codec import archive as archives
 
-        check_ending(out)
+        check_output(out)
         _must_not_be(str(archive), out)
         wanted = parse_columns(columns)
         span = parse_rows(rows)
@@ -199,7 +201,9 @@ def _some(batches: Iterator[pa.RecordBatch], lost: list[Lost], archive: Path) ->
         none = False
         yield batch
     if none and lost:
-        raise DamagedError(f"{archive}: no row can be saved of these columns: {lost[0].why}")
+        raise DamagedError(
+            f"{archive}: no row can be saved of these columns (others may be whole: --columns): {lost[0].why}"
+        )
 
 
 def _must_be_columns(wanted: list[str], names: list[str]) -> None:

@@ -85,6 +85,7 @@ def train(
     """A model on disk, of the training rows of a dataset."""
     need_pipeline()
     with Output(as_json) as output:
+        from data.atomic import check_writable
         from data.bounds import kept_exact, resolve_bounds
         from data.largetable import table_of
         from flows.work import split_of
@@ -93,6 +94,7 @@ def train(
         from vae.settings import TrainSettings
 
         shape = model_settings(codes=codes, family=family, latents=latents, target=target)
+        check_writable(out, folder=True)
         with opened_dataset(dataset) as data:
             widths = resolve_bounds(bound or [], data.schema, data.stats)
             for line in kept_exact(widths, data.schema):
@@ -156,10 +158,12 @@ def codes_(
     if out.suffix != ".parquet":
         raise UsageError(f"{out}: the name must end in .parquet")
     with Output(as_json) as output:
+        from data.atomic import check_writable
         from data.largetable import table_of
         from flows.files import load_model
         from vae import codes, metrics
 
+        check_writable(out)
         with opened_dataset(dataset) as data, progress("codes") as advance:
             trained = load_model(model, None, config)
             dense = codes.encode_rows(trained, table_of(data), _rows_done(advance))
@@ -178,13 +182,13 @@ def decode(
     """Rows rebuilt from their sparse codes alone: an approximation."""
     need_pipeline()
     with Output(as_json) as output:
-        from data.output import check_ending, write_table
+        from data.output import check_output, write_table
         from flows.files import load_model, rebuilt_schema
         from vae import codes as code_files
 
-        check_ending(out)
+        check_output(out)
         trained = load_model(model, None, config)
-        check_ending(out, trained.schema)
+        check_output(out, trained.schema)
         dense = code_files.read_codes(codes, trained).codes
         with progress("decode") as advance:
             rows = code_files.rows_from_codes(trained, dense, _rows_done(advance))

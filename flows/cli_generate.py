@@ -35,17 +35,20 @@ def sample(
     if ends is not None and rows < 2:
         raise UsageError(f"--rows {rows}: both ends count, so --between takes 2 at least")
     with Output(as_json) as output:
-        from data.output import check_ending, write_table
+        from data.atomic import check_writable
+        from data.output import check_output, write_table
         from flows.cli_files import note_unknown
         from flows.files import load_model, rebuilt_schema
         from vae import generate, mosaic
 
         grid = out.suffix.lower() == ".png"
-        if not grid:
-            check_ending(out)
+        if grid:
+            check_writable(out)
+        else:
+            check_output(out)
         trained = load_model(model, None, config)
         if not grid:
-            check_ending(out, trained.schema)
+            check_output(out, trained.schema)
         elif rows > MOST_IN_GRID or not mosaic.columns_of_images(trained.schema.to_arrow().empty_table()):
             raise UsageError(f"{out}: a .png holds at most {MOST_IN_GRID:,} images, of a model of images")
         with progress("sample") as advance:

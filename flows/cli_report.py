@@ -52,11 +52,13 @@ def report(
     is_archive = target.endswith(".svae")
     _check(out, data, model, curve=curve, is_archive=is_archive)
     with Output(as_json) as output, progress("report") as advance:
+        from data.atomic import check_writable
         from flows.cli_files import opened_dataset
         from flows.files import load_model
         from vae import curve as curves
         from vae import page
 
+        check_writable(out)
         path = Path(target) if is_archive else None
         if path is not None:
             told = _of_archive(path)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from data.atomic import check_writable
 from data.bounds import effective_bound
 from data.errors import BoundError, ModelError
 from data.kinds import listed
@@ -65,7 +66,10 @@ def fit(
     Raises:
         NothingToModelError: All columns follow from others, or have no grid.
         ModelError: Training diverged.
+        DataError: `out` cannot be written.
     """
+    if out is not None:
+        check_writable(out, folder=True)
     model, training = model or ModelSettings(), training or TrainSettings()
     lesson = lesson_of(table, bounds, model, split, training.rows)
     from vae import train  # Lightning takes seconds to import, and 170 MB that fitting grids may want
@@ -207,6 +211,7 @@ def compress(
     Raises:
         ModelError: The model cannot be loaded, or is for another schema.
         BoundError: The model keeps a column less exactly than asked.
+        DataError: `path` cannot be written.
 
     >>> import pyarrow as pa, vae
     >>> from vae.settings import TrainSettings
@@ -216,6 +221,7 @@ def compress(
     ...     sales.verify(table)
     {'at': 0.5, 'shop': 0.0}
     """
+    check_writable(path)  # a training may take minutes
     began, fitted = time.perf_counter(), model is None
     if model is None:
         model = _fit_or_none(table, bounds, settings, training, on_progress)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.atomic import atomic_path
+from data.atomic import atomic_path, check_writable
 from data.errors import DataError
 
 
@@ -91,3 +91,31 @@ def test_a_folder_without_permission(tmp_path):
         atomic_path(tmp_path / "file"),
     ):
         pass
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_can_be_written_passes_and_nothing_is_left(folder: bool, tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b" / "new", folder=folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "message"),
+    [
+        ("file", True, "is a file, a folder was to be written there; give another name"),
+        ("", False, "is a folder, a file was to be written there; give another name"),
+        ("file/below/it", False, r"cannot be written: Not a directory \(.*file\); choose another folder"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(
+    name: str, folder: bool, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=message):
+        check_writable(tmp_path / name, folder=folder)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
+def test_a_folder_that_takes_no_files_is_found_out_whatever_its_permissions_say() -> None:
+    with pytest.raises(DataError, match=r"/proc/new/a\.csv: cannot be written: .* \(/proc\); choose another"):
+        check_writable("/proc/new/a.csv")

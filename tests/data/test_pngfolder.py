@@ -15,7 +15,7 @@ from data import pngfolder
 from data.errors import DataError, UsageError
 from data.images import image_array, image_field, images_of
 from data.ingest import ingest
-from data.output import check_ending, write_table
+from data.output import check_output, write_table
 from data.schema import Schema
 from data.sources import open_source
 
@@ -211,4 +211,4 @@ def test_a_folder_is_for_images_alone(tmp_path):
     assert refused(image_table(images, depth=[1, 2]), tmp_path / "d") == (
         f"{tmp_path}/d: {KNOWN}: a folder of images has no place for column 'depth'; leave it out (--columns)"
     )
-    assert check_ending(tmp_path / "d") == ""
+    assert check_output(tmp_path / "d") == ""

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data.errors import BoundError, ModelError
+from data.errors import BoundError, DataError, ModelError
 from data.schema import Schema
 from vae import codes as sparse
 from vae import judging, lesson, metrics, pipeline, schedule
@@ -382,3 +382,12 @@ def test_held_out_rows_are_runs_spread_over_the_table(rows):
     assert len(held) == min(rows // (judging.HELD_SHARE * judging.HELD_RUN), 128) * judging.HELD_RUN
     assert (np.diff(held) > 0).all()
     assert not len(held) or (held[0] >= 0 and held[-1] < rows)
+
+
+def test_where_nothing_can_be_written_nothing_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae.train.fit", lambda *_args, **_settings: pytest.fail("it trained"))
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="Not a directory"):
+        compress(table(100), tmp_path / "file" / "t.svae", training=QUICK)
+    with pytest.raises(DataError, match="is a file, a folder was to be written"):
+        fit(table(100), Schema.from_arrow(table(100).schema), training=QUICK, out=tmp_path / "file")
