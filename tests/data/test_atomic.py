@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from data.atomic import atomic_path, check_writable
 from data.errors import DataError
+from tests import unprivileged
 
 
 def write_and_fail(target: Path) -> None:
@@ -82,15 +85,31 @@ def test_a_file_where_a_folder_should_be(tmp_path):
         pass
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(tmp_path):
-    tmp_path.chmod(0o500)
+WRITE = """
+import sys
+from data.atomic import atomic_path, check_writable
+from data.errors import DataError
+for write in (atomic_path, check_writable):
+    try:
+        with write(sys.argv[1]):
+            pass
+    except DataError as error:
+        print(error)
+"""
 
-    with (
-        pytest.raises(DataError, match="cannot be written: Permission denied"),
-        atomic_path(tmp_path / "file"),
-    ):
-        pass
+
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    tmp_path.chmod(0o500)
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [*unprivileged.python(), "-c", WRITE, tmp_path / "file"]
+
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+
+    told = f"{tmp_path}/file: cannot be written: Permission denied ({tmp_path}); choose another folder\n"
+    assert done.stdout == 2 * told, done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
 
 
 @pytest.mark.parametrize("folder", [False, True])

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NA
 REPOSITORY = Path(__file__).parents[2]
 
 
-def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+def child(code: str, *arguments: object, python: Sequence[str] = (sys.executable,)) -> subprocess.Popen[str]:
     """A Python process of its own that runs `code`, with our packages and `arguments` in `sys.argv`."""
     others = os.environ.get("PYTHONPATH")
     variables = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *([others] if others else [])]),
     }
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    command = [*python, "-c", code, *map(str, arguments)]
     return subprocess.Popen(
         command,
         env=variables,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import signal
 import struct
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests import unprivileged
 
 FAST = ["--steps", "2"]
 Failed = Callable[..., str]
@@ -141,11 +143,42 @@ def test_no_space_left(
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_read_only(good: Path, failed: Failed, tmp_path: Path) -> None:
+# All in one process, since each would import the same for seconds.
+IN_TURN = (
+    "import json, sys; from flows.cli import run; print([run(call) for call in json.loads(sys.argv[1])])"
+)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "replaced"])
+def test_a_folder_that_is_read_only(
+    old: bool, good: Path, tmp_path: Path, start_python: Callable[..., subprocess.Popen[str]]
+) -> None:
     locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    assert "locked" in failed("decompress", good / "t.svae", "-o", locked / "made.csv")
+    locked.mkdir()
+    calls = {
+        "made.svae": ["compress", good / "t.csv", "--model", good / "model", "-o"],
+        "made.csv": ["decompress", good / "t.svae", "-o"],
+        "dataset": ["ingest", good / "t.csv", "--out"],
+        "model": ["train", good / "t.csv", *FAST, "--out"],
+    }
+    if old:
+        for name in ("made.svae", "made.csv"):
+            (locked / name).write_text("old")
+        for name in ("dataset", "model"):
+            (locked / name).mkdir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    locked.chmod(0o500)
+    written = [[*map(str, call), str(locked / name)] for name, call in calls.items()]
+    process = start_python(IN_TURN, json.dumps(written), python=unprivileged.python())
+    out, err = process.communicate(timeout=300)
+    assert out == "[1, 1, 1, 1]\n", err
+    lines = [line for line in err.splitlines() if line.startswith("svae: ")]
+    assert lines == [
+        f"svae: {locked / name}: cannot be written: Permission denied ({locked}); choose another folder"
+        for name in calls
+    ]
+    assert "Traceback" not in err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 @pytest.mark.slow
