@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from data.errors import ArchiveError, DamagedError
+from flows.cli import run
 from tests.codec.test_archive import assert_same
 from vae.codec import archive
 from vae.codec.salvage import Lost
@@ -22,6 +23,7 @@ PLACE = re.compile(
     r"^(?P<path>.*): (header|tables|model|index|stream of (the codes|column '\w+')(, block \d+)? \(rows \d+ to \d+\)) "
     r"is damaged: .*; restore the file from a copy$|: not an archive"
 )
+CUT = re.compile("the file is truncated|not an archive")
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +36,7 @@ def test_of_1000_flipped_bytes_each_is_refused_by_its_place(name: str, tmp_path:
     rng = np.random.default_rng(0)
     saved = 0
     for attempt, place in enumerate(rng.choice(len(whole), FLIPS, replace=False)):
-        data = bytearray(whole)
-        data[place] ^= int(rng.integers(1, 256))
-        path.write_bytes(data)
+        path.write_bytes(flipped(whole, place, rng))
         with pytest.raises(ArchiveError) as refused, archive.open(path, threads=1) as opened:
             opened.verify()
         assert PLACE.search(str(refused.value)), str(refused.value)
@@ -49,8 +49,35 @@ def test_cut_at_100_places_it_is_refused(name: str, tmp_path: Path) -> None:
     whole, path = (FIXTURES / name).read_bytes(), tmp_path / "t.svae"
     for length in np.random.default_rng(1).choice(len(whole), CUTS, replace=False):
         path.write_bytes(whole[:length])
-        with pytest.raises(ArchiveError, match="the file is truncated|not an archive"):
+        with pytest.raises(ArchiveError, match=CUT):
             archive.open(path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_the_command_refuses_it_by_its_place_and_writes_nothing(
+    name: str, ending: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, path = (FIXTURES / name).read_bytes(), tmp_path / "t.svae"
+    rng = np.random.default_rng([2, *ending.encode()])
+    flips = [flipped(whole, place, rng) for place in rng.choice(len(whole), 25, replace=False)]
+    cuts = [whole[:length] for length in rng.choice(len(whole), 5, replace=False)]
+    for data in flips + cuts:
+        path.write_bytes(data)
+        assert run(["decompress", str(path), "-o", str(tmp_path / "new" / f"made.{ending}")]) == 1
+        out, err = capfd.readouterr()
+        assert out == ""
+        told = err.splitlines()[-1].removeprefix("svae: ")
+        assert told.startswith(f"{path}: ")
+        assert (PLACE if len(data) == len(whole) else CUT).search(told), err
+        assert [entry.name for entry in tmp_path.iterdir()] == ["t.svae"]
+        assert path.read_bytes() == data
+
+
+def flipped(whole: bytes, place: int, rng: np.random.Generator) -> bytes:
+    data = bytearray(whole)
+    data[place] ^= int(rng.integers(1, 256))
+    return bytes(data)
 
 
 def salvaged(path: Path, rows: pa.Table) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,6 +209,43 @@ sys.stdin.readline()
 number = sys.argv[2]
 registry.promote(registry.find(f"m/{number}"), f"by {number}", verify=lambda version: None)
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moving", [False, True], ids=["before", "in mid-move"])
+def test_a_promotion_waits_for_a_database_that_is_locked(
+    moving: bool,
+    registry: Registry,
+    three: list[Version],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.promote(three[0], "first", verify=no_check)
+    other = sqlite3.connect(home / "mlflow.db", check_same_thread=False)
+    back = threading.Timer(6, other.rollback)  # longer than SQLite's driver waits by itself
+    set_alias = registry.client.set_registered_model_alias
+
+    def lock() -> None:
+        other.execute("BEGIN EXCLUSIVE")
+        back.start()
+
+    def locked_once(*arguments: str) -> None:
+        if back.ident is None:
+            lock()
+        set_alias(*arguments)
+
+    if moving:
+        monkeypatch.setattr(registry.client, "set_registered_model_alias", locked_once)
+    else:
+        lock()
+    began = time.monotonic()
+    with contextlib.closing(other):
+        assert registry.promote(three[1], "second", verify=no_check, expected=three[0])
+        back.join()
+    assert time.monotonic() - began > 5
+    assert aliases(registry) == {"champion": 2, "previous": 1}
+    assert registry.find("m").tags["svae.verdict"] == "promoted: second"
+    assert MOVE not in registry.client.get_registered_model("m").tags
 
 
 @pytest.mark.slow
