@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from vae.codec import archive
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +143,68 @@ def test_a_folder_job_goes_on_where_it_was(project: Path, variables: dict[str, s
     back = svae(["decompress", "archives", "-o", "again", "--each"], project, variables)
     assert back["files"] == 2
     assert (project / "again" / "deep" / "b.csv").read_bytes() == (folder / "deep" / "b.csv").read_bytes()
+
+
+def killed_once_done(job: list[str], count: int, cwd: Path, variables: dict[str, str], log: Path) -> None:
+    """Run a folder job until so many of its files are finished, and kill it then."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            job, cwd=cwd, env=variables, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            while len(list((cwd / "archives" / ".receipts").glob("*.json"))) < count:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.005)
+        finally:
+            process.kill()
+            process.wait(60)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the server that it had started for itself
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_folder_job_keeps_what_was_done(
+    project: Path, variables: dict[str, str], tmp_path: Path
+) -> None:
+    svae(["train", "flights.csv", "--out", "model", "--steps", "30"], project, variables)
+    (project / "exports").mkdir()
+    lines = (project / "flights.csv").read_text().splitlines(keepends=True)
+    for k in range(6):
+        (project / "exports" / f"{k}.csv").write_text(
+            "".join([lines[0], *lines[1 + 700 * k : 701 + 700 * k]])
+        )
+    job = ["compress", "exports", "-o", "archives", "--each", "--model", "model"]
+    archives, finished = project / "archives", dict[Path, tuple[int, int]]()
+    for count in (1, 3):
+        killed_once_done([*SVAE, *job], count, project, variables, tmp_path / "job.log")
+        assert not (archives / "archives.json").exists()
+        assert times(finished) == finished
+        finished = times(finished_in(archives))
+        assert count <= len(finished) < 6
+        for path in archives.rglob("*.svae"):  # also one whose receipt was not yet written
+            with archive.open(path) as opened:
+                opened.verify()
+
+    assert svae(job, project, variables)["files"] == 6
+    assert times(finished) == finished
+    entries = json.loads((archives / "archives.json").read_text())["files"]
+    assert [entry["rows"] for entry in entries] == 6 * [700]
+    assert svae(["decompress", "archives", "-o", "again", "--each"], project, variables)["files"] == 6
+    for path in (project / "exports").iterdir():
+        assert (project / "again" / path.name).read_bytes() == path.read_bytes()
+    left = {path.name for path in archives.iterdir()}
+    assert left == {".receipts", "archives.json", *(f"{k}.csv.svae" for k in range(6))}
+    assert not (project / ".archives.lock").exists()
+
+
+def finished_in(folder: Path) -> list[Path]:
+    """The archives that have a receipt."""
+    receipts = [json.loads(path.read_text()) for path in (folder / ".receipts").glob("*.json")]
+    return [folder / name for receipt in receipts for name in receipt["outputs"]]
+
+
+def times(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
 # -- a real server

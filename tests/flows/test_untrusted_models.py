@@ -22,7 +22,9 @@ from flows.versions import DIGEST
 from vae import store
 from vae.codec import archive
 
-IN_TURN = "import json, sys; from flows.cli import run; print([run(call) for call in json.loads(sys.argv[1])])"
+IN_TURN = (
+    "import json, sys; from flows.cli import run; print([run(call) for call in json.loads(sys.argv[1])])"
+)
 LOAD = "import mlflow.pyfunc, sys; mlflow.pyfunc.load_model(sys.argv[1])"
 
 
