@@ -18,6 +18,8 @@ from data.statistics import content_digest
 
 pytestmark = pytest.mark.slow
 
+KILLS = 20
+
 INGEST = (
     "import sys; from data.ingest import ingest; print('ready', flush=True); ingest(sys.argv[1], sys.argv[2])"
 )
@@ -44,15 +46,16 @@ def sources(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def assert_whole(target: Path, digests: set[str]) -> None:
+def assert_whole(target: Path, digests: set[str]) -> str | None:
     """There is one of these datasets, complete, or nothing under the name at all."""
     try:
         dataset = open_dataset(target)
     except SourceError:
         assert not target.exists()
-        return
+        return None
     assert content_digest(dataset.table()) == dataset.manifest.digest
     assert dataset.manifest.digest in digests
+    return dataset.manifest.digest
 
 
 def assert_tidy(source: Path, target: Path) -> None:
@@ -64,20 +67,35 @@ def assert_tidy(source: Path, target: Path) -> None:
 
 
 def test_killed_at_any_moment_there_is_the_old_dataset_or_the_new_one(tmp_path, sources):
-    digests = {ingest(source, tmp_path / f"whole-{source.stem}").manifest.digest for source in sources}
-    target, dice, killed, longest = tmp_path / "out", random.Random(0), 0, 1.0
+    digests = [ingest(source, tmp_path / f"whole-{source.stem}").manifest.digest for source in sources]
+    longest = seconds_of(sources[0], tmp_path / "timed")
+    target, dice, kills, there = tmp_path / "out", random.Random(0), 0, None
 
-    for attempt in range(20):
-        with start(sources[attempt % 2], target) as process:
-            time.sleep(dice.uniform(0, longest))
-            process.kill()
-        # how long it takes depends on what else the machine does: moments soon lie within it
-        killed += process.returncode != 0
-        longest *= 1.1 if process.returncode else 0.8
-        assert_whole(target, digests)
+    for attempt in range(5 * KILLS):
+        other = int(there == digests[0])
+        if attempt == KILLS // 4:  # from here on something is replaced
+            longest = max(longest, seconds_of(sources[other], target))
+            killed = False
+        else:
+            with start(sources[other], target) as process:
+                time.sleep(dice.uniform(0, longest))
+                process.kill()
+            killed = process.returncode != 0
+        now = assert_whole(target, set(digests))
+        assert now == digests[other] or (killed and now == there)
+        there, kills = now, kills + killed
+        if kills == KILLS:
+            break
 
-    assert killed > 5
-    assert_tidy(sources[0], target)
+    assert kills == KILLS
+    assert_tidy(sources[there == digests[0]], target)
+
+
+def seconds_of(source: Path, target: Path) -> float:
+    with start(source, target) as process:
+        began = time.monotonic()
+        assert process.wait(300) == 0
+    return time.monotonic() - began
 
 
 DYING = """

@@ -18,14 +18,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import SvaeError
+from data.ingest import open_dataset
+from data.statistics import content_digest
 from vae.codec import archive
 from vae.store import load
 
 pytestmark = pytest.mark.slow
 
 ROWS = 4_000
-MOMENTS = {"compress": 18, "decompress": 16, "train": 16}
-SERVED = ["flows.cli", "flows.jobs", "vae.pipeline", "vae.codec.archive", "vae.codec.kernel"]
+KILLS = 13
+"""Of each command at random moments: more than fifty of the four."""
+TARGETS = {"compress": "out.svae", "decompress": "out.parquet", "ingest": "out", "train": "out"}
+DECIDES = {"ingest": "manifest.json", "train": "model.json"}
+"""The file in a folder that decides which of two is there."""
+SERVED = ["flows.cli", "flows.jobs", "data.ingest", "vae.pipeline", "vae.codec.archive", "vae.codec.kernel"]
 """What the process that forks the others imports once for all of them."""
 
 
@@ -48,29 +54,38 @@ def table(seed: int) -> pa.Table:
 
 
 class Killer:
-    """Runs commands and kills each at a random moment, which soon lies within what they take."""
+    """Runs commands, to their end or until it kills them."""
 
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(SERVED)
         self.dice = random.Random(0)
-        self.longest = 2.0
-        self.killed = self.finished = 0
 
-    def run(self, *arguments: object) -> None:
-        process = self.start(*arguments)
-        process.join(self.dice.uniform(0, self.longest))
-        process.kill()
-        process.join()
-        ended = process.exitcode != -signal.SIGKILL
-        assert process.exitcode in (0, -signal.SIGKILL)
-        self.finished, self.killed = self.finished + ended, self.killed + (not ended)
-        self.longest *= 0.8 if ended else 1.15
-
-    def to_the_end(self, *arguments: object) -> None:
+    def to_the_end(self, *arguments: object) -> float:
+        """The seconds it took."""
+        began = time.monotonic()
         process = self.start(*arguments)
         process.join(300)
         assert process.exitcode == 0
+        return time.monotonic() - began
+
+    def kill_within(self, seconds: float, *arguments: object) -> bool:
+        """Whether it was killed, at a random moment, or had ended before."""
+        process = self.start(*arguments)
+        process.join(self.dice.uniform(0, seconds))
+        return self.killed(process)
+
+    def kill_when(self, happened: Callable[[], bool], *arguments: object) -> bool:
+        process = self.start(*arguments)
+        while process.is_alive() and not happened():
+            time.sleep(0.0002)
+        return self.killed(process)
+
+    def killed(self, process: multiprocessing.context.ForkServerProcess) -> bool:
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        return process.exitcode != 0
 
     def start(self, *arguments: object) -> multiprocessing.context.ForkServerProcess:
         process = self.context.Process(target=command, args=tuple(map(str, arguments)))
@@ -103,6 +118,8 @@ def calls_of(name: str, sources: list[Path]) -> list[Callable[[Path], tuple[obje
         return [lambda out, s=s: ("compress", s, "-o", out, "--model", folder / "model") for s in sources]
     if name == "decompress":
         return [lambda out, s=s: ("decompress", s.with_suffix(".svae"), "-o", out) for s in sources]
+    if name == "ingest":
+        return [lambda out, s=s: ("ingest", s, "--out", out) for s in sources]
     return [lambda out, s=s: ("train", s, "--out", out, "--steps", 30, "--resume") for s in sources]
 
 
@@ -115,33 +132,100 @@ def found(name: str, target: Path) -> str | None:
                 return digest(opened.read())
         if name == "decompress":
             return digest(pq.read_table(target)) if target.exists() else None
+        if name == "ingest":
+            dataset = open_dataset(target)
+            assert content_digest(dataset.table()) == dataset.manifest.digest
+            return dataset.manifest.digest
         return load(target).digest
     except SvaeError:
         assert not target.exists()
         return None
 
 
-@pytest.mark.parametrize("name", MOMENTS)
+class Place:
+    """Where a command writes the one of two things that is not there, and is killed."""
+
+    def __init__(self, name: str, sources: list[Path], folder: Path) -> None:
+        self.name, self.folder, self.killer = name, folder, Killer()
+        self.target = folder / TARGETS[name]
+        self.calls = calls_of(name, sources)
+        self.whole: list[str | None] = []
+        self.seconds = 0.0
+        for k, call in enumerate(self.calls):
+            undisturbed = folder / f"whole-{k}{self.target.suffix}"
+            self.seconds = max(self.seconds, self.killer.to_the_end(*call(undisturbed)))
+            self.whole.append(found(name, undisturbed))
+        assert None not in self.whole
+        assert len(set(self.whole)) == 2
+        self.there: str | None = None
+
+    def next_call(self) -> tuple[tuple[object, ...], str | None]:
+        """The call that changes what is there, and what is there after it."""
+        k = 1 if self.there == self.whole[0] else 0
+        return self.calls[k](self.target), self.whole[k]
+
+    def killed_at_random(self) -> bool:
+        call, new = self.next_call()
+        return self.as_before_or(new, self.killer.kill_within(self.seconds, *call))
+
+    def killed_when(self, happened: Callable[[], bool]) -> bool:
+        call, new = self.next_call()
+        return self.as_before_or(new, self.killer.kill_when(happened, *call))
+
+    def finished(self) -> None:
+        call, new = self.next_call()
+        self.killer.to_the_end(*call)
+        self.as_before_or(new, killed=False)
+
+    def as_before_or(self, new: str | None, killed: bool) -> bool:
+        """What was there is there, or the new, which is there for certain if the command was not killed."""
+        now = found(self.name, self.target)
+        assert now == new or (killed and now == self.there)
+        self.there = now
+        return killed
+
+    def names(self) -> set[str]:
+        return {entry.name for entry in self.folder.iterdir()}
+
+    def traces(self) -> set[Path]:
+        """Changes as soon as anything is written beside the target, or into it; checkpoints are not meant."""
+        walked = os.walk(self.folder)  # which, unlike `rglob`, takes folders that vanish meanwhile
+        return {Path(at) / name for at, _, names in walked for name in names if ".out.training" not in at}
+
+    def written(self) -> tuple[int, int]:
+        """Changes when what is there does, and not before."""
+        decides = self.target / DECIDES[self.name] if self.name in DECIDES else self.target
+        status = decides.stat()
+        return status.st_ino, status.st_mtime_ns
+
+
+@pytest.mark.parametrize("name", TARGETS)
 def test_at_any_moment_there_is_the_old_file_or_the_new_one(
     name: str, sources: list[Path], tmp_path: Path
 ) -> None:
-    killer = Killer()
-    target = tmp_path / {"compress": "out.svae", "decompress": "out.parquet", "train": "out"}[name]
-    calls = calls_of(name, sources)
-    whole: set[str | None] = {None}
-    for k, call in enumerate(calls):
-        undisturbed = tmp_path / f"whole-{k}{target.suffix}"
-        killer.to_the_end(*call(undisturbed))
-        whole.add(found(name, undisturbed))
-    assert len(whole) == 3
-    before = {entry.name for entry in tmp_path.iterdir()}
-    seen: set[str | None] = set()
-    for moment in range(MOMENTS[name]):
-        killer.run(*calls[moment % 2](target))
-        seen.add(found(name, target))
-    assert seen <= whole
-    assert killer.killed >= MOMENTS[name] // 3
-    killer.to_the_end(*calls[0](target))
-    assert found(name, target) == found(name, tmp_path / f"whole-0{target.suffix}")
+    place = Place(name, sources, tmp_path)
+    before = place.names()
+    kills = attempts = 0
+    while kills < KILLS:
+        if place.there is None and kills >= KILLS // 3:
+            place.finished()  # from here on something is replaced
+        kills += place.killed_at_random()
+        attempts += 1
+        assert attempts < 5 * KILLS
+
+    for _ in range(4):
+        traces = place.traces()
+        place.killed_when(lambda: place.traces() != traces)  # noqa: B023
+
+    replaced = 0
+    for _ in range(20):  # as soon as the new one has its name
+        old, written = place.there, place.written()
+        killed = place.killed_when(lambda: place.written() != written)  # noqa: B023
+        replaced += killed and place.there != old
+        if replaced:
+            break
+    assert replaced
+
+    place.finished()
     time.sleep(0.1)
-    assert {entry.name for entry in tmp_path.iterdir()} == before | {target.name}
+    assert place.names() == before | {place.target.name}
