@@ -17,6 +17,7 @@ from data.errors import ArchiveError, DamagedError, SvaeError
 from data.grid import ColumnGrid, State
 from data.gridfit import fit_table
 from flows.cli import run
+from tests.codec.forger import forge
 from tests.fuzz.parts import put_together, take_apart
 from vae.codec import archive, blocks, container, structure, writer
 from vae.codec.container import Container, Header
@@ -237,31 +238,6 @@ def test_version_3_without_latents_is_refused(rival_bytes: bytes, tmp_path: Path
     (tmp_path / "t.svae").write_bytes(of_version(rival_bytes, 3))
     with pytest.raises(DamagedError, match="header is damaged: version 3 of the format, and no latents"):
         archive.open(tmp_path / "t.svae")
-
-
-def forge(
-    path: Path,
-    header: dict[str, Any],
-    parts: list[bytes],
-    schema: pa.Schema,
-    report: Any = None,
-    version: int = 1,
-) -> Path:
-    """An archive whose every checksum holds, whatever its header says."""
-    text = container.canonical_json(header)
-    content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
-    prelude = struct.pack("<8sHHI", container.MAGIC, version, 0, len(content))
-    total = checksum(prelude, content).to_bytes(8, "little")
-    index = b"".join(
-        put_varint(len(p)) + (checksum(p).to_bytes(8, "little")[:4] if p else b"") for p in parts
-    )
-    index += squeeze(container.canonical_json({} if report is None else report))
-    body = prelude + total + content + b"".join(parts)
-    place = struct.pack("<QI", len(body), len(index))
-    path.write_bytes(
-        body + index + place + checksum(total, index, place).to_bytes(8, "little") + container.END_MAGIC
-    )
-    return path
 
 
 ONE = pa.schema([("a", pa.int64())])

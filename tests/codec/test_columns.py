@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from data.errors import DamagedError
+from vae.codec.budget import Budget
 from vae.codec.columns import pack, unpack
 from vae.codec.compare import same
 from vae.codec.framing import allowance, put_varint, squeeze, unsqueeze
-from vae.codec.numbers import CONSTANT, RANKS, STORED, Budget, pack_numbers, unpack_numbers
+from vae.codec.numbers import CONSTANT, RANKS, STORED, pack_numbers, unpack_numbers
 
 D = decimal.Decimal
 

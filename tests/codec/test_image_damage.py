@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ import pytest
 from data.errors import DamagedError
 from data.gridfit import fit_table
 from data.images import image_field
+from tests.codec import forger
 from tests.fuzz.parts import put_together, take_apart
-from vae.codec import archive, container, writer
-from vae.codec.framing import checksum, put_varint, squeeze
+from vae.codec import archive, writer
+from vae.codec.framing import put_varint
 from vae.codec.images import ImageModel
 from vae.codec.integer import GROUPS, IntegerModel
 from vae.codec.numbers import pack_numbers
@@ -44,20 +44,10 @@ def model_of(**change: Any) -> ImageModel:
 def forge(
     path: Path, header: dict[str, Any], parts: list[bytes], schema: pa.Schema, version: int = 7
 ) -> Path:
-    """An archive whose every checksum holds, whatever its header says."""
-    text = container.canonical_json({"rows": 2, "block_rows": 1, "group_blocks": 2} | header)
-    content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
-    prelude = struct.pack("<8sHHI", container.MAGIC, version, 0, len(content))
-    total = checksum(prelude, content).to_bytes(8, "little")
-    index = b"".join(
-        put_varint(len(p)) + (checksum(p).to_bytes(8, "little")[:4] if p else b"") for p in parts
-    )
-    index += squeeze(container.canonical_json({"per_column": [{}] * len(header["columns"])}))
-    body = prelude + total + content + b"".join(parts)
-    place = struct.pack("<QI", len(body), len(index))
-    end = checksum(total, index, place).to_bytes(8, "little") + container.END_MAGIC
-    path.write_bytes(body + index + place + end)
-    return path
+    """An archive of two images whose every checksum holds, whatever its header says."""
+    whole = {"rows": 2, "block_rows": 1, "group_blocks": 2} | header
+    report = {"per_column": [{}] * len(header["columns"])}
+    return forger.forge(path, whole, parts, schema, report, version)
 
 
 def cells(rows: int, values: int, state: int = 0) -> bytes:

@@ -11,8 +11,9 @@ import pytest
 
 from data.errors import DamagedError
 from data.grid import TableGrid
+from tests.codec.forger import forge
 from tests.codec.test_archive import assert_same, small_model
-from tests.codec.test_archive_damage import REPORT, forge, read_all
+from tests.codec.test_archive_damage import REPORT, read_all
 from vae.codec import archive, choice, writer
 from vae.codec.container import Container
 from vae.codec.framing import put_varint

@@ -32,11 +32,12 @@ import pyarrow.compute as _pc
 from data.errors import DamagedError
 from data.fractions import fractions, numerators
 from data.grid import MAX_SPAN, NUDGED, SUMS, Coded, ColumnGrid, State
+from vae.codec.budget import Budget
 from vae.codec.columns import pack, unpack
 from vae.codec.container import ColumnCoding
 from vae.codec.framing import Cursor, put_varint
-from vae.codec.numbers import Budget, pack_numbers, unpack_numbers
-from vae.codec.structure import Cells, Derived, Ints, States
+from vae.codec.numbers import pack_numbers, unpack_numbers
+from vae.codec.structure import MAX_TABLE, Cells, Derived, Ints, States
 
 pc = cast(Any, _pc)
 Codes = npt.NDArray[np.int8]
@@ -45,6 +46,10 @@ CodesOf = Callable[[Ints, States], Codes]
 _LONG = np.dtype("i8")
 _BYTE = np.dtype("u1")
 _NUDGE = np.dtype("i1")
+MAX_VALUES = 1 << 21
+"""Symbols of a grid, at most."""
+LISTED_BYTES = 64
+"""What an entry of a table takes as one of Python's objects, about."""
 BOOLEANS = (False, True)
 """The one set of values that stays in the header."""
 
@@ -299,6 +304,9 @@ def _pack_values(grid: ColumnGrid) -> bytes:
 
 
 def _unpack_values(data: memoryview, count: int, plain: dict[str, Any]) -> list[Any]:
+    if not 0 < count <= MAX_VALUES:
+        raise DamagedError(f"{count} values of a grid announced; at most {MAX_VALUES} are admitted")
+    Budget(len(data)).spend(count, LISTED_BYTES)
     if plain.get("kind") == "category":
         return unpack(data, pa.string(), count).to_pylist()
     if not plain.get("parts"):
@@ -351,7 +359,7 @@ def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
         raise ValueError(f"column {grid.name!r}: a {grid.scale} with a binary point or sources")
     if grid.kind == "opaque" or grid.scale == "none" or not named or not filled:
         raise ValueError(f"column {grid.name!r} has no grid")
-    if not 0 <= grid.high - grid.low < 1 << 21 or (
+    if not 0 <= grid.high - grid.low < MAX_VALUES or (
         listed and (grid.low, grid.high) != (0, len(grid.values) - 1)
     ):
         raise ValueError(f"column {grid.name!r}: a grid from {grid.low} to {grid.high}")
@@ -362,7 +370,10 @@ def _fill_derived(cursor: Cursor, plain: dict[str, Any]) -> Derived:
     if {"table", "states"} & set(plain):
         raise ValueError("the table of a derived column is in its header")
     count = cursor.varint()
+    if count > MAX_TABLE:
+        raise DamagedError(f"a table of {count} entries announced; at most {MAX_TABLE} are admitted")
     budget = Budget(cursor.left)
+    budget.spend(count, LISTED_BYTES)
     entries = unpack_numbers(cursor.take(cursor.varint()), count, _LONG, budget)
     packed = cursor.take(cursor.varint())
     states = unpack_numbers(packed, count, _BYTE, budget) if len(packed) else np.zeros(0, np.uint8)

@@ -28,8 +28,9 @@ import pyarrow.compute as _pc
 
 from data.errors import DamagedError
 from data.stored import one_array
+from vae.codec.budget import Budget
 from vae.codec.framing import Cursor, put_varint
-from vae.codec.numbers import Budget, Numbers, pack_numbers, unpack_numbers
+from vae.codec.numbers import Numbers, pack_numbers, unpack_numbers
 from vae.codec.texts import is_bytes, pack_texts, unpack_texts
 
 pc = cast(Any, _pc)
@@ -236,12 +237,23 @@ def _read(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
     how = cursor.take(1)[0]
     if how == 0:
         return _read_values(cursor, kind, count, budget)
-    budget.spend(count, 8)
+    budget.spend(count, _room_of_null(kind))
     if how == 1:
         return pa.nulls(count, kind)
     valid = _read_validity(cursor, how, count, budget)
     there = _read_values(cursor, kind, int(valid.sum()), budget)
     return there.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
+
+
+def _room_of_null(kind: Any) -> int:
+    """Bytes that a null of this type takes, about: as many as a value, where values are of a fixed size."""
+    if types.is_fixed_size_list(kind):
+        return max(8, kind.list_size * _room_of_null(kind.value_type))
+    if types.is_fixed_size_binary(kind):
+        return max(8, kind.byte_width)
+    if types.is_struct(kind):
+        return 8 + sum(_room_of_null(field.type) for field in kind)
+    return 8
 
 
 def _read_validity(cursor: Cursor, how: int, count: int, budget: Budget) -> Mask:

@@ -64,6 +64,9 @@ MAX_GROUP_CELLS = 1 << 26
 """Most rows times columns of a group."""
 MAX_HEADER = 1 << 26
 """Most bytes of the header's content, and of the report."""
+FREE_COMMAS = 1 << 18
+"""Commas of the header's JSON, or of the report's, that any file may have, and two more for each of its bytes: each may
+stand for an object of some hundred bytes."""
 _PRELUDE = struct.Struct("<8sHHI")
 _TRAILER = struct.Struct("<QI")
 _SUM = struct.Struct("<Q")
@@ -271,7 +274,7 @@ class Container:
             )
         try:
             cursor = Cursor(unsqueeze(content, MAX_HEADER))
-            self.header = Header.model_validate_json(bytes(cursor.take(cursor.varint())))
+            self.header = Header.model_validate_json(self._short(bytes(cursor.take(cursor.varint()))))
             self.schema = cast(pa.Schema, pa.ipc.read_schema(pa.py_buffer(cursor.rest())))
             # names are decoded when they are asked for: ask now, while a fault in them can be named
             self.names: list[str] = [*self.schema.names]
@@ -310,7 +313,7 @@ class Container:
             self._entries = list(_entries(cursor, self.header.streams() + 2, start))
             self.index = Entry(position, length, 0)
             self.entries_bytes = index[: cursor.at]
-            report: Any = json.loads(unsqueeze(cursor.rest(), MAX_HEADER))
+            report: Any = json.loads(self._short(unsqueeze(cursor.rest(), MAX_HEADER)))
         except (DamagedError, ValueError, RecursionError) as error:
             raise self.damaged("index", _one_line(error)) from error
         last = self._entries[-1]
@@ -318,6 +321,13 @@ class Container:
             raise self.damaged("index", "the parts do not fill the file")
         self.report = cast(dict[str, Any], report)
         self.container_bytes = self.size - sum(entry.length for entry in self._entries)
+
+    def _short(self, text: bytes) -> bytes:
+        """The JSON; DamagedError if it holds more than the file's length justifies."""
+        commas = text.count(b",")
+        if commas > FREE_COMMAS + 2 * self.size:
+            raise DamagedError(f"{commas} values listed, which a file of {self.size} bytes does not justify")
+        return text
 
     @property
     def tables(self) -> Entry:

@@ -23,7 +23,8 @@ import pyarrow as pa
 from pcodec import ChunkConfig, standalone
 
 from data.errors import DamagedError
-from vae.codec.framing import Cursor, allowance, put_varint, unsqueeze
+from vae.codec.budget import Budget
+from vae.codec.framing import Cursor, put_varint, unsqueeze
 
 Numbers = npt.NDArray[Any]
 CONSTANT, STORED, ZSTD, BROTLI, PCODEC, RANKS, FLOATS = range(7)
@@ -34,19 +35,6 @@ BROTLI_GAIN = 0.93
 """What brotli makes of a byte of zstd's, when it does well."""
 _CONFIG = ChunkConfig(compression_level=12)
 _CODECS = {ZSTD: pa.Codec("zstd", compression_level=19), BROTLI: pa.Codec("brotli", compression_level=11)}
-
-
-class Budget:
-    """Bytes that the decoding of one stream may still ask for."""
-
-    def __init__(self, stream_bytes: int) -> None:
-        self.left = allowance(stream_bytes)
-
-    def spend(self, count: int, width: int = 1) -> None:
-        """Take `count` values of `width` bytes; DamagedError if the stream is too short to justify them."""
-        self.left -= count * max(1, width)
-        if self.left < 0:
-            raise DamagedError(f"{count} values announced, which a stream of this length does not justify")
 
 
 class _Variant(NamedTuple):

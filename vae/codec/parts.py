@@ -18,6 +18,7 @@ from data.errors import DamagedError, ModelError
 from data.grid import NUDGED, Coded, ColumnGrid, State
 from vae.codec import blocks, structure
 from vae.codec.blocks import BlockModel, Codes
+from vae.codec.budget import Room
 from vae.codec.container import Container, ModelReference
 from vae.codec.structure import Cells, Ints, States
 from vae.codec.summary import StoredReport
@@ -25,8 +26,14 @@ from vae.codec.summary import StoredReport
 T = TypeVar("T")
 MAX_IMAGE_VALUES = 1 << 24
 """Values of all images of a group, at most, unless it is one row."""
-Kept = dict[int, Any]
-"""What streams hold that are of a whole group, by their numbers: decoded once for all the parts that share it."""
+
+
+class Kept(dict[int, Any]):
+    """What streams hold that are of a whole group, by their numbers: decoded once for all the parts that share it."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__()
+        self.room = room
 
 
 class Part(NamedTuple):
@@ -70,9 +77,10 @@ class Parts:
         kinds: list[pa.DataType] = [field.type for field in container.schema]
         kinds += [pa.string()] * (len(self.header.columns) - own)
         try:
-            filled = blocks.unpack_tables(
-                container.load(container.tables, "tables"), self.header.columns, kinds
-            )
+            with self.kept().room.shared():
+                filled = blocks.unpack_tables(
+                    container.load(container.tables, "tables"), self.header.columns, kinds
+                )
             self.grids, self.functions, self.dictionaries = filled
             self._oldest = max([1, *(blocks.grid_version(grid) for grid in self.grids if grid is not None)])
             if self._oldest > container.version:
@@ -253,7 +261,8 @@ class Parts:
         """What a stream holds, as kept or decoded now; DamagedError, which names the stream and is kept likewise."""
         if number not in kept:
             try:
-                kept[number] = self._decoded(number, decode)
+                with kept.room.shared():
+                    kept[number] = self._decoded(number, decode)
             except DamagedError as error:
                 kept[number] = error
         if isinstance(kept[number], DamagedError):
@@ -267,11 +276,18 @@ class Parts:
         except (DamagedError, OverflowError) as error:
             raise self.container.damaged(self.stream_name(number), str(error)) from error
 
+    def kept(self) -> Kept:
+        """Nothing yet, and room for what the streams of a group hold."""
+        return Kept(Room(self.path, self.container.size))
+
     def read_part(
         self, part: Part, places: Sequence[int], pool: ThreadPoolExecutor, kept: Kept | None = None
     ) -> list[pa.Array]:
-        """Columns of some rows of a group; `kept` holds what its parts share, empty before the first of them."""
-        kept = {} if kept is None else kept
+        """Columns of some rows of a group; `kept` holds what its parts share, empty before the first of them.
+
+        ArchiveError where the group becomes more than the file's length justifies.
+        """
+        kept = self.kept() if kept is None else kept
         needed = self._closure(places)
         depth = 1 + max((k for k, place in enumerate(self.header.coded) if place in needed), default=-1)
         decoded = [pool.submit(self.read_block, part, b, depth) for b in self.blocks(part) if depth]

@@ -15,8 +15,9 @@ import pyarrow as pa
 from data.errors import ArchiveError, SchemaError
 from vae.codec.against import compare
 from vae.codec.blocks import BlockModel, Codes
+from vae.codec.budget import MAX_RATIO
 from vae.codec.engines import lazy_frame, sparse_matrix, to_frame
-from vae.codec.parts import Kept, Part, Parts
+from vae.codec.parts import Part, Parts
 from vae.codec.salvage import Lost, salvaged
 from vae.codec.shares import report_of
 from vae.codec.summary import ArchiveReport
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 Rows = slice | range | tuple[int | None, int | None] | None
 FREE_BYTES = 1 << 30
 """What a read may ask for without question."""
-MAX_RATIO = 10_000
-"""Beyond that, more than so many times the file's length is a decompression bomb."""
 
 
 class Archive:
@@ -131,7 +130,12 @@ class Archive:
         100
         """
         names = self._names(columns)
-        return pa.Table.from_batches(list(self.batches(names, rows)), self._projection(names)[1])
+        batches, held = list[pa.RecordBatch](), 0
+        for batch in self.batches(names, rows):
+            batches.append(batch)
+            held += batch.nbytes
+            self._check_size(held, "bytes")
+        return pa.Table.from_batches(batches, self._projection(names)[1])
 
     def to_pandas(self, columns: Sequence[str] | None = None, rows: Rows = None) -> pd.DataFrame:
         """What `read` gives, as a pandas frame.
@@ -290,7 +294,7 @@ class Archive:
         """Columns, block by block; what a group's blocks share is decoded with the first of them."""
         with ThreadPoolExecutor(self._threads) as pool:
             for whole in self._split(start, stop):
-                kept: Kept = {}
+                kept = self._parts.kept()
                 for part in self._parts.cut(whole):
                     arrays = self._parts.read_part(part, places, pool, kept)
                     yield pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -362,10 +366,10 @@ class Archive:
             raise ValueError(f"rows in steps of {step}: only whole runs of rows are read")
         return start, max(start, stop)
 
-    def _check_size(self, cells: int) -> None:
-        if cells > FREE_BYTES and cells > MAX_RATIO * self._parts.container.size:
+    def _check_size(self, count: int, what: str = "values") -> None:
+        if count > FREE_BYTES and count > MAX_RATIO * self._parts.container.size:
             raise ArchiveError(
-                f"{self.path}: {cells:,} values from a file of {self._parts.container.size:,} bytes; "
+                f"{self.path}: {count:,} {what} from a file of {self._parts.container.size:,} bytes; "
                 "read fewer rows or columns at a time"
             )
 

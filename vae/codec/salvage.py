@@ -51,7 +51,7 @@ def _tried(
 ) -> Iterator[tuple[Part, list[pa.Array] | DamagedError]]:
     """Groups, and of damaged ones the blocks; each as its columns or as what is wrong with it."""
     for whole in asked:
-        kept: Kept = {}
+        kept = parts.kept()
         found = _read(parts, whole, places, pool, kept)
         if isinstance(found, DamagedError):
             for part in parts.cut(whole):

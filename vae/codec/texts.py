@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 
 from data.errors import DamagedError
+from vae.codec.budget import Budget
 from vae.codec.framing import Cursor, put_varint, squeeze, unsqueeze
-from vae.codec.numbers import Budget, Numbers, pack_numbers, unpack_numbers
+from vae.codec.numbers import Numbers, pack_numbers, unpack_numbers
 
 pc = cast(Any, _pc)
 types = cast(Any, pa.types)

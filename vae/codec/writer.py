@@ -47,6 +47,8 @@ Progress = Callable[[dict[str, Any]], None]
 """Called with `phase` (encode, rivals, verify), and `step` of `steps`."""
 MAX_VALUE_BYTES = 1 << 26
 """Bytes of one column's values in a group, about."""
+MAX_ROW_BYTES = 1 << 28
+"""Bytes of all columns' values in a group, about: a reader takes `vae.codec.budget.HELD` of them from any file."""
 LARGE_GROUP_CELLS = 1 << 21
 """Cells of a group, but a block at least, of a table that is not held in memory: as many are while it is written or
 read."""
@@ -238,11 +240,17 @@ def _with_nonzero(report: StoredReport, layout: Layout, nonzero: int) -> StoredR
     return report.model_copy(update={"mean_nonzero": nonzero / max(1, layout.table.num_rows)})
 
 
+def _rows_by_bytes(table: AnyTable) -> int:
+    """Rows whose values are not more bytes than a group may have, of a column and of all."""
+    taken = [column_bytes(table, name) for name in table.column_names]
+    shares = (max(taken, default=0) / MAX_VALUE_BYTES, sum(taken) / MAX_ROW_BYTES)
+    return max(1, int(table.num_rows / max(*shares, 1e-9)))
+
+
 def _header(layout: Layout, blob: bytes, options: Options) -> Header:
     table = layout.table
     columns = max(1, len(layout.names))
-    value_bytes = max((column_bytes(table, name) for name in table.column_names), default=0)
-    by_bytes = max(1, int(MAX_VALUE_BYTES / max(1.0, value_bytes / max(1, table.num_rows))))
+    by_bytes = _rows_by_bytes(table)
     cells = LARGE_GROUP_CELLS if is_large(table.num_rows, table.num_columns) else MAX_GROUP_CELLS // 2
     block_rows = max(1, min(options.block_rows, MAX_GROUP_CELLS // 2 // columns, by_bytes))
     group_rows = min(MAX_GROUP_ROWS, cells // columns, by_bytes)

@@ -1,0 +1,160 @@
+"""Small files that ask for much: each is refused in seconds of work and less than a gibibyte of memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data.errors import ArchiveError
+from tests.codec.forger import forge
+from vae.codec import archive, writer
+from vae.codec.columns import pack
+from vae.codec.framing import put_varint
+from vae.codec.numbers import pack_numbers
+
+READ = """
+import json, sys, time
+from data.errors import SvaeError
+from vae.codec import archive
+
+began = time.process_time()
+try:
+    with archive.open(sys.argv[1], threads=2) as opened:
+        opened.report()
+        for batch in opened.batches() if sys.argv[2] == "batches" else [opened.read()]:
+            pass
+    why = "it was read"
+except SvaeError as error:
+    why = str(error)
+seconds = time.process_time() - began
+peak = next((line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), "0")
+print(json.dumps({"why": why, "seconds": seconds, "peak": int(peak) * 1024}))
+"""
+ONE = pa.schema([("a", pa.int64())])
+CONSTANT = b"\0\0" + bytes(8)
+"""The stream of a column of equal numbers, however many."""
+START = b'{"rows":1,"block_rows":10,"group_blocks":1,'
+MANY = 1 << 24
+
+
+def header(columns: int, rows: int = 1, group_blocks: int = 1) -> dict[str, Any]:
+    return {
+        "rows": rows, "block_rows": 1 << 15, "group_blocks": group_blocks, "columns": [{}] * columns,
+    }  # fmt: skip
+
+
+def report(columns: int) -> dict[str, Any]:
+    return {"per_column": [{}] * columns}
+
+
+def many_columns(path: Path) -> Path:
+    text = START + b'"columns":[' + b"{}," * MANY + b"{}]}"
+    return forge(path, text, [b"", b"", CONSTANT], ONE, report(1))
+
+
+def many_coded(path: Path) -> Path:
+    text = START + b'"columns":[{}],"coded":[' + b"0," * MANY + b"0]}"
+    return forge(path, text, [b"", b"", CONSTANT], ONE, report(1))
+
+
+def much_in_a_grid(path: Path) -> Path:
+    text = START + b'"columns":[{"grid":{"x":[' + b"[]," * MANY + b"[]]}}]}"
+    return forge(path, text, [b"", b"", CONSTANT], ONE, report(1))
+
+
+def long_report(path: Path) -> Path:
+    told = b'{"per_column":[' + b"[]," * MANY + b"{}]}"
+    return forge(path, header(1), [b"", b"", CONSTANT], ONE, told)
+
+
+def long_texts(path: Path) -> Path:
+    stream = pack(pa.array(["a" * (120 << 20)]), quick=True)
+    schema = pa.schema([(f"c{k}", pa.string()) for k in range(16)])
+    return forge(path, header(16), [b"", b"", *[stream] * 16], schema, report(16))
+
+
+def many_cells(path: Path) -> Path:
+    schema = pa.schema([(f"c{k}", pa.int64()) for k in range(64)])
+    streams = [CONSTANT] * 64 * 15
+    return forge(path, header(64, 15 << 20, 32), [b"", b"", *streams], schema, report(64))
+
+
+def long_tables(path: Path) -> Path:
+    """As many tables as there may be columns, each of a million equal entries in some twenty bytes."""
+    entries = pack_numbers(np.zeros(1 << 20, np.int64))
+    table = put_varint(1 << 20) + put_varint(len(entries)) + entries + put_varint(0)
+    grid = {"kind": "number", "scale": "step", "high": 3}
+    names = [f"c{k}" for k in range(400)]
+    columns = [
+        {"coder": "derived", "grid": {"name": name, **grid}, "derived": {"name": name}} for name in names
+    ]
+    schema = pa.schema([(name, pa.int64()) for name in names])
+    whole = header(400) | {"columns": columns}
+    return forge(path, whole, [table * 400, b"", *[b""] * 400], schema, report(400))
+
+
+def wide_null(path: Path) -> Path:
+    schema = pa.schema([("a", pa.list_(pa.list_(pa.int64(), 1 << 15), 1 << 15))])
+    return forge(path, header(1), [b"", b"", b"\1"], schema, report(1))
+
+
+@pytest.mark.parametrize("how", ["read", "batches"])
+@pytest.mark.parametrize(
+    ("bomb", "why"),
+    [
+        (many_columns, "header is damaged: 16777219 values listed, which a file of"),
+        (many_coded, "header is damaged: 16777220 values listed, which a file of"),
+        (much_in_a_grid, "header is damaged: 16777219 values listed, which a file of"),
+        (long_report, "index is damaged: 16777216 values listed, which a file of"),
+        (long_texts, "bytes become more than 6"),
+        (many_cells, "from a file of|bytes become more than 402,653,184"),
+        (long_tables, "bytes become more than 402,653,184"),
+        (wide_null, "which a stream of this length does not justify"),
+    ],
+)
+def test_a_small_file_cannot_ask_for_much(
+    bomb: Callable[[Path], Path], why: str, how: str, tmp_path: Path
+) -> None:
+    path = bomb(tmp_path / "t.svae")
+    assert path.stat().st_size < 1 << 17
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(path), how], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert any(part in found["why"] for part in why.split("|")), found["why"]
+    assert found["seconds"] < 5
+    assert found["peak"] < 1 << 30
+
+
+def test_honest_archives_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What compresses best of all is written in groups that a reader has room for."""
+    monkeypatch.setattr(writer, "MAX_ROW_BYTES", 1 << 22)
+    monkeypatch.setattr("vae.codec.budget.HELD", 6 << 20)
+    monkeypatch.setattr("vae.codec.budget.MAX_RATIO", 1)
+    table = pa.table({f"c{k}": pa.array([b"the same long words " * 8] * 40_000) for k in range(6)})
+    writer.write(table, tmp_path / "t.svae")
+    with archive.open(tmp_path / "t.svae") as opened:
+        assert opened.header.groups > 1
+        assert opened.read().equals(table)
+
+
+def test_a_group_that_becomes_too_much_can_be_read_column_by_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({f"c{k}": pa.array([b"the same long words " * 8] * 20_000) for k in range(6)})
+    writer.write(table, tmp_path / "t.svae")
+    monkeypatch.setattr("vae.codec.budget.HELD", 6 << 20)
+    monkeypatch.setattr("vae.codec.budget.MAX_RATIO", 1)
+    with archive.open(tmp_path / "t.svae") as opened:
+        with pytest.raises(ArchiveError, match="read fewer columns at a time"):
+            opened.read()
+        for name in table.column_names:
+            assert opened.read([name]).equals(table.select([name]))
