@@ -46,8 +46,6 @@ CodesOf = Callable[[Ints, States], Codes]
 _LONG = np.dtype("i8")
 _BYTE = np.dtype("u1")
 _NUDGE = np.dtype("i1")
-MAX_VALUES = 1 << 21
-"""Symbols of a grid, at most."""
 LISTED_BYTES = 64
 """What an entry of a table takes as one of Python's objects, about."""
 BOOLEANS = (False, True)
@@ -304,15 +302,13 @@ def _pack_values(grid: ColumnGrid) -> bytes:
 
 
 def _unpack_values(data: memoryview, count: int, plain: dict[str, Any]) -> list[Any]:
-    if not 0 < count <= MAX_VALUES:
-        raise DamagedError(f"{count} values of a grid announced; at most {MAX_VALUES} are admitted")
+    if not 0 < count <= MAX_SPAN:
+        raise DamagedError(f"{count} values of a grid announced; at most {MAX_SPAN} are admitted")
     Budget(len(data)).spend(count, LISTED_BYTES)
     if plain.get("kind") == "category":
         return unpack(data, pa.string(), count).to_pylist()
     if not plain.get("parts"):
         return unpack(data, pa.float64(), count).to_pylist()
-    if count > MAX_SPAN:
-        raise DamagedError(f"{count} fractions announced; at most {MAX_SPAN} are admitted")
     gaps = unpack_numbers(data, count, _LONG, Budget(len(data)))
     if gaps.min(initial=0) < -MAX_SPAN or gaps.max(initial=0) > MAX_SPAN:
         raise DamagedError("a gap between fractions is too wide")
@@ -359,7 +355,7 @@ def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:
         raise ValueError(f"column {grid.name!r}: a {grid.scale} with a binary point or sources")
     if grid.kind == "opaque" or grid.scale == "none" or not named or not filled:
         raise ValueError(f"column {grid.name!r} has no grid")
-    if not 0 <= grid.high - grid.low < MAX_VALUES or (
+    if not 0 <= grid.high - grid.low < 1 << 21 or (
         listed and (grid.low, grid.high) != (0, len(grid.values) - 1)
     ):
         raise ValueError(f"column {grid.name!r}: a grid from {grid.low} to {grid.high}")
