@@ -316,13 +316,15 @@ def speed_table() -> str:
             for tool, seen in one["tools"].items()
         ]
     for name, one in found.items():
-        cold = one["compilation"]
+        cold, own = one["compilation"], one["tools"]["svae"]
+        cores = " and ".join(f"{own[f'{what}_processor'] / own[what]:.1f}" for what in ("write", "read"))
         lines += [
             "",
             f"{name}: {one['rows']:,} rows, exact, {one['csv_bytes'] / 1e6:.1f} MB as CSV; svae with a trained model "
-            f"(effort `{one['effort']}`) on all cores, what it writes read back and compared, the others on one core. "
-            f"Machine code is kept from call to call; the first takes {cold['read']:.0f} s more to read, and to write "
-            f"{cold['write']:.0f} s more. Measured {one['measured'][:10]} on {one['machine']}, {one['software']}, "
-            f"commit {one['commit']}.",
+            f"(effort `{one['effort']}`) on all cores ({cores} of them at work, writing and reading), from an Arrow "
+            "table to an Arrow table, what it writes read back and compared; the others on one core. Machine code is "
+            f"kept from call to call; the first takes {cold['read']:.0f} s more to read, then images "
+            f"{cold['images']:.0f} s, and to write {cold['write']:.0f} s more. Measured {one['measured'][:10]} on "
+            f"{one['machine']}, {one['software']}, commit {one['commit']}.",
         ]
     return "\n".join(lines) + "\n"

@@ -45,6 +45,8 @@ TURNS = 3
 LONG = 100.0
 """Seconds from which on a tool has one turn; xz, to which the others are compared, has two."""
 UNIT = "xz -9"
+IMAGES = Path(__file__).parents[1] / "tests" / "fixtures" / "images-60-v8.svae"
+"""A small archive, for what compiling takes."""
 MODELS = Path(__file__).parents[1] / "build" / "bench-speed"
 
 
@@ -160,15 +162,17 @@ def _codec(name: str, level: int, text: bytes) -> Tool:
 
 def timed(tools: dict[str, Tool]) -> dict[str, dict[str, float]]:
     """Of each tool, by name: bytes, and the median seconds to write and to read."""
-    seconds: dict[str, dict[str, list[float]]] = {name: {"write": [], "read": []} for name in tools}
+    seconds: dict[str, dict[str, list[float]]] = {
+        name: {"write": [], "read": [], "write_processor": [], "read_processor": []} for name in tools
+    }
     sizes = dict[str, int]()
     for turn in range(TURNS):
         for name, tool in tools.items():
             known = seconds[name]
             if turn > (name == UNIT) and known["write"][0] + known["read"][0] > LONG:
                 continue
-            packed = _clocked(tool.write, known["write"])
-            _clocked(lambda tool=tool, packed=packed: tool.read(packed), known["read"])
+            packed = _clocked(tool.write, known, "write")
+            _clocked(lambda tool=tool, packed=packed: tool.read(packed), known, "read")
             sizes[name] = tool.size(packed)
     medians = {
         name: {what: statistics.median(all_) for what, all_ in seconds[name].items()} for name in tools
@@ -176,10 +180,12 @@ def timed(tools: dict[str, Tool]) -> dict[str, dict[str, float]]:
     return {name: {"bytes": sizes[name], **medians[name]} for name in tools}
 
 
-def _clocked(call: Callable[[], Any], seconds: list[float]) -> Any:
-    start = time.perf_counter()
+def _clocked(call: Callable[[], Any], seconds: dict[str, list[float]], what: str) -> Any:
+    """The result; the time that it took, on the clock and of all processors, goes to `seconds`."""
+    start, worked = time.perf_counter(), time.process_time()
     result = call()
-    seconds.append(time.perf_counter() - start)
+    seconds[what].append(time.perf_counter() - start)
+    seconds[f"{what}_processor"].append(time.process_time() - worked)
     return result
 
 
@@ -193,18 +199,24 @@ start = time.perf_counter()
 with archive.open(sys.argv[1]) as opened:
     opened.read(rows=(0, 10))
 read = time.perf_counter()
+with archive.open(sys.argv[3]) as opened:
+    opened.read()
+images = time.perf_counter() - read
+read, begin = read - start, time.perf_counter()
 model = integer_model(store.load(sys.argv[2]))
 if model.columns:
     import numpy as np
 
     symbols = np.array([[item.low for item in model.plan.columns]])
     model.encode_block(symbols, np.zeros(symbols.shape, np.uint8), np.zeros((1, model.latents), np.int8))
-print(read - start, time.perf_counter() - read)
+print(read, time.perf_counter() - begin, images)
 """
 
 
 def compilation(path: Path, model: Path) -> dict[str, float]:
-    """Seconds that the first reading and the first writing take with an empty cache, less those with a full one."""
+    """Seconds that the first reading of a table takes with an empty cache, less those with a full one; then what the
+    first reading of images takes more, and the first writing.
+    """
     with tempfile.TemporaryDirectory() as cache:
         cold, warm = (_first_calls(path, model, cache) for _ in range(2))
     return {name: cold[name] - warm[name] for name in cold}
@@ -212,11 +224,10 @@ def compilation(path: Path, model: Path) -> dict[str, float]:
 
 def _first_calls(path: Path, model: Path, cache: str) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-c", _FIRST_CALLS, str(path), str(model)],
+        [sys.executable, "-c", _FIRST_CALLS, str(path), str(model), str(IMAGES)],
         env={**os.environ, "NUMBA_CACHE_DIR": cache}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    read, write = map(float, done.stdout.split())
-    return {"read": read, "write": write}
+    return dict(zip(("read", "write", "images"), map(float, done.stdout.split()), strict=True))
 
 
 if __name__ == "__main__":

@@ -269,26 +269,30 @@ def test_tools_take_turns_and_long_ones_fewer(monkeypatch: pytest.MonkeyPatch) -
         return speed.Tool(write, read)
 
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(speed.time, "process_time", lambda: 2 * now[0])
     tools = {"quick": tool("quick", 1, 9, 3), speed.UNIT: tool("xz", 200, 100), "slow": tool("slow", 300)}
+    read = {"read": 1.0, "read_processor": 2.0}
     assert speed.timed(tools) == {
-        "quick": {"bytes": 4, "write": 3.0, "read": 1.0},
-        speed.UNIT: {"bytes": 4, "write": 150.0, "read": 1.0},
-        "slow": {"bytes": 4, "write": 300.0, "read": 1.0},
+        "quick": {"bytes": 4, "write": 3.0, "write_processor": 6.0, **read},
+        speed.UNIT: {"bytes": 4, "write": 150.0, "write_processor": 300.0, **read},
+        "slow": {"bytes": 4, "write": 300.0, "write_processor": 600.0, **read},
     }
     assert order == ["quick", "xz", "slow", "quick", "xz", "quick"]
 
 
 def test_speeds_are_told_as_ratios_to_xz(monkeypatch: pytest.MonkeyPatch) -> None:
     tools = {
-        "svae": {"bytes": 1_000, "write": 2.0, "read": 0.5},
+        "svae": {"bytes": 1_000, "write": 2.0, "read": 0.5, "write_processor": 3.0, "read_processor": 1.0},
         "xz -9": {"bytes": 3_000, "write": 12.0, "read": 0.1},
     }
-    one = {"rows": 5, "csv_bytes": 2_000_000, "tools": tools, "compilation": {"read": 9.6, "write": 1.2}}
+    cold = {"read": 9.6, "write": 1.2, "images": 2.0}
+    one = {"rows": 5, "csv_bytes": 2_000_000, "tools": tools, "compilation": cold}
     where = {"effort": "fast", "measured": "2026-01-02T", "machine": "m", "software": "s", "commit": "c"}
     monkeypatch.setattr(show, "speed_results", lambda: {"flights": {**one, **where}})
     found = show.speed_table()
     assert "| flights | svae | 1,000 | 2.0 | 6.0 | 0.50 | 0.20 | 24.0 |" in found
-    assert "10 s more to read, and to write 1 s more" in found
+    assert "(1.5 and 2.0 of them at work, writing and reading)" in found
+    assert "10 s more to read, then images 2 s, and to write 1 s more" in found
     monkeypatch.setattr(show, "speed_results", dict)
     with pytest.raises(ValueError, match="make bench-speed"):
         show.speed_table()
