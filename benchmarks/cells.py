@@ -130,9 +130,10 @@ def mean(cells: Sequence[Facts]) -> Facts:
     >>> mean([{"bits": 1.0, "commit": "a", "score": None}, {"bits": 2.0, "commit": "b", "score": None}])
     {'bits': 1.5, 'commit': 'a', 'score': None}
     """
+    known = {name: [cell[name] for cell in cells] for name in cells[0]}
     return {
-        name: statistics.fmean(cell[name] for cell in cells) if isinstance(value, (int, float)) else value
-        for name, value in cells[0].items()
+        name: statistics.fmean(all_) if all(type(value) in (int, float) for value in all_) else all_[0]
+        for name, all_ in known.items()
     }
 
 

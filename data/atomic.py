@@ -59,15 +59,21 @@ def check_writable(path: str | Path, *, folder: bool = False) -> None:
         folder: Which of them.
     """
     target = Path(path)
-    if target.exists() and target.is_dir() != folder:
-        what, other = ("file", "folder") if folder else ("folder", "file")
-        raise DataError(f"{target}: is a {what}, a {other} was to be written there; give another name")
-    nearest = next(above for above in target.absolute().parents if above.exists())
+    place = target.parent
     try:
-        with tempfile.TemporaryFile(dir=nearest):
+        if target.exists() and target.is_dir() != folder:
+            what, other = ("file", "folder") if folder else ("folder", "file")
+            raise DataError(f"{target}: is a {what}, a {other} was to be written there; give another name")
+        # what stands in the way counts as well: a link that leads nowhere is no folder, and none can be made there
+        place = next(above for above in target.absolute().parents if os.path.lexists(above))
+        with tempfile.TemporaryFile(dir=place):
             pass
+        if folder and target.exists():
+            place = target
+            with tempfile.TemporaryFile(dir=target):
+                pass
     except OSError as error:
-        raise _unwritable(target, nearest, error) from error
+        raise _unwritable(target, place, error) from error
 
 
 def _unwritable(target: Path, folder: Path, error: OSError) -> DataError:

@@ -106,6 +106,37 @@ def wide_null(path: Path) -> Path:
     return forge(path, header(1), [b"", b"", b"\1"], schema, report(1))
 
 
+def wide_tensor(path: Path) -> Path:
+    tensor = pa.fixed_shape_tensor(pa.int64(), [1 << 12, 1 << 12])
+    schema = pa.schema([("a", pa.struct([("t", tensor)]))])
+    return forge(path, header(1, rows=8), [b"", b"", b"\1"], schema, report(1))
+
+
+def long_names(path: Path) -> Path:
+    """Columns of one name of 1,500 bytes, which every row has."""
+    name = pack(pa.array(["n" * 1_500]))
+    table = put_varint(1) + put_varint(len(name)) + name
+    grids = [{"name": f"c{k}", "kind": "category", "scale": "names", "values": []} for k in range(4)]
+    whole = header(4, 1 << 18, 8) | {"columns": [{"grid": grid} for grid in grids]}
+    states, symbols = pack_numbers(np.zeros(1 << 18, np.uint8)), pack_numbers(np.zeros(1 << 18, np.int64))
+    cells = put_varint(len(states)) + states + put_varint(len(symbols)) + symbols
+    schema = pa.schema([(grid["name"], pa.large_string()) for grid in grids])
+    return forge(path, whole, [table * 4, b"", *[cells] * 4], schema, report(4))
+
+
+def much_derived(path: Path) -> Path:
+    """As many cells as a group may have, all of them functions of nothing."""
+    names = [f"c{k}" for k in range(64)]
+    table = put_varint(1) + put_varint(9) + pack_numbers(np.zeros(1, np.int64)) + put_varint(0)
+    grid = {"kind": "number", "scale": "step", "high": 3}
+    columns = [
+        {"coder": "derived", "grid": {"name": name, **grid}, "derived": {"name": name}} for name in names
+    ]
+    whole = header(64, 1 << 20, 32) | {"columns": columns}
+    schema = pa.schema([(name, pa.int64()) for name in names])
+    return forge(path, whole, [table * 64, b"", *[b""] * 64], schema, report(64))
+
+
 @pytest.mark.parametrize("how", ["read", "batches"])
 @pytest.mark.parametrize(
     ("bomb", "why"),
@@ -114,10 +145,13 @@ def wide_null(path: Path) -> Path:
         (many_coded, "header is damaged: 16777220 values listed, which a file of"),
         (much_in_a_grid, "header is damaged: 16777219 values listed, which a file of"),
         (long_report, "index is damaged: 16777216 values listed, which a file of"),
-        (long_texts, "bytes become more than 6"),
+        (long_texts, "bytes become more than"),
         (many_cells, "from a file of|bytes become more than 402,653,184"),
         (long_tables, "bytes become more than 402,653,184"),
         (wide_null, "which a stream of this length does not justify"),
+        (wide_tensor, "which a stream of this length does not justify"),
+        (long_names, "bytes become more than 402,653,184"),
+        (much_derived, "from a file of|bytes become more than 402,653,184"),
     ],
 )
 def test_a_small_file_cannot_ask_for_much(
@@ -131,19 +165,46 @@ def test_a_small_file_cannot_ask_for_much(
     found = json.loads(done.stdout)
     assert any(part in found["why"] for part in why.split("|")), found["why"]
     assert found["seconds"] < 5
-    assert found["peak"] < 1 << 30
+    assert (0 if sys.platform.startswith("linux") else -1) < found["peak"] < 1 << 30
+
+
+NUMBERS = (pa.int8(), pa.int64(), pa.float32(), pa.bool_(), pa.decimal128(25), pa.timestamp("us"))
+NULLS = (
+    pa.struct([(f"b{k}", pa.bool_()) for k in range(40)]),
+    pa.list_(pa.bool_(), 64),
+    pa.struct([(f"s{k}", pa.string()) for k in range(8)]),
+    pa.struct([(f"i{k}", pa.int8()) for k in range(32)]),
+    pa.list_(pa.string()),
+    pa.string_view(),
+)
+
+
+def filled(kind: pa.DataType, rows: int) -> pa.Array:
+    value = [True] * 64 if pa.types.is_fixed_size_list(kind) else {f"b{k}": True for k in range(40)}
+    return pa.array([value] * rows, kind)
 
 
 def test_honest_archives_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What compresses best of all is written in groups that a reader has room for."""
-    monkeypatch.setattr(writer, "MAX_ROW_BYTES", 1 << 22)
-    monkeypatch.setattr("vae.codec.budget.HELD", 6 << 20)
+    monkeypatch.setattr(writer, "HELD", 4 << 20)
+    monkeypatch.setattr("vae.codec.budget.HELD", 4 << 20)
     monkeypatch.setattr("vae.codec.budget.MAX_RATIO", 1)
-    table = pa.table({f"c{k}": pa.array([b"the same long words " * 8] * 40_000) for k in range(6)})
+    rows = 40_000
+    words = {f"words {k}": pa.array([b"the same long words " * 8] * rows) for k in range(6)}
+    names = {f"names {k}": pa.array(["one long name " * 8] * rows) for k in range(6)}
+    numbers = {f"numbers {k}": pa.array([k] * rows).cast(kind) for k, kind in enumerate(NUMBERS)}
+    nothing = {f"nothing {k}": pa.nulls(rows, kind) for k, kind in enumerate(NULLS)}
+    one_null = {f"one null {k}": pa.concat_arrays([pa.nulls(1, kind), filled(kind, rows - 1)])
+                for k, kind in enumerate(NULLS[:2])}  # fmt: skip
+    table = pa.table({**words, **names, **numbers, **nothing, **one_null})
     writer.write(table, tmp_path / "t.svae")
     with archive.open(tmp_path / "t.svae") as opened:
         assert opened.header.groups > 1
-        assert opened.read().equals(table)
+        opened.verify(table)
+    nested = pa.table(one_null)
+    writer.write(nested, tmp_path / "t.svae")
+    with archive.open(tmp_path / "t.svae") as opened:
+        opened.verify(nested)
 
 
 def test_a_group_that_becomes_too_much_can_be_read_column_by_column(

@@ -171,6 +171,15 @@ def decode_cells(
     return array
 
 
+def decoded_bytes(grid: ColumnGrid, coded: Coded) -> int:
+    """Bytes of the values that `decode_cells` gives, about; of names as many as they have."""
+    rows = len(coded.symbols)
+    if grid.scale != "names" or grid.values == BOOLEANS:
+        return 8 * rows
+    lengths = pc.binary_length(pa.array(grid.values, pa.string())).to_numpy()
+    return 8 * rows + int(lengths[np.clip(coded.symbols, 0, len(lengths) - 1)].sum(dtype=np.int64))
+
+
 def undress(array: pa.Array) -> pa.Array:
     """What a grid codes of a column: of a dictionary array its values."""
     return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array

@@ -1,7 +1,7 @@
 """What the decoding of an archive may ask for, so that a small file cannot ask for all the memory there is.
 
-A stream may become no more than its length justifies (`vae.codec.framing.allowance`), and the streams that are held
-together, those of a group of rows, no more than `HELD` bytes, or `MAX_RATIO` times what the file has.
+A stream may become no more than its length justifies (`vae.codec.framing.allowance`), and what is held together, the
+streams, cells and values of a group of rows, no more than `HELD` bytes, or `MAX_RATIO` times what the file has.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from data.errors import ArchiveError, DamagedError
 from vae.codec.framing import allowance
 
 HELD = 3 << 27
-"""Bytes that the streams of a group may become without question; archives are written with less."""
+"""Bytes that a group of rows may become without question; groups are written with less, as far as rows allow it."""
+CELL_BYTES = 16
+"""What a cell takes of it beside its value, about: its symbol and its state, or the length of its text and its rank."""
 MAX_RATIO = 10_000
 """Beyond that, more than so many times the file's length is a decompression bomb."""
 
 
 class Room:
-    """Bytes that the streams of a group may still become; threads share it."""
+    """Bytes that a group of rows may still become; threads share it."""
 
     def __init__(self, path: Path, file_bytes: int) -> None:
         self.path, self.file_bytes = path, file_bytes

@@ -237,7 +237,7 @@ def _read(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
     how = cursor.take(1)[0]
     if how == 0:
         return _read_values(cursor, kind, count, budget)
-    budget.spend(count, _room_of_null(kind))
+    budget.spend(max(8 * count, count * _null_bits(kind) // 8))
     if how == 1:
         return pa.nulls(count, kind)
     valid = _read_validity(cursor, how, count, budget)
@@ -245,15 +245,24 @@ def _read(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
     return there.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
 
 
-def _room_of_null(kind: Any) -> int:
-    """Bytes that a null of this type takes, about: as many as a value, where values are of a fixed size."""
+def _null_bits(kind: Any) -> int:
+    """Bits that a null of this type takes: where values are of a fixed size, as many as a value."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _null_bits(kind.storage_type)
     if types.is_fixed_size_list(kind):
-        return max(8, kind.list_size * _room_of_null(kind.value_type))
-    if types.is_fixed_size_binary(kind):
-        return max(8, kind.byte_width)
+        return 1 + kind.list_size * _null_bits(kind.value_type)
     if types.is_struct(kind):
-        return 8 + sum(_room_of_null(field.type) for field in kind)
-    return 8
+        return 1 + sum(_null_bits(field.type) for field in kind)
+    if types.is_union(kind):
+        return 40 + sum(_null_bits(field.type) for field in kind)
+    if types.is_null(kind) or types.is_run_end_encoded(kind):
+        return 0
+    if viewed_type(kind) is not None:
+        return 129
+    try:
+        return 1 + kind.bit_width
+    except ValueError:  # an offset
+        return 65 if "large" in str(kind) else 33
 
 
 def _read_validity(cursor: Cursor, how: int, count: int, budget: Budget) -> Mask:

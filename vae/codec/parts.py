@@ -297,6 +297,7 @@ class Parts:
         )
         coded = {place: v for place, v in values.items() if isinstance(v, Coded)}
         neural = [place for place in self.header.coded[:depth] if place in needed]
+        kept.room.spend(9 * (part.stop - part.start) * (len(neural) + len(needed & {*self.derived})))
         results = [future.result() for future in decoded]
         for place in neural:
             coded[place] = self._join_blocks(part, place, results, kept)
@@ -311,7 +312,8 @@ class Parts:
             gridded = [place for place in dict.fromkeys(wanted) if place not in arrays]
             addends = [[arrays[there] for there in self._addends(place)] for place in gridded]
             cells = [coded[place] for place in gridded]
-            arrays |= zip(gridded, pool.map(self._decode, repeat(part), gridded, cells, addends), strict=True)
+            decode = pool.map(self._decode, repeat(part), gridded, cells, addends, repeat(kept.room))
+            arrays |= zip(gridded, decode, strict=True)
         return [arrays[place] for place in places]
 
     def _addends(self, place: int) -> list[int]:
@@ -436,7 +438,10 @@ class Parts:
         nudges = None if nudges is None else nudges[part.start : part.stop]
         return Coded(cells.symbols, cells.states, wrong.escapes, nudges)
 
-    def _decode(self, part: Part, place: int, coded: Coded, sources: Sequence[pa.Array]) -> pa.Array:
+    def _decode(
+        self, part: Part, place: int, coded: Coded, sources: Sequence[pa.Array], room: Room
+    ) -> pa.Array:
+        room.spend(blocks.decoded_bytes(self._grid(place), coded))
         try:
             plain = blocks.decode_cells(self._grid(place), coded, self._plain(place), sources)
             return blocks.dress(plain, self._kinds[place], self.dictionaries[place])

@@ -15,7 +15,7 @@ import pyarrow as pa
 from data.errors import ArchiveError, SchemaError
 from vae.codec.against import compare
 from vae.codec.blocks import BlockModel, Codes
-from vae.codec.budget import MAX_RATIO
+from vae.codec.budget import HELD, MAX_RATIO
 from vae.codec.engines import lazy_frame, sparse_matrix, to_frame
 from vae.codec.parts import Part, Parts
 from vae.codec.salvage import Lost, salvaged
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from data.largetable import AnyTable
 
 Rows = slice | range | tuple[int | None, int | None] | None
-FREE_BYTES = 1 << 30
-"""What a read may ask for without question."""
+FREE_VALUES = 1 << 30
+"""Values that may be asked for without question."""
 
 
 class Archive:
@@ -134,7 +134,7 @@ class Archive:
         for batch in self.batches(names, rows):
             batches.append(batch)
             held += batch.nbytes
-            self._check_size(held, "bytes")
+            self._check_size(held, HELD, "bytes")
         return pa.Table.from_batches(batches, self._projection(names)[1])
 
     def to_pandas(self, columns: Sequence[str] | None = None, rows: Rows = None) -> pd.DataFrame:
@@ -196,6 +196,7 @@ class Archive:
         A block is lost if any of the columns asked for needs a damaged stream; `on_lost` is told, in order, once the
         rows around it are read. Fewer columns may save more rows: those that a general coder stores have one stream
         for many blocks. Where header, index or tables are damaged, an archive does not open, and nothing is saved.
+        ArchiveError, as of `read`, where a group becomes more than the file's length justifies.
 
         >>> import vae
         >>> with vae.open("flights.svae") as flights:
@@ -366,8 +367,8 @@ class Archive:
             raise ValueError(f"rows in steps of {step}: only whole runs of rows are read")
         return start, max(start, stop)
 
-    def _check_size(self, count: int, what: str = "values") -> None:
-        if count > FREE_BYTES and count > MAX_RATIO * self._parts.container.size:
+    def _check_size(self, count: int, free: int = FREE_VALUES, what: str = "values") -> None:
+        if count > free and count > MAX_RATIO * self._parts.container.size:
             raise ArchiveError(
                 f"{self.path}: {count:,} {what} from a file of {self._parts.container.size:,} bytes; "
                 "read fewer rows or columns at a time"

@@ -21,6 +21,7 @@ from data.onehot import group_cells
 from data.schema import Schema
 from vae.codec import blocks
 from vae.codec.blocks import BlockModel, Codes, CodesOf
+from vae.codec.budget import CELL_BYTES, HELD
 from vae.codec.choice import Layout, encode, lay_out, rival_bytes
 from vae.codec.columns import pack
 from vae.codec.container import (
@@ -47,8 +48,6 @@ Progress = Callable[[dict[str, Any]], None]
 """Called with `phase` (encode, rivals, verify), and `step` of `steps`."""
 MAX_VALUE_BYTES = 1 << 26
 """Bytes of one column's values in a group, about."""
-MAX_ROW_BYTES = 1 << 28
-"""Bytes of all columns' values in a group, about: a reader takes `vae.codec.budget.HELD` of them from any file."""
 LARGE_GROUP_CELLS = 1 << 21
 """Cells of a group, but a block at least, of a table that is not held in memory: as many are while it is written or
 read."""
@@ -241,10 +240,20 @@ def _with_nonzero(report: StoredReport, layout: Layout, nonzero: int) -> StoredR
 
 
 def _rows_by_bytes(table: AnyTable) -> int:
-    """Rows whose values are not more bytes than a group may have, of a column and of all."""
+    """Rows that take no more bytes than a group may have, of a column and, read again, of all."""
     taken = [column_bytes(table, name) for name in table.column_names]
-    shares = (max(taken, default=0) / MAX_VALUE_BYTES, sum(taken) / MAX_ROW_BYTES)
+    held = sum(taken) + CELL_BYTES * table.num_rows * sum(map(_leaves, table.schema.types))
+    shares = (max(taken, default=0) / MAX_VALUE_BYTES, held / HELD)
     return max(1, int(table.num_rows / max(*shares, 1e-9)))
+
+
+def _leaves(kind: pa.DataType) -> int:
+    """Cells of a value: those within it count as well."""
+    if isinstance(kind, pa.FixedSizeListType):
+        return max(1, kind.list_size * _leaves(kind.value_type))
+    if isinstance(kind, pa.StructType):
+        return 1 + sum(_leaves(field.type) for field in kind)
+    return 1
 
 
 def _header(layout: Layout, blob: bytes, options: Options) -> Header:
