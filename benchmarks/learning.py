@@ -1,7 +1,7 @@
 """What trainings on fewer rows, or of fewer steps, cost in bytes of the archive.
 
 Both archives of a case are written whole, by `vae.pipeline.compress`, all else alike; one is of a model that all rows
-and effort `standard` made. Written after `make bench-speed`, or::
+and effort `standard` made. Measured at the end of `make bench-speed`, or::
 
     python -m benchmarks.sparse --only learning
 """
