@@ -58,7 +58,7 @@ def measure(case: str, seed: int) -> dict[str, Any]:
         "all_seconds": times[-1][0],
         "steps": steps,
         "plain": plain,
-        "threads": train.threads(training),
+        "threads": train.threads(training).operation,
         "given_up": PATIENCE * first,
     }
 
@@ -117,7 +117,7 @@ def plain_seconds(
 ) -> float | None:
     """Seconds that the plain loop takes, validations not counted; None if it is given up after `most`."""
     torch.manual_seed(training.seed)
-    torch.set_num_threads(train.threads(training))
+    torch.set_num_threads(train.threads(training).operation)
     model = SparseVAE(cast(Layout, lesson.layout), settings)
     held = held_of(lesson, training)
     model.begin("joint", held[0])

@@ -39,7 +39,14 @@ class CodesOnly(nn.Module):
         super().__init__()
         self.layout = layout
         self.sizes = [3 if view.ordered else view.entries for view in layout.views]
-        self.register_buffer("shares", torch.tensor([view.share for view in layout.views]), persistent=False)
+        self.numbers = [j for j, view in enumerate(layout.views) if view.ordered]
+        self.names = [j for j, view in enumerate(layout.views) if not view.ordered]
+        for name, of in (
+            ("shares", torch.tensor([view.share for view in layout.views])),
+            ("which_numbers", torch.tensor(self.numbers, dtype=torch.long)),
+            ("places_of", torch.tensor([*self.numbers, *self.names], dtype=torch.long).argsort()),
+        ):
+            self.register_buffer(name, of, persistent=False)
         self.network = dense(layout.plan.latents, width, depth, sum(self.sizes), activation)
 
     def heads(self, code: Tensor) -> tuple[Tensor, ...]:
@@ -52,16 +59,22 @@ class CodesOnly(nn.Module):
     def nats(self, batch: dict[str, Tensor], heads: Sequence[Tensor]) -> Tensor:
         """-log p of each cell given the code alone, nats (of standardised units for numbers), (batch, columns)."""
         costs: list[Tensor] = []
-        for j, (view, out) in enumerate(zip(self.layout.views, heads, strict=True)):
-            if not view.ordered:
-                costs.append(categorical_nats(out, batch["entry"][:, j]))
-                continue
-            absent = (batch["state"][:, j] != 0).to(out.dtype)
-            mean, scale = out[0], out[1].clamp(LOG_SCALE_LOW, LOG_SCALE_HIGH)
-            known = logistic_nats(mean, scale, batch["value"][:, j].clamp(-6, 6))
-            state = nn.functional.binary_cross_entropy_with_logits(out[2], absent, reduction="none")
-            costs.append(state + (1 - absent) * known)
-        return torch.stack(costs, 1)
+        if self.numbers:
+            # all at once: a step is as long as its operations are many
+            mean, scale, gone = torch.stack([heads[j] for j in self.numbers]).unbind(1)
+            value, there = self._numbers(batch, mean.dtype)
+            known = logistic_nats(mean, scale.clamp(LOG_SCALE_LOW, LOG_SCALE_HIGH), value.clamp(-6, 6))
+            state = nn.functional.binary_cross_entropy_with_logits(gone, 1 - there, reduction="none")
+            costs.append(state + there * known)
+        entries = batch["entry"].T
+        costs += [categorical_nats(heads[j], entries[j]).unsqueeze(0) for j in self.names]
+        return torch.cat(costs).index_select(0, self.get_buffer("places_of")).T
+
+    def _numbers(self, batch: dict[str, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Values of the columns of numbers, and 1 where there is one, 0 where it is missing; (columns, batch) both."""
+        which = self.get_buffer("which_numbers")
+        value = batch["value"].index_select(1, which).T.contiguous()
+        return value, (batch["state"].index_select(1, which).T == 0).to(dtype)
 
     def asked(self, batch: dict[str, Tensor], heads: Sequence[Tensor]) -> Tensor:
         """What the code is asked to keep small, (batch,): `nats` of all columns, each by its share."""
@@ -71,23 +84,23 @@ class CodesOnly(nn.Module):
     def score(self, batch: dict[str, Tensor], heads: Sequence[Tensor]) -> Tensor:
         """About `vae.metrics.code_score` of a batch, a scalar: of columns that are not constant in it."""
         missed, spread = list[Tensor](), list[Tensor]()
-        for j, (view, out) in enumerate(zip(self.layout.views, heads, strict=True)):
-            if view.ordered:
-                there = (batch["state"][:, j] == 0).to(out.dtype)
-                value = batch["value"][:, j]
-                mean = (there * value).sum() / there.sum().clamp(min=1)
-                missed.append((there * (value - out[0]).square()).sum())
-                spread.append((there * (value - mean).square()).sum())
-            else:
-                entry = batch["entry"][:, j]
-                # "all others" is no answer, see `guess`, and never right; not argmax, which is several times slower
-                others = len(view.names)
-                best = torch.maximum(out[:others].amax(0), out[-1])
-                given = out.gather(0, entry.long().unsqueeze(0)).squeeze(0)
-                missed.append(((given < best) | (entry == others)).sum().to(out.dtype))
-                counts = torch.bincount(entry, minlength=view.entries)
-                counts[others] = 0
-                spread.append((len(entry) - counts.max()).to(out.dtype))
+        if self.numbers:
+            guess = torch.stack([heads[j][0] for j in self.numbers])
+            value, there = self._numbers(batch, guess.dtype)
+            mean = (there * value).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+            missed += (there * (value - guess).square()).sum(1).unbind()
+            spread += (there * (value - mean).square()).sum(1).unbind()
+        entries = batch["entry"].T.long()
+        for j in self.names:
+            view, out, entry = self.layout.views[j], heads[j], entries[j]
+            # "all others" is no answer, see `guess`, and never right; not argmax, which is several times slower
+            others = len(view.names)
+            best = torch.maximum(out[:others].amax(0), out[-1])
+            given = out.gather(0, entry.unsqueeze(0)).squeeze(0)
+            missed.append(((given < best) | (entry == others)).sum().to(out.dtype))
+            counts = torch.bincount(entry, minlength=view.entries)
+            counts[others] = 0
+            spread.append((len(entry) - counts.max()).to(out.dtype))
         left, whole = torch.stack(missed), torch.stack(spread)
         told = whole > TINY
         return ((1 - left / whole.clamp(min=TINY)).clamp(min=0) * told).sum() / told.sum().clamp(min=1)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vae import schedule
+from vae.beside import Part, beside
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Head
 from vae.codes_only import CodesOnly
@@ -103,37 +104,19 @@ class SparseVAE(Steered):
     ) -> dict[str, Tensor]:
         """The loss and its terms in nats a row; `progress` is the share of all steps that are done."""
         self.progress.fill_(progress)
-        quantised = phase == "quantise"
-        weights = self.stencil.weights(quantised=quantised)
         if not self.layout.plan.latents:
-            columns = self.stencil.column_nats(weights, batch, self._no_code(batch)).sum(1).mean()
-            price = self._price(columns)
-            return {"loss": columns + price, "columns": columns, "weights": price}
+            nothing = self._no_code(batch)
+            loss, terms = self._archive_part(batch, phase).of(nothing, nothing)
+            return {"loss": loss, **terms}
         draw = self._draw(batch, phase, generator)
-        rate = self._rate(weights, batch, draw)
-        warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
-        code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.mean(0).sum()
-        columns = self.stencil.column_nats(weights, batch, draw.code).sum(1).mean()
-        heads = self.codes_only.heads(draw.code)
-        alone = self.codes_only.asked(batch, heads).mean()
         presence = draw.presence.sum(1).mean()
-        terms = {
-            "code": rate.mean(0).sum(), "columns": columns, "codes_only": alone, "presence": presence,
-            "weights": self._price(columns), "codes_weight": columns.new_tensor(self.weight),
-        }  # fmt: skip
-        loss = (
-            (warmup if phase == "joint" else 1.0) * code
-            + columns
-            + self.weight * alone
-            + self.price * presence
-            + terms["weights"]
-        )
-        hard = draw.code.detach()
+        parts = [self._archive_part(batch, phase), self._code_part(batch, draw, phase)]
+        loss, [paid, (said, heads, hard)] = beside(parts, [draw.code, draw.soft])
+        loss = loss + self.price * presence
+        terms = {**paid, **said, "presence": presence, "codes_weight": presence.new_tensor(self.weight)}
         if draw.kl is not None:
-            # the archive's prior over rounded codes learns beside the KL, and teaches the encoder nothing
-            hard = self.encode(batch).to(torch.float32)
-            terms["prior"] = self._hard_rate(weights, batch, hard).sum(1).mean()
-            loss = loss + terms["prior"]
+            loss = loss + self._cost(draw.kl, phase)
+            terms["code"] = draw.kl.mean(0).sum()
         if draw.penalty is not None:
             terms["penalty"] = draw.penalty
             loss = loss + draw.penalty
@@ -143,14 +126,54 @@ class SparseVAE(Steered):
             terms["idle"] = self.codes_only.asked(batch, spare).mean()
             loss = loss + IDLE_WEIGHT * terms["idle"]
         if phase == "joint":
-            said = heads if draw.kl is None else self.codes_only.heads(hard)
             self.steer(
                 hard,
-                score=lambda: self.codes_only.score(batch, said),
-                bits=lambda: self._mean_bits(weights, batch, hard),
+                score=lambda: self.codes_only.score(batch, heads),
+                bits=lambda: self._mean_bits(self.stencil.weights(quantised=False), batch, hard),
                 asked=CODES_SCORE[self.settings.codes],
             )
         return {"loss": loss, **terms}
+
+    def _archive_part(self, batch: Tensors, phase: str) -> Part:
+        """Columns and weights, as an archive pays for them, given the code."""
+
+        def of(code: Tensor, _soft: Tensor) -> tuple[Tensor, Tensors]:
+            weights = self.stencil.weights(quantised=phase == "quantise")
+            columns = self.stencil.column_nats(weights, batch, code).sum(1).mean()
+            price = self._price(columns)
+            return columns + price, {"columns": columns.detach(), "weights": price.detach()}
+
+        return Part(of, list(self.stencil.parameters()))
+
+    def _code_part(self, batch: Tensors, draw: Draw, phase: str) -> Part:
+        """What the code says by itself, and what it costs; told beside it: its hard form and that one says."""
+
+        def of(code: Tensor, soft: Tensor) -> tuple[Tensor, tuple[Tensors, list[Tensor], Tensor]]:
+            weights = self.stencil.weights(quantised=phase == "quantise")
+            heads = self.codes_only.heads(code)
+            alone = self.codes_only.asked(batch, heads).mean()
+            known = {"codes_only": alone.detach()}
+            if draw.kl is None:
+                hard, rate = code.detach(), self._rate(weights, batch, code, soft)
+                cost = self._cost(rate, phase)
+                known["code"] = rate.detach().mean(0).sum()
+            else:
+                # the archive's prior over rounded codes learns beside the KL, and teaches the encoder nothing
+                hard = self.encode(batch).to(torch.float32)
+                heads = self.codes_only.heads(hard) if phase == "joint" else heads
+                cost = self._hard_rate(weights, batch, hard).sum(1).mean()
+                known["prior"] = cost.detach()
+            return self.weight * alone + cost, (known, [each.detach() for each in heads], hard)
+
+        return Part(of, [*self.stencil.parameters(), *self.codes_only.parameters()])
+
+    def _cost(self, rate: Tensor, phase: str) -> Tensor:
+        """What the loss counts of each latent's cost in nats, (batch, latents): less of it while training begins."""
+        if phase != "joint":
+            return rate.mean(0).sum()
+        warmup = self.settings.kl_warmup
+        warm = min(1.0, float(self.progress) / warmup) if warmup > 0 else 1.0
+        return warm * free_bits(rate, self.settings.free_bits).sum()
 
     @torch.no_grad()
     def validation_bits(self, batch: Tensors) -> dict[str, Tensor]:
@@ -295,12 +318,10 @@ class SparseVAE(Steered):
         reach = self.layout.plan.reach
         return (code + reach).remainder(2 * reach + 1) - reach
 
-    def _rate(self, weights: Tensors, batch: Tensors, draw: Draw) -> Tensor:
-        """Cost of each latent in nats, (batch, latents): the family's KL, or the expected rate under the prior."""
-        if draw.kl is not None:
-            return draw.kl
-        nats = self.stencil.prior_nats(weights, draw.code, self._above(batch))
-        return interpolated_rate(nats, draw.soft, self.layout.plan.reach)
+    def _rate(self, weights: Tensors, batch: Tensors, code: Tensor, soft: Tensor) -> Tensor:
+        """Expected cost of each latent under the prior in nats, (batch, latents)."""
+        nats = self.stencil.prior_nats(weights, code, self._above(batch))
+        return interpolated_rate(nats, soft, self.layout.plan.reach)
 
     def _hard_rate(self, weights: Tensors, batch: Tensors, code: Tensor) -> Tensor:
         nats = self.stencil.prior_nats(weights, code, self._above(batch))

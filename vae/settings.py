@@ -200,5 +200,5 @@ class TrainSettings(Settings):
     patience: int = Field(default=8, ge=1)
     """Validations without improvement after which a phase ends early."""
     threads: int = Field(default=0, ge=0, le=256)
-    """Threads of the tensor library; 0: one for each 1,024 rows of a batch (64 of images), at least one, at most the
-    machine's."""
+    """Processors that training may use; 0: all. One operation uses one for each 1,024 rows of a batch (64 of images);
+    what is left computes other parts of the loss meanwhile."""

@@ -253,8 +253,8 @@ def on_grid(module: nn.Module, fraction: int, *, quantised: bool) -> Tensors:
 
 def described(module: nn.Module, fraction: int) -> Tensor:
     """About what a module's weights cost in an archive, in nats; see `Stencil.description`."""
-    scale = 2.0**fraction
-    return torch.stack([(p.abs() * scale).log1p().sum() for p in module.parameters()]).sum()
+    every = torch.cat([p.flatten() for p in module.parameters()])
+    return (every.abs() * 2.0**fraction).log1p().sum()
 
 
 def whole_weights(module: nn.Module, fraction: int) -> dict[str, npt.NDArray[np.int16]]:

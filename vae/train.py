@@ -2,7 +2,7 @@
 
 Batch order, noise and learning rate are functions of seed and step (see `schedule`), so a checkpoint holds
 the step, the weights, the optimiser and the early stopping, and a training that was killed ends with the
-weights of one that was not, bit for bit, if the number of threads is the same.
+weights of one that was not, bit for bit, if as many threads share an operation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from data.atomic import remove_tree
 from data.errors import ModelError
-from vae import schedule
+from vae import beside, schedule
 from vae.checkpoint import Checkpoints
 from vae.images import ImageVAE
 from vae.loop import (
@@ -94,10 +94,12 @@ def fit(
         )
         if not resume:
             checkpoints.clear()
+    on = threads(settings, model.thread_rows)
     history = run(
-        model, rows, settings, total=total, phases=phases, checkpoints=checkpoints, on_progress=on_progress
-    )
-    record = _record(model.eval(), rows, settings, total, history)
+        model, rows, settings,
+        total=total, phases=phases, on=on, checkpoints=checkpoints, on_progress=on_progress,
+    )  # fmt: skip
+    record = _record(model.eval(), rows, settings, total, history) | {"threads": on.operation}
     return model, record
 
 
@@ -124,7 +126,6 @@ def _record(
         "train_rows": len(rows.train_rows),
         "validation_rows": len(rows.validation_rows),
         "data": rows.digest(),
-        "threads": threads(settings),
         "learning_rates": _used(settings, model),
         "code": model.code_facts(code_rows(rows, model.reads, settings.seed)),
         "torch": str(torch.__version__),
@@ -155,6 +156,7 @@ def run(
     *,
     total: int,
     phases: tuple[Phase, ...],
+    on: Threads | None = None,
     checkpoints: Checkpoints | None = None,
     on_progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
@@ -175,7 +177,7 @@ def run(
     held = validation_batches(rows, arrays, settings.seed)
     size = settings.batch_rows or USUAL_BATCH
     report = Report(total, min(size, len(rows.train_rows)), on_progress)
-    with _surroundings(settings):
+    with _surroundings(on or threads(settings)):
         while state.phase < len(phases):
             phase = phases[state.phase]
             _begin(state, phase, model, held)
@@ -233,22 +235,34 @@ THREAD_ROWS = 1_024
 """Rows of a batch that a thread is worth: on fewer the threads wait for one another more than they work."""
 
 
+class Threads(NamedTuple):
+    """What a training runs on."""
+
+    operation: int
+    """Threads that share an operation; what comes out depends on them in its last bits."""
+    parts: int
+    """Parts of a loss that are computed at the same time (`vae.beside`), which changes nothing."""
+
+
 def _resolved(settings: TrainSettings, model: Model) -> TrainSettings:
     """The settings with what the model says where they say nothing."""
-    settings = settings.model_copy(update={"batch_rows": settings.batch_rows or model.batch_rows})
-    return settings.model_copy(update={"threads": threads(settings, model.thread_rows)})
+    return settings.model_copy(update={"batch_rows": settings.batch_rows or model.batch_rows})
 
 
-def threads(settings: TrainSettings, thread_rows: int = THREAD_ROWS) -> int:
-    """Threads of the tensor library under these settings.
+def threads(settings: TrainSettings, thread_rows: int = THREAD_ROWS) -> Threads:
+    """How these settings make use of the machine.
 
-    >>> threads(TrainSettings(batch_rows=512)), threads(TrainSettings(threads=3))
-    (1, 3)
+    >>> threads(TrainSettings(batch_rows=512, threads=2)), threads(TrainSettings(batch_rows=4_096, threads=3))
+    (Threads(operation=1, parts=2), Threads(operation=3, parts=1))
     """
-    if settings.threads:
-        return settings.threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, max(1, (settings.batch_rows or USUAL_BATCH) // thread_rows))
+    most = settings.threads or cores()
+    operation = min(most, max(1, (settings.batch_rows or USUAL_BATCH) // thread_rows))
+    return Threads(operation, most // operation)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _flags = cast(Any, torch.utils.deterministic)
@@ -259,14 +273,14 @@ _one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def _surroundings(settings: TrainSettings) -> Generator[None]:
+def _surroundings(on: Threads) -> Generator[None]:
     """Deterministic algorithms, the chosen threads and quiet Lightning; all put back as they were."""
-    with _one_at_a_time, _switched(settings):
+    with _one_at_a_time, _switched(on):
         yield
 
 
 @contextlib.contextmanager
-def _switched(settings: TrainSettings) -> Generator[None]:
+def _switched(on: Threads) -> Generator[None]:
     threads_before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fill = _flags.fill_uninitialized_memory
     quiet = logging.getLogger("lightning.pytorch")
@@ -274,12 +288,12 @@ def _switched(settings: TrainSettings) -> Generator[None]:
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if main else None
     try:
-        torch.set_num_threads(threads(settings))
+        torch.set_num_threads(on.operation)
         torch.use_deterministic_algorithms(True)
         # a debugging aid that comes with the line above and takes 7% of the time
         _flags.fill_uninitialized_memory = False
         quiet.setLevel(logging.ERROR)
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        with torch.random.fork_rng(), warnings.catch_warnings(), beside.threads(on.parts):
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)  # Lightning's own
             yield
     except SystemExit as stop:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vae.codec.integer import IntegerModel
 from vae.features import row_view
 from vae.latents import STEP, gaussian_kl, gaussian_log_density
+from vae.loop import Rows
 from vae.model import (
     ENCODER_GAIN,
     LEARNING_RATES,
@@ -31,9 +32,11 @@ from vae.settings import (
     Codes,
     Family,
     ModelSettings,
+    TrainSettings,
     codes_weight,
 )
 from vae.steered import LEAST_SLACK
+from vae.train import fit
 
 Prepare = Callable[..., Any]
 ROWS = 600
@@ -93,11 +96,40 @@ def test_all_parts_learn_together(made: Any, settings: ModelSettings) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("term", ["code", "columns", "codes_only"])
-def test_each_term_teaches_the_encoder(made: Any, term: str) -> None:
+@pytest.mark.parametrize("term", ["code", "columns", "codes_only", "presence"])
+def test_each_term_teaches_the_encoder(made: Any, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all other terms silenced."""
     model = model_of(made)
-    losses(model, made.batch)[term].backward()
+    silenced: dict[str, Callable[[], None]] = {
+        "code": lambda: monkeypatch.setattr(model, "_cost", lambda rate, _phase: rate.new_zeros(())),
+        "columns": lambda: monkeypatch.setattr(
+            model.stencil, "column_nats", lambda _w, _batch, code: code.new_zeros(len(code), 1)
+        ),
+        "codes_only": lambda: monkeypatch.setattr(SparseVAE, "weight", 0.0),
+        "presence": lambda: monkeypatch.setattr(SparseVAE, "price", 0.0),
+    }
+    for other, silence in silenced.items():
+        if other != term:
+            silence()
+    losses(model, made.batch)["loss"].backward()
     assert gradients(model)["encoder"] > 0
+    silenced[term]()
+    model.zero_grad()
+    losses(model, made.batch)["loss"].backward()
+    assert gradients(model)["encoder"] == 0
+
+
+@pytest.mark.parametrize("settings", [SMALL, GAUSSIAN], ids=["quantized", "gaussian"])
+def test_a_training_ends_in_the_same_weights_on_any_number_of_threads(
+    made: Any, settings: ModelSettings
+) -> None:
+    order = np.arange(ROWS)
+    arrays = Rows({name: value.numpy() for name, value in made.batch.items()}, order, order)
+    found: list[dict[str, Tensor]] = []
+    for number in (1, 2):
+        training = TrainSettings(steps=30, batch_rows=64, threads=number)
+        found.append(fit(lambda: SparseVAE(made.layout, settings), arrays, training)[0].state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 @pytest.mark.parametrize("phase", ["refit", "quantise"])
