@@ -191,7 +191,8 @@ def _curve(
         given = curve.point_of_model(trained, table, schema, stats)
     bare = report is not None and not report.codes_summary.latents
     settings = trained.settings if trained else ModelSettings(codes=Codes.none) if bare else None
-    return curve.Curve(curve.measure(table, schema, stats, model=settings, on_progress=advance), given)
+    points = curve.measure(table, schema, stats, model=settings, on_progress=advance)
+    return curve.Curve(points, given, images=bool(curve.images_of(schema)))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.bounds import resolve_bounds
+from data.bounds import GREYS, is_image_type, resolve_bounds
 from data.largetable import AnyTable
 from data.schema import ColumnStats, Schema
 from vae import pipeline
@@ -21,6 +21,8 @@ from vae.store import TrainedModel
 
 SHARES = (0.0, 0.001, 0.005, 0.01, 0.05, 0.1)
 """Bounds, as shares of a column's range."""
+GREY_SHARES = tuple(levels / GREYS for levels in (0, 1, 2, 4, 8, 16))
+"""Bounds of images, whose grey levels are whole."""
 OURS, GIVEN = "archive", "as given"
 TOOLS = ("pcodec", "parquet_zstd19", "parquet_brotli11")
 LOOKS = {
@@ -50,6 +52,13 @@ class Curve(NamedTuple):
 
     points: Sequence[Point]
     given: Point | None = None
+    images: bool = False
+    """Whether bounds are those of images, which are said in grey levels."""
+
+
+def images_of(schema: Schema) -> list[str]:
+    """Columns that hold images."""
+    return [column.name for column in schema.columns if is_image_type(column.type)]
 
 
 def measure(
@@ -57,28 +66,33 @@ def measure(
     schema: Schema,
     stats: Mapping[str, ColumnStats],
     *,
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float] | None = None,
     model: ModelSettings | None = None,
     training: TrainSettings | None = None,
     on_progress: Advance | None = None,
 ) -> list[Point]:
     """A point a bound: an archive whose model is trained for it, by default with effort `fast`, and the tools' files of
-    the same grid. Nothing of it is kept.
+    the same grid. Nothing of it is kept. Without `shares`, bounds are `SHARES`, or of images `GREY_SHARES`.
     """
     points: list[Point] = []
+    images = images_of(schema)
+    shares = shares or (GREY_SHARES if images else SHARES)
     for done, share in enumerate(shares):
 
         def told(event: Mapping[str, Any], done: int = done, share: float = share) -> None:
             if on_progress is not None and event.get("steps"):
                 start, stop = WRITING.get(event["phase"], (0.0, 0.7))
                 part = start + (stop - start) * event["step"] / event["steps"]
-                on_progress((done + part) / len(shares), f"curve, bound {percent(share)}: {event['phase']}")
+                on_progress(
+                    (done + part) / len(shares),
+                    f"curve, bound {said(share, images=bool(images))}: {event['phase']}",
+                )
 
         with tempfile.TemporaryDirectory(prefix="svae-") as scratch:
             report = pipeline.compress(
                 table,
                 Path(scratch) / "curve.svae",
-                bounds=resolve_bounds([f"*={100 * share!r}%"], schema, stats),
+                bounds=resolve_bounds(_specs(share, images), schema, stats),
                 settings=model,
                 training=training or TrainSettings(effort=Effort.fast),
                 rivals=True,
@@ -107,19 +121,26 @@ def point_of_model(
 
 def mean_share(bounds: Mapping[str, float], schema: Schema, stats: Mapping[str, ColumnStats]) -> float:
     """Bounds in their columns' units as one share of a range: the mean over the columns that a curve bounds."""
-    ranges = resolve_bounds(["*=100%"], schema, stats)
+    ranges = resolve_bounds(_specs(1.0, images_of(schema)), schema, stats)
     return (
         float(np.mean([bounds.get(name, 0.0) / width for name, width in ranges.items()])) if ranges else 0.0
     )
 
 
-def percent(share: float) -> str:
-    """A bound as a person says it.
+def _specs(share: float, images: Sequence[str]) -> list[str]:
+    """Bounds of all columns that a curve bounds: the star means numbers, images are named."""
+    return [f"{name}={100 * share!r}%" for name in ("*", *images)]
 
-    >>> percent(0.0), percent(0.001), percent(0.1), percent(0.0123456)
-    ('exact', '0.1%', '10%', '1.23%')
+
+def said(share: float, *, images: bool = False) -> str:
+    """A bound as a person says it, of images in grey levels.
+
+    >>> said(0.0), said(0.001), said(0.1), said(0.0123456), said(4 / 255, images=True)
+    ('exact', '0.1%', '10%', '1.23%', '4')
     """
-    return f"{100 * share:.3g}%" if share else "exact"
+    if not share:
+        return "exact"
+    return f"{GREYS * share:.3g}" if images else f"{100 * share:.3g}%"
 
 
 def rows_of(curve: Curve) -> list[dict[str, Any]]:
@@ -132,17 +153,20 @@ def curve_section(curve: Curve | None) -> list[Section]:
     """The curve as the page shows it: a chart, and the same figures as a table."""
     if curve is None:
         return []
+    may = "Every value of an image may be off by so many grey levels" if curve.images else (
+        "Every column of numbers may be off by so much of its range"
+    )  # fmt: skip
     words = [
-        "Every column of numbers may be off by so much of its range, all others are exact. Each point of the archive "
-        "is one of its own, its model trained for this bound, for a short time, and counted. The other tools are given "
-        "the values on the same grid."
+        f"{may}, all others are exact. Each point of the archive is one of its own, its model trained for this bound, "
+        "for a short time, and counted. The other tools are given the values on the same grid."
     ]
     if curve.given:
         words.append(f"“{GIVEN.capitalize()}” is what this page is of, at the mean of its bounds.")
     names = [name for name in (OURS, *TOOLS) if any(name in point.bits for point in curve.points)]
     heads = ("bound", *(_words(name) for name in names), "archive over the best other")
-    rows = [_cells(percent(point.share), point, names) for point in curve.points]
-    rows += [_cells(f"{percent(curve.given.share)}, {GIVEN}", curve.given, names)] if curve.given else []
+    rows = [_cells(said(point.share, images=curve.images), point, names) for point in curve.points]
+    if curve.given:
+        rows.append(_cells(f"{said(curve.given.share, images=curve.images)}, {GIVEN}", curve.given, names))
     ours = [len(curve.points)] if curve.given else []
     table = Table("Bits a row", heads, rows, range(1, len(heads)), (), ours)
     return [Section("Size by the error allowed", words, [table], [_chart(curve, names)])]
@@ -167,11 +191,12 @@ def _chart(curve: Curve, names: Sequence[str]) -> Any:
     if curve.given:
         place = float(np.interp(curve.given.share, shares, range(len(shares))))
         lines.append(Line(GIVEN, [place], [curve.given.bits[OURS]], INK, dots=True))
-    ticks = [(float(k), percent(share)) for k, share in enumerate(shares)]
+    ticks = [(float(k), said(share, images=curve.images)) for k, share in enumerate(shares)]
     first, last = (curve.points[k].bits[OURS] for k in (0, -1))
     alt = (
-        f"Lines of the bits a row over the bound: the archive from {first:.1f} ({percent(shares[0])}) to {last:.1f} "
-        f"({percent(shares[-1])}); all figures are in the table."
+        f"Lines of the bits a row over the bound: the archive from {first:.1f} ({ticks[0][1]}) to {last:.1f} "
+        f"({ticks[-1][1]}); all figures are in the table."
     )
-    svg = line_chart(lines, "largest error, of the range", "bits a row", ticks=ticks, zero=True)
+    error = "largest error, grey levels" if curve.images else "largest error, of the range"
+    svg = line_chart(lines, error, "bits a row", ticks=ticks, zero=True)
     return figure(svg, alt, "Bits a row over the bound")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import math
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from data.dataset import Dataset
+from data.gridfit import fit_table
+from data.images import image_array, image_field
 from data.ingest import ingest
 from data.sources import TableSource
 from vae import curve, page, pipeline
@@ -75,6 +79,25 @@ def test_a_model_s_own_point_is_what_it_writes(dataset: Dataset, tmp_path: Path)
     assert point.share == curve.mean_share(bounds, dataset.schema, dataset.stats) > 0
 
 
+def test_bounds_of_images_are_grey_levels(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 6, 6, 1), dtype=np.uint8)
+    table = pa.table({"image": image_array(noise), "label": pa.array(np.arange(60) % 3)})
+    schema = pa.schema([image_field("image", (6, 6, 1)), table.schema.field("label")])
+    images = ingest(TableSource(table.cast(schema)), tmp_path / "images")
+    found = curve.measure(
+        images.table(), images.schema, images.stats, model=SMALL, training=QUICK
+    )  # without `shares`
+    assert [255 * point.share for point in found] == [0, 1, 2, 4, 8, 16]
+    for name in (curve.OURS, "pcodec"):
+        bits = [point.bits[name] for point in found]
+        # noise of 256, 86 and so many levels fewer: each step of the grid takes what it has to
+        assert bits[0] > bits[1] > bits[-1], name
+    assert curve.mean_share({"image": 4.0}, images.schema, images.stats) == pytest.approx(4 / 255)
+    (part,) = curve.curve_section(Curve(found, images=bool(curve.images_of(images.schema))))
+    assert [row[0] for row in part.tables[0].rows] == ["exact", "1", "2", "4", "8", "16"]
+    assert "grey levels" in part.words[0]
+
+
 def test_the_page_has_the_figures_drawn_and_as_a_table(tmp_path: Path) -> None:
     rivals = [Point(0.0, {"archive": 20.0, "pcodec": 40.0}), Point(0.1, {"archive": 5.0, "pcodec": 8.0})]
     found = Curve(rivals, Point(0.05, {"archive": 6.25}))
@@ -101,3 +124,14 @@ def test_json_has_every_point(points: list[Point]) -> None:
     assert [row["given"] for row in rows] == [False, False, False, True]
     assert rows[1]["pcodec"] == points[1].bits["pcodec"]
     assert set(rows[0]) == {"bound", "given", "archive", *(set(Rivals.model_fields) - {"csv"})}
+
+
+def test_other_tools_are_given_images_as_numbers_on_the_same_grid() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (500, 6, 6, 1), dtype=np.uint8)
+    there = image_array(noise).take(pa.array([*range(500), None]))
+    table = pa.table({"image": there}, schema=pa.schema([image_field("image", (6, 6, 1))]))
+    for bound, count in {0.0: 256, 4.0: 29}.items():
+        rivals = measure_rivals(table, {"image": fit_table(table, {"image": bound})["image"]})
+        # of noise that is spread evenly nothing is to be had but its entropy
+        assert 8 * rivals.pcodec / noise.size == pytest.approx(math.log2(count), rel=0.05)  # type: ignore[operator]
+        assert rivals.parquet_zstd19 >= rivals.pcodec / 1.05  # type: ignore[operator]

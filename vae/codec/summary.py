@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from data.bounds import is_image_type
 from data.grid import ColumnGrid, State
 from data.stored import one_array
 from vae.codec.blocks import undress
@@ -189,7 +190,14 @@ def on_grid(table: pa.Table, grids: Mapping[str, ColumnGrid]) -> pa.Table:
     """The table with the columns of `grids` as symbols (whatever is not on the grid as null: rivals get that free)."""
     for name, grid in grids.items():
         coded = grid.encode(undress(one_array(table[name])))
-        symbols = pa.array(coded.symbols, mask=coded.state != State.VALUE)
+        gone = coded.state != State.VALUE
+        if coded.symbols.ndim > 1:  # images, whose levels are bytes on any grid
+            levels = pa.array(coded.symbols.astype(np.uint8).reshape(-1))
+            symbols = pa.FixedSizeListArray.from_arrays(
+                levels, coded.symbols.shape[1], mask=pa.array(gone.reshape(-1))
+            )
+        else:
+            symbols = pa.array(coded.symbols, mask=gone)
         table = table.set_column(table.schema.get_field_index(name), name, symbols)
     return table
 
@@ -243,6 +251,8 @@ def _pcodec_column(array: Any) -> int:
     if array.null_count:
         size += len(zstd.compress(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes()))
         array = array.drop_null()
+    if is_image_type(array.type):
+        array = array.flatten()
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         array = array.dictionary_encode()
     if isinstance(array, pa.DictionaryArray):
