@@ -18,11 +18,11 @@ PhaseName = Literal["joint", "settle", "refit", "quantise"]
 
 FULL_COLUMNS = 20
 """Coded columns up to which a table gets the full number of steps; `flights` has 12, `solar` 17."""
-FULL_STEPS = {Effort.fast: 1_300, Effort.standard: 5_000, Effort.max: 30_000}
-"""Steps for a large table: 1.3, 5 and 30 minutes on `flights` at 60 ms a step, which is no series."""
-SERIES_STEPS = 1.2
+FULL_STEPS = {Effort.fast: 1_300, Effort.standard: 8_000, Effort.max: 30_000}
+"""Steps for a large table: half a minute, 3 and 10 minutes on `flights` at 20 ms a step, twice that on slower cores."""
+SERIES_STEPS = 1.5
 """A series, whose decoder learns more slowly, goes on for so many times as long."""
-FULL_ROWS = 100_000
+FULL_ROWS = 65_000
 """Rows from which on a table gets the full number of steps."""
 FEWEST_STEPS = 200
 QUANTISE_SHARE = 0.1
@@ -48,9 +48,9 @@ def steps(rows: int, columns: int, effort: Effort, *, series: bool = False) -> i
     >>> steps(336_776, 12, Effort.fast) == FULL_STEPS[Effort.fast]
     True
     >>> [steps(200_000, columns, Effort.standard) for columns in (5, 20, 40)]
-    [5000, 5000, 2500]
+    [8000, 8000, 4000]
     >>> steps(1, 1, Effort.max), steps(525_600, 17, Effort.standard, series=True)
-    (200, 6000)
+    (200, 12000)
     """
     by_width = min(1.0, max(1 / 8, FULL_COLUMNS / max(columns, 1)))
     by_rows = math.sqrt(min(1.0, rows / FULL_ROWS))

@@ -97,7 +97,7 @@ def test_a_series_takes_fewer_latents_more_steps_and_other_rates(serial, latents
     for name, value in {"FULL_STEPS": {Effort.fast: 20}, "FULL_ROWS": 1, "FEWEST_STEPS": 1}.items():
         monkeypatch.setattr(schedule, name, value)
     unsaid = QUICK.model_copy(update={"steps": None, "effort": Effort.fast})
-    assert fit(given, schema, model=usual, training=unsaid).record["steps"] == (24 if serial else 20)
+    assert fit(given, schema, model=usual, training=unsaid).record["steps"] == (30 if serial else 20)
 
 
 def test_columns_that_follow_from_others_are_not_modelled(trained):
