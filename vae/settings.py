@@ -179,8 +179,8 @@ class TrainSettings(Settings):
     """How a model is trained."""
 
     effort: Effort = Effort.standard
-    """Number of optimiser steps: on `flights` `fast` takes half a minute, `standard` 3, `max` 10; on slow cores twice as
-    long."""
+    """Number of optimiser steps: on `flights` `fast` takes half a minute, `standard` 3, `max` 10; on slow cores
+    twice as long."""
     steps: int | None = Field(default=None, ge=1, le=100_000_000)
     """Number of optimiser steps, in place of the one that `effort` stands for."""
     seed: int = Field(default=0, ge=0, lt=2**31)
