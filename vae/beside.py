@@ -2,13 +2,14 @@
 
 A step of training is thousands of small operations. On threads that share an operation they gain little, since one
 waits for the other after each; parts that share nothing but what they are given wait once. What comes out is the
-same whatever the number of threads.
+same whatever the number of threads. What torch keeps for each thread, as whether autocast is on, a part on another one
+does not see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -49,15 +50,13 @@ def threads(number: int) -> Generator[None]:
 
 def beside(parts: Sequence[Part], inputs: Sequence[Tensor]) -> tuple[Tensor, list[Any]]:
     """The sum of all parts' scalars, differentiable once in inputs and parameters, and what else is known of each."""
-    if not torch.is_grad_enabled():
+    # a parameter of several parts is given once
+    leaves = {id(leaf): leaf for part in parts for leaf in part.parameters if leaf.requires_grad}
+    if not torch.is_grad_enabled() or not any(each.requires_grad for each in (*inputs, *leaves.values())):
         found = [part.of(*inputs) for part in parts]
         return torch.stack([scalar for scalar, _ in found]).sum(), [more for _, more in found]
     more: list[Any] = []
-    # a parameter of several parts is given once
-    leaves = list(
-        {id(leaf): leaf for part in parts for leaf in part.parameters if leaf.requires_grad}.values()
-    )
-    total = cast(Tensor, _Beside.apply(parts, len(inputs), more, *inputs, *leaves))
+    total = cast(Tensor, _Beside.apply(parts, len(inputs), more, *inputs, *leaves.values()))
     return total, more
 
 
@@ -74,8 +73,10 @@ class _Beside(torch.autograd.Function):
             given = [each.detach().requires_grad_(each.requires_grad) for each in inputs]
             with torch.enable_grad():
                 scalar, known = part.of(*given)
-            wanted = {k: each for k, each in enumerate(given) if each.requires_grad}
+            if not scalar.requires_grad:
+                return scalar, known, {}
             own = {id(leaf) for leaf in part.parameters}
+            wanted = {k: each for k, each in enumerate(given) if each.requires_grad}
             wanted |= {count + k: leaf for k, leaf in enumerate(leaves) if id(leaf) in own}
             # None, whatever its type says, for what the part does not depend on
             grads = cast(
@@ -92,9 +93,9 @@ class _Beside(torch.autograd.Function):
             try:
                 first = run(parts[0])
             finally:
-                # what shares the parameters has to be over, also where this one failed
-                done = [other.result() for other in others]
-            done = [first, *done]
+                # what reads the parameters has to be over before anybody goes on, also where a part failed
+                wait(others)
+            done = [first, *(other.result() for other in others)]
         ctx.grads = _summed([grads for *_, grads in done], len(tensors))
         more.extend(known for _, known, _ in done)
         return torch.stack([scalar for scalar, *_ in done]).sum()
@@ -104,9 +105,7 @@ class _Beside(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad: Tensor
     ) -> tuple[Tensor | None, ...]:
-        grads = ctx.grads
-        del ctx.grads
-        return (None, None, None, *(None if each is None else each * grad for each in grads))
+        return (None, None, None, *(None if each is None else each * grad for each in ctx.grads))
 
 
 def _summed(of: Sequence[dict[int, Tensor]], count: int) -> list[Tensor | None]:

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.bounds import GREYS, is_image_type, resolve_bounds
+from data.bounds import GREYS, resolve_bounds
 from data.largetable import AnyTable
 from data.schema import ColumnStats, Schema
 from vae import pipeline
 from vae.charts import BLUE, INK, ORANGE, RED, TEAL, Line, figure, line_chart
 from vae.codec.summary import ArchiveReport
+from vae.mosaic import columns_of_images
 from vae.sections import RIVALS, Section, Table
 from vae.settings import Effort, ModelSettings, TrainSettings
 from vae.store import TrainedModel
@@ -42,7 +43,7 @@ class Point(NamedTuple):
     """What a row takes within a bound."""
 
     share: float
-    """The bound of every column that takes one, as a share of its range; where they differ, the mean."""
+    """The bound of images, or else of numbers, as a share of their range; where they differ, the mean."""
     bits: Mapping[str, float]
     """Bits a row of `archive`, the model included, and of the tools that can hold the table."""
 
@@ -58,7 +59,7 @@ class Curve(NamedTuple):
 
 def images_of(schema: Schema) -> list[str]:
     """Columns that hold images."""
-    return [column.name for column in schema.columns if is_image_type(column.type)]
+    return columns_of_images(schema.to_arrow().empty_table())
 
 
 def measure(
@@ -76,7 +77,8 @@ def measure(
     """
     points: list[Point] = []
     images = images_of(schema)
-    shares = shares or (GREY_SHARES if images else SHARES)
+    if shares is None:
+        shares = GREY_SHARES if images else SHARES
     for done, share in enumerate(shares):
 
         def told(event: Mapping[str, Any], done: int = done, share: float = share) -> None:
@@ -128,8 +130,8 @@ def mean_share(bounds: Mapping[str, float], schema: Schema, stats: Mapping[str, 
 
 
 def _specs(share: float, images: Sequence[str]) -> list[str]:
-    """Bounds of all columns that a curve bounds: the star means numbers, images are named."""
-    return [f"{name}={100 * share!r}%" for name in ("*", *images)]
+    """Bounds of all columns that a curve bounds: images, or where there are none numbers."""
+    return [f"{name}={100 * share!r}%" for name in images or ["*"]]
 
 
 def said(share: float, *, images: bool = False) -> str:

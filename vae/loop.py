@@ -150,8 +150,10 @@ class PhaseModule(pl.LightningModule):
         """The loss of one batch, its noise and learning rate set from the step alone."""
         step = self.state.step
         seed = schedule.noise_seed(self.settings.seed, step)
-        # for modules that draw from the global generator; `torch.manual_seed` notes its caller's whole stack, 1.5 ms
+        # for modules that draw from the global generators; `torch.manual_seed` notes its caller's whole stack, 1.5 ms
         torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         rate = schedule.learning_rate(step, self.phase)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate * group["peak"]

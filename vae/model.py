@@ -146,7 +146,7 @@ class SparseVAE(Steered):
         return Part(of, list(self.stencil.parameters()))
 
     def _code_part(self, batch: Tensors, draw: Draw, phase: str) -> Part:
-        """What the code says by itself, and what it costs; told beside it: its hard form and that one says."""
+        """What the code says by itself, and what it costs; for `steer`, heads and hard code are told with the terms."""
 
         def of(code: Tensor, soft: Tensor) -> tuple[Tensor, tuple[Tensors, list[Tensor], Tensor]]:
             weights = self.stencil.weights(quantised=phase == "quantise")

@@ -201,5 +201,5 @@ class TrainSettings(Settings):
     patience: int = Field(default=8, ge=1)
     """Validations without improvement after which a phase ends early."""
     threads: int = Field(default=0, ge=0, le=256)
-    """Processors that training may use; 0: all. One operation uses one for each 1,024 rows of a batch (64 of images);
-    what is left computes other parts of the loss meanwhile."""
+    """Threads that share an operation; 0: one for each 1,024 rows of a batch (64 of images), at least one, at most the
+    machine's, and where one is left, it computes what a code of a table says meanwhile."""

@@ -90,7 +90,7 @@ def fit(
     if folder is not None:
         parts = (model.settings, asked.model_copy(update={"threads": 0}), model.layout)
         checkpoints = Checkpoints(
-            _beside(folder), training_key(rows, *(part.model_dump_json() for part in parts))
+            _waiting(folder), training_key(rows, *(part.model_dump_json() for part in parts))
         )
         if not resume:
             checkpoints.clear()
@@ -105,10 +105,10 @@ def fit(
 
 def forget(folder: str | Path) -> None:
     """Removes the checkpoints of the model in `folder`."""
-    remove_tree(_beside(folder))
+    remove_tree(_waiting(folder))
 
 
-def _beside(folder: str | Path) -> Path:
+def _waiting(folder: str | Path) -> Path:
     target = Path(folder).absolute()
     return target.with_name(f".{target.name}.training")
 
@@ -241,7 +241,7 @@ class Threads(NamedTuple):
     operation: int
     """Threads that share an operation; what comes out depends on them in its last bits."""
     parts: int
-    """Parts of a loss that are computed at the same time (`vae.beside`), which changes nothing."""
+    """Parts of a loss that are computed at once (`vae.beside`): two, if there are cores for it; changes nothing."""
 
 
 def _resolved(settings: TrainSettings, model: Model) -> TrainSettings:
@@ -252,12 +252,13 @@ def _resolved(settings: TrainSettings, model: Model) -> TrainSettings:
 def threads(settings: TrainSettings, thread_rows: int = THREAD_ROWS) -> Threads:
     """How these settings make use of the machine.
 
-    >>> threads(TrainSettings(batch_rows=512, threads=2)), threads(TrainSettings(batch_rows=4_096, threads=3))
-    (Threads(operation=1, parts=2), Threads(operation=3, parts=1))
+    >>> threads(TrainSettings(threads=3)), threads(TrainSettings(batch_rows=512)).operation
+    (Threads(operation=3, parts=1), 1)
     """
-    most = settings.threads or cores()
-    operation = min(most, max(1, (settings.batch_rows or USUAL_BATCH) // thread_rows))
-    return Threads(operation, most // operation)
+    if settings.threads:
+        return Threads(settings.threads, 1)
+    operation = min(cores(), max(1, (settings.batch_rows or USUAL_BATCH) // thread_rows))
+    return Threads(operation, min(2, cores() // operation))
 
 
 def cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -101,17 +102,51 @@ def test_without_gradients_there_is_the_value_alone(weights: list[nn.Parameter])
     torch.testing.assert_close(total, beside(parts_of(weights), inputs())[0].detach())
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_part_that_fails_says_so_and_the_next_step_goes_on(weights: list[nn.Parameter], which: int) -> None:
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_part_that_fails_says_so_once_all_are_over_and_the_next_step_goes_on(
+    weights: list[nn.Parameter], which: int
+) -> None:
+    over: list[int] = []
+
+    def slow(x: Tensor, _y: Tensor) -> tuple[Tensor, Any]:
+        time.sleep(0.05)
+        over.append(1)
+        return (x @ weights[0]).sum(), None
+
     def fails(_x: Tensor, _y: Tensor) -> tuple[Tensor, Any]:
         raise ValueError("no such column")
 
-    good = parts_of(weights)
-    bad = [Part(fails, []) if k == which else part for k, part in enumerate(good)]
-    with threads(2):
+    with threads(3):
         with pytest.raises(ValueError, match="no such column"):
-            beside(bad, inputs())
-        beside(good, inputs())
+            beside([Part(fails if k == which else slow, weights[:1]) for k in range(3)], inputs())
+        assert len(over) == 2
+        beside(parts_of(weights), inputs())
+
+
+def test_an_interrupt_is_not_taken_for_another_part_s_failure(weights: list[nn.Parameter]) -> None:
+    def interrupted(_x: Tensor, _y: Tensor) -> tuple[Tensor, Any]:
+        raise KeyboardInterrupt
+
+    def fails(_x: Tensor, _y: Tensor) -> tuple[Tensor, Any]:
+        raise ValueError("no such column")
+
+    with threads(2), pytest.raises(KeyboardInterrupt):
+        beside([Part(interrupted, []), Part(fails, [])], inputs())
+
+
+def test_where_nothing_is_to_be_learnt_there_is_no_gradient_and_no_error(weights: list[nn.Parameter]) -> None:
+    x, y = inputs(grad=False)
+    frozen = [weight.detach() for weight in weights]
+    total, _ = beside([Part(lambda x, _y: ((x @ frozen[0]).sum(), None), [])], [x, y])
+    assert not total.requires_grad
+
+    def constant(_x: Tensor, _y: Tensor) -> tuple[Tensor, Any]:
+        return torch.ones((), dtype=torch.float64), None
+
+    x, y = inputs()
+    total, _ = beside([Part(constant, []), *parts_of(weights)], [x, y])
+    plain, _ = beside(parts_of(weights), [x, y])
+    assert torch.equal(*(torch.autograd.grad(each, x)[0] for each in (total, plain)))
 
 
 def test_threads_of_parts_are_as_the_library_is_set_here() -> None:

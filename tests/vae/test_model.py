@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from vae import train
 from vae.codec.integer import IntegerModel
+from vae.codes_only import CodesOnly
 from vae.features import row_view
 from vae.latents import STEP, gaussian_kl, gaussian_log_density
 from vae.loop import Rows
@@ -119,16 +122,42 @@ def test_each_term_teaches_the_encoder(made: Any, term: str, monkeypatch: pytest
     assert gradients(model)["encoder"] == 0
 
 
-@pytest.mark.parametrize("settings", [SMALL, GAUSSIAN], ids=["quantized", "gaussian"])
-def test_a_training_ends_in_the_same_weights_on_any_number_of_threads(
-    made: Any, settings: ModelSettings
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SMALL.model_copy(update={"family": family, "target": target})
+        for family, target in (
+            (Family.quantized, None),
+            (Family.quantized, "bits=6"),
+            (Family.gaussian, "score=0.6"),
+            (Family.spike_slab, None),
+            (Family.topk, "nonzeros=2"),
+        )
+    ],
+    ids=lambda settings: f"{settings.family}-{settings.target}",
+)
+def test_a_training_ends_in_the_same_weights_on_any_number_of_cores(
+    made: Any, settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    names = set[str]()
+    asked = CodesOnly.asked
+
+    def noted(self: CodesOnly, *given: Any) -> Tensor:
+        names.add(threading.current_thread().name.split("_")[0])
+        return asked(self, *given)
+
+    monkeypatch.setattr(CodesOnly, "asked", noted)
     order = np.arange(ROWS)
     arrays = Rows({name: value.numpy() for name, value in made.batch.items()}, order, order)
     found: list[dict[str, Tensor]] = []
-    for number in (1, 2):
-        training = TrainSettings(steps=30, batch_rows=64, threads=number)
-        found.append(fit(lambda: SparseVAE(made.layout, settings), arrays, training)[0].state_dict())
+    for cores in (1, 2):
+        names.clear()
+        monkeypatch.setattr(train, "cores", lambda cores=cores: cores)
+        training = TrainSettings(steps=40, batch_rows=64)
+        model, record = fit(lambda: SparseVAE(made.layout, settings), arrays, training)
+        found.append(model.state_dict())
+        assert record["threads"] == 1
+        assert ("part" in names) == (cores == 2)
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.bounds import is_image_type
 from data.grid import ColumnGrid, State
 from data.stored import one_array
 from vae.codec.blocks import undress
@@ -251,8 +250,6 @@ def _pcodec_column(array: Any) -> int:
     if array.null_count:
         size += len(zstd.compress(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes()))
         array = array.drop_null()
-    if is_image_type(array.type):
-        array = array.flatten()
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         array = array.dictionary_encode()
     if isinstance(array, pa.DictionaryArray):
