@@ -3,9 +3,9 @@
 Ours is `vae.train.fit` with standard effort; what counts is the first validation within `NEAR` of its final bits. The
 plain loop has the same model, loss, rows and batch size, its data in memory, a shuffled `DataLoader` of a
 `TensorDataset`, Adam and a constant learning rate, in float32; the best of three rates counts. Both have all cores, the
-plain loop as many threads an operation as its first steps are quickest with: one, or all. They validate on the same rows
-with the same code at the same steps; ours is charged for it and the plain loop is not. A rate that is not there after
-`PATIENCE` times our seconds is given up.
+plain loop as many threads an operation as its first steps are quickest with: one, or all. They validate on the same
+rows with the same code at the same steps; ours is charged for it and the plain loop is not. A rate that is not there
+after `PATIENCE` times our seconds is given up.
 """
 
 from __future__ import annotations
@@ -224,8 +224,8 @@ SPEEDUP = Benchmark(
         *(
             f"vae/{name}.py"
             for name in (
-                "beside", "calibration", "codes_only", "features", "heads", "latents", "lesson", "loop", "model", "networks",
-                "planning", "schedule", "sparse", "steered", "stencil", "train",
+                "beside", "calibration", "codes_only", "features", "heads", "latents", "lesson", "loop", "model",
+                "networks", "planning", "schedule", "sparse", "steered", "stencil", "train",
             )
         ),
     ),
