@@ -77,10 +77,10 @@ _Measure = Callable[[Longs, Facts], float]
 def usual_width(rows: int) -> int:
     """Hidden width of a decoder for a table of so many rows.
 
-    >>> usual_width(32_561), usual_width(336_776), usual_width(581_012)
-    (16, 24, 32)
+    >>> usual_width(32_561), usual_width(92_962)
+    (16, 32)
     """
-    return next((width for most, width in ((50_000, 16), (500_000, 24)) if rows < most), 32)
+    return 16 if rows < 50_000 else 32
 
 
 def is_series(grid: TableGrid, coded: Mapping[str, Coded]) -> bool:

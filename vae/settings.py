@@ -112,7 +112,7 @@ class ModelSettings(Settings):
     """What the code is asked to score by itself (`vae.metrics.code_score`): `lean` about 0.5, `balanced` 0.75, `rich`
     0.9, as far as that is to be had cheaply; `none` is no code."""
     width: int | None = Field(default=None, ge=4, le=256)
-    """Hidden width of the archive's decoder, whose weights are stored in every archive; None: 16, 24 or 32, of
+    """Hidden width of the archive's decoder, whose weights are stored in every archive; None: 16 or 32, of
     images 16, 32 or 64, the more the more rows there are to pay for it."""
     reads: int = Field(default=2, ge=0, le=4096)
     """Columns that each latent may read; 0 lets all latents see all columns through one dense network. A latent of
@@ -179,8 +179,8 @@ class TrainSettings(Settings):
     """How a model is trained."""
 
     effort: Effort = Effort.standard
-    """Number of optimiser steps: on `flights` `fast` takes half a minute, `standard` 3, `max` 10; on slow cores
-    twice as long."""
+    """Number of optimiser steps: on `flights` `fast` takes 40 seconds, `standard` 3 minutes, `max` 10; on slow
+    cores twice as long."""
     steps: int | None = Field(default=None, ge=1, le=100_000_000)
     """Number of optimiser steps, in place of the one that `effort` stands for."""
     seed: int = Field(default=0, ge=0, lt=2**31)
