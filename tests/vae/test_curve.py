@@ -126,7 +126,7 @@ def test_json_has_every_point(points: list[Point]) -> None:
     assert set(rows[0]) == {"bound", "given", "archive", *(set(Rivals.model_fields) - {"csv"})}
 
 
-def test_other_tools_are_given_images_as_numbers_on_the_same_grid() -> None:
+def test_other_tools_are_given_images_on_the_same_grid() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (500, 6, 6, 1), dtype=np.uint8)
     there = image_array(noise).take(pa.array([*range(500), None]))
     table = pa.table({"image": there}, schema=pa.schema([image_field("image", (6, 6, 1))]))
