@@ -183,7 +183,7 @@ def _guessed(trained: TrainedModel, codes: torch.Tensor) -> dict[str, Cells]:
     """What the codes alone say of each column that the model codes."""
     module = trained.module
     if isinstance(module, ImageVAE):
-        images = module.pictures(codes).round().to(torch.uint8).flatten(1).numpy()
+        images = module.guess(codes).numpy()
         return {module.layout.plan.name: Cells(cast(Any, images), np.zeros(len(codes), np.uint8))}
     symbols, states = cells_of(module.layout.plan, module.codes_only.guess(codes))
     return {name: Cells(symbols[:, j], states[:, j]) for j, name in enumerate(module.layout.plan.names)}

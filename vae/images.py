@@ -1,14 +1,13 @@
 """The sparse VAE for images: convolutional encoder, prior, the archive's stencil, and the decoder of the code alone.
 
-The objective is that of `vae.model.SparseVAE`, in nats an image; of the stencil's likelihood some pixels are drawn at
-each step, those more often that have something to say, and weighted so that its mean is that of all of them.
+The objective is that of `vae.whole`; of the stencil's likelihood some pixels are drawn at each step, those more often
+that have something to say, and weighted so that its mean is that of all of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,16 +23,14 @@ from vae.codec.pixels import MAX_MAP_VALUES, PixelPlan
 from vae.codec.plan import Plan
 from vae.codec.structure import Derived
 from vae.convolution import ConvDecoder, ConvEncoder
-from vae.features import Layout
-from vae.latents import Draw, Latents, free_bits, interpolated_rate
+from vae.latents import Latents
 from vae.networks import Hidden
 from vae.pixels import PixelDecoder
 from vae.settings import MOST_LATENTS, Codes, Effort, ModelSettings, Target
 from vae.sparse import make_latents
-from vae.steered import Steered
-from vae.stencil import Stencil, Tensors
+from vae.stencil import Tensors
+from vae.whole import NATS_TO_BITS, CodedWhole, prior_of
 
-NATS_TO_BITS = 1 / math.log(2)
 DRAWN_PIXELS = 24_576
 """Pixels of a step, of all its images together."""
 BATCH_VALUES = 1 << 21
@@ -49,14 +46,10 @@ STILL = 0.15
 NEAR = 2
 """Pixels around that decide of it."""
 ENCODER_GAIN = 4.0
-PRESENCE = 0.1
-"""Nats asked of a latent for not being zero."""
-SLACKENING = 0.1
 LEARNING_RATES = {"encoder": 0.002, "decoder": 0.006}
 IMAGE_SCORE = {Codes.none: 0.0, Codes.lean: 0.45, Codes.balanced: 0.64, Codes.rich: 0.8}
 """R² of the pixels that the code is asked for."""
 WEIGHT_PRICE = 2.0
-IDLE_WEIGHT = 1 / 32
 USUAL_LATENTS, USUAL_MAPS = 32, 8
 COUNTED = 4
 """Last bits of a symbol that are coded beside counts of the image's own."""
@@ -134,17 +127,19 @@ def moving(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return found.any(3).reshape(len(images), -1)
 
 
-class ImageVAE(Steered):
+class ImageVAE(CodedWhole):
     """Encoder, prior (`prior`), the archive's decoder (`pixels`) and the decoder that sees the code alone."""
 
-    presence, slackening = PRESENCE, SLACKENING
+    asked = IMAGE_SCORE
+    thread_rows = 64
+    reads = ("pixels",)
 
     def __init__(self, layout: ImageLayout, settings: ModelSettings) -> None:
-        super().__init__(settings, layout.plan.latents)
+        super().__init__(layout.codes, settings)
         self.layout = layout
         plan = layout.plan
         self.pixels = PixelDecoder(plan)
-        self.prior = Stencil(Layout(plan=layout.codes, views=(), scales=()))
+        self.prior = prior_of(layout.codes)
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(plan.channels, plan.height, plan.width))
         if plan.latents:
@@ -162,116 +157,10 @@ class ImageVAE(Steered):
             )
             self.codes_only = ConvDecoder(plan.latents, shape, hidden=hidden)
 
-    # ------------------------------------------------------------------------------------------------ training
-
-    thread_rows = 64
-    """How many images of a step a thread is worth, for settings that do not say."""
-
     @property
     def batch_rows(self) -> int:
         """Images of a step, for settings that do not say: fewer of large ones."""
         return max(4, min(128, BATCH_VALUES // self.layout.plan.pixels))
-
-    reads = ("pixels",)
-    """Arrays of a batch that the encoder looks at."""
-
-    @torch.no_grad()
-    def begin(self, phase: str, batch: Tensors) -> None:
-        """The mean image and the middle of each latent, before the first step."""
-        if self.settle(phase, batch):
-            return
-        if phase == "joint":
-            self.progress.fill_(0.0)
-            self.mean.copy_(self._shown(batch).mean(0))
-            if self.layout.plan.latents:
-                self.encoder.shift(-self._posterior(batch)[..., 0].median(0).values)
-        elif phase == "refit":
-            self.set_threshold(batch)
-
-    def loss(
-        self, batch: Tensors, *, progress: float, phase: str, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """The loss and its terms in nats an image; `progress` is the share of all steps that are done."""
-        self.progress.fill_(progress)
-        quantised = phase == "quantise"
-        w = self.pixels.weights(quantised=quantised)
-        if not self.layout.plan.latents:
-            pixels = self._drawn_nats(w, batch, None, generator)
-            price = self._price(pixels)
-            return {"loss": pixels + price, "columns": pixels, "weights": price}
-        draw = self._draw(batch, phase, generator)
-        rate = self._rate(self.prior.weights(quantised=quantised), draw)
-        warmup = min(1.0, progress / self.settings.kl_warmup) if self.settings.kl_warmup > 0 else 1.0
-        code = free_bits(rate, self.settings.free_bits).sum() if phase == "joint" else rate.sum(1).mean()
-        pixels = self._drawn_nats(w, batch, self.pixels.features(w, draw.code), generator)
-        missed = self._missed(batch, self.codes_only(draw.code))
-        alone = missed.mean() / (2 * self.layout.variance)
-        presence = draw.presence.sum(1).mean()
-        price = self._price(pixels)
-        loss = (
-            (warmup if phase == "joint" else 1.0) * code
-            + pixels
-            + self.weight * alone
-            + self.price * presence
-            + price
-        )
-        terms = {
-            "code": rate.sum(1).mean(), "columns": pixels, "codes_only": alone, "presence": presence, "weights": price,
-            "codes_weight": pixels.new_tensor(self.weight),
-        }  # fmt: skip
-        hard = draw.code.detach()
-        if draw.kl is not None:
-            hard = self.encode(batch).to(torch.float32)
-            terms["prior"] = self._hard_rate(self.prior.weights(quantised=quantised), hard).sum(1).mean()
-            loss = loss + terms["prior"]
-        if draw.penalty is not None:
-            loss = loss + draw.penalty
-        if draw.idle is not None:
-            # only what idle latents say is taught by it: the rest of the code is given
-            spare = self._missed(batch, self.codes_only(draw.code.detach() + draw.idle))
-            terms["idle"] = spare.mean() / (2 * self.layout.variance)
-            loss = loss + IDLE_WEIGHT * terms["idle"]
-        if phase == "joint":
-            self.steer(
-                hard,
-                score=lambda: self._score(batch, missed.detach()),
-                bits=lambda: self._mean_bits(self.prior.weights(quantised=False), hard),
-                asked=IMAGE_SCORE[self.settings.codes],
-            )
-        return {"loss": loss, **terms}
-
-    def measured(self, batch: Tensors) -> Tensor:
-        """What the code of a batch is, of what its target is about: bits an image, or its score; a scalar."""
-        code = self.encode(batch).to(torch.float32)
-        if self.target and self.target.what == "score":
-            return self._score(batch, self._missed(batch, self.codes_only(code)))
-        return self._mean_bits(self.prior.weights(quantised=False), code)
-
-    def gates(self, batch: Tensors) -> Tensor | None:
-        """Of each latent of a batch what decides whether it is there, (batch, latents); None where nothing does."""
-        return self.latents.gates(self._posterior(batch))
-
-    @torch.no_grad()
-    def validation_bits(self, batch: Tensors) -> dict[str, Tensor]:
-        """Bits of each image with hard codes and the codec's weights by part, (batch,) each; of its pixels, some."""
-        w = self.pixels.weights(quantised=True)
-        images = self._images(batch)
-        generator = torch.Generator(images.device).manual_seed(0)
-        code = self.encode(batch).to(torch.float32)
-        features = self.pixels.features(w, code)
-        places, weights = self._places(batch, HELD_PIXELS, generator)
-        pixels = (self.pixels.nats(w, images, features, places) * weights).sum(1) * NATS_TO_BITS
-        if not self.layout.plan.latents:
-            return {"column_bits": pixels}
-        rate = self._hard_rate(self.prior.weights(quantised=True), code).sum(1) * NATS_TO_BITS
-        alone = self._missed(batch, self.codes_only(code)) / (2 * self.layout.variance) * NATS_TO_BITS
-        there = (code != 0).sum(1).to(pixels.dtype)
-        return {"code_bits": rate, "column_bits": pixels, "codes_only_bits": alone, "nonzeros": there}
-
-    def objective(self, bits: Mapping[str, float]) -> float:
-        """What an image costs and what is asked of its code beside, of mean `validation_bits`."""
-        alone = bits.get("codes_only_bits", 0.0)
-        return bits.get("code_bits", 0.0) + bits["column_bits"] + self.weight * alone
 
     def steps(self, rows: int, effort: Effort) -> int:
         """Optimiser steps for so many images."""
@@ -282,26 +171,7 @@ class ImageVAE(Steered):
         """Peak learning rates, for settings that name none."""
         return LEARNING_RATES
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The encoder's parameters and all others, which train at separate rates."""
-        encoder = [p for n, p in self.named_parameters() if n.split(".")[0] in ("encoder", "latents")]
-        ids = {id(p) for p in encoder}
-        decoder = [p for p in self.parameters() if id(p) not in ids]
-        return [{"name": "encoder", "params": encoder}, {"name": "decoder", "params": decoder}]
-
     # ------------------------------------------------------------------------------------------------ its use
-
-    @torch.no_grad()
-    def encode(self, batch: Tensors) -> Tensor:
-        """Hard codes of images, int8 (batch, latents), exact zeros; reads `pixels`."""
-        if not self.layout.plan.latents:
-            return batch["pixels"].new_zeros(len(batch["pixels"]), 0, dtype=torch.int8)
-        return self.latents.harden(self._posterior(batch)).to(torch.int8)
-
-    def view(self, symbols: NDArray[Any], states: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """What the encoder reads of images on the grid, (rows, values)."""
-        del states
-        return {"pixels": symbols.astype(np.uint8, copy=False)}
 
     @torch.no_grad()
     def cell_bits(self, batch: Tensors) -> Tensor:
@@ -318,27 +188,62 @@ class ImageVAE(Steered):
         shares = (self.mean + self.codes_only(code)).permute(0, 2, 3, 1)
         return ((shares + 1) / 2).clamp(0, 1) * (self.layout.plan.levels - 1)
 
-    @torch.no_grad()
-    def code_facts(self, batch: Tensors) -> dict[str, float | int | bool]:
-        """What the code of a batch is like; empty without a code. See `SparseVAE.code_facts`."""
-        if not self.layout.plan.latents:
-            return {}
-        code = self.encode(batch)
-        dead = int((code == code[:1]).all(0).sum())
-        drawn = self._draw(batch, "joint", torch.Generator(code.device).manual_seed(0)).presence.sum(1).mean()
-        return {
-            "mean_nonzero": round(float((code != 0).sum(1).float().mean()), 4),
-            "drawn_nonzero": round(float(drawn), 4),
-            "dead_latents": dead,
-            "collapsed": len(code) > 1 and dead == code.shape[1],
-        }
+    def guess(self, code: Tensor) -> Tensor:
+        """The same as symbols, (batch, values) in uint8."""
+        return self.pictures(code).round().to(torch.uint8).flatten(1)
 
     def integers(self) -> ImageModel:
         """The decoder as the codec runs it; ModelError where its sums could overflow."""
         codes = IntegerModel(self.layout.codes, self.prior.integers())
         return ImageModel(self.layout.plan, codes, self.pixels.integers())
 
-    # ------------------------------------------------------------------------------------------------ parts
+    # ------------------------------------------------------------------------------------------------ an image
+
+    def look_first(self, batch: Tensors) -> None:
+        self.mean.copy_(self._shown(batch).mean(0))
+
+    def posterior(self, batch: Tensors) -> Tensor:
+        return self.encoder(self._shown(batch) - self.mean, self.progress)
+
+    def pseudo_posterior(self, rows: Tensor) -> Tensor:
+        return self.encoder(rows.view(-1, *self.mean.shape), self.progress)
+
+    def value_nats(
+        self, batch: Tensors, code: Tensor | None, *, quantised: bool, generator: torch.Generator
+    ) -> Tensor:
+        w = self.pixels.weights(quantised=quantised)
+        features = None if code is None else self.pixels.features(w, code)
+        count = max(1, DRAWN_PIXELS // len(batch["pixels"]))
+        places, weights = self._places(batch, count, generator)
+        return (self.pixels.nats(w, self._images(batch), features, places) * weights).sum(1).mean()
+
+    def held_nats(self, batch: Tensors, code: Tensor | None) -> Tensor:
+        w = self.pixels.weights(quantised=True)
+        images = self._images(batch)
+        generator = torch.Generator(images.device).manual_seed(0)
+        features = None if code is None else self.pixels.features(w, code)
+        places, weights = self._places(batch, HELD_PIXELS, generator)
+        return (self.pixels.nats(w, images, features, places) * weights).sum(1)
+
+    def missed(self, batch: Tensors, said: Tensor) -> Tensor:
+        """Squared error of each image, in shares of the range."""
+        return (self._shown(batch) - self.mean - said).square().flatten(1).sum(1) / 4
+
+    def alone(self, missed: Tensor) -> Tensor:
+        return missed / (2 * self.layout.variance)
+
+    def score(self, batch: Tensors, said: Tensor, missed: Tensor) -> Tensor:
+        """R² of the pixels of a batch, a scalar."""
+        del said
+        shown = self._shown(batch)
+        spread = (shown - shown.mean(0)).square().sum() / 4
+        return (1 - missed.sum() / spread.clamp(min=1e-6)).clamp(min=0)
+
+    def weights_price(self, like: Tensor) -> Tensor:
+        rows = self.layout.rows
+        if not rows:
+            return like.new_zeros(())
+        return WEIGHT_PRICE / rows * (self.pixels.description() + self.prior.description())
 
     def _images(self, batch: Tensors) -> Tensor:
         plan = self.layout.plan
@@ -348,19 +253,6 @@ class ImageVAE(Steered):
         """Images as the encoder sees them: (batch, channels, height, width), -1 to 1."""
         images = self._images(batch).permute(0, 3, 1, 2).to(torch.float32)
         return images * (2 / (self.layout.plan.levels - 1)) - 1
-
-    def _posterior(self, batch: Tensors) -> Tensor:
-        return self.encoder(self._shown(batch) - self.mean, self.progress)
-
-    def _missed(self, batch: Tensors, guess: Tensor) -> Tensor:
-        """Squared error of each image, in shares of the range, (batch,)."""
-        return (self._shown(batch) - self.mean - guess).square().flatten(1).sum(1) / 4
-
-    def _score(self, batch: Tensors, missed: Tensor) -> Tensor:
-        """R² of the pixels of a batch, a scalar."""
-        shown = self._shown(batch)
-        spread = (shown - shown.mean(0)).square().sum() / 4
-        return (1 - missed.sum() / spread.clamp(min=1e-6)).clamp(min=0)
 
     def _every_place(self, images: Tensor) -> Tensor:
         """All pixels of each image, (batch, height * width)."""
@@ -378,42 +270,3 @@ class ImageVAE(Steered):
         chance = chance / chance.sum(1, keepdim=True)
         drawn = torch.multinomial(chance, count, replacement=True, generator=generator)
         return drawn, 1 / (count * chance.gather(1, drawn))
-
-    def _drawn_nats(
-        self, w: Tensors, batch: Tensors, features: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
-        count = max(1, DRAWN_PIXELS // len(batch["pixels"]))
-        places, weights = self._places(batch, count, generator)
-        return (self.pixels.nats(w, self._images(batch), features, places) * weights).sum(1).mean()
-
-    def _draw(self, batch: Tensors, phase: str, generator: torch.Generator) -> Draw:
-        if phase != "joint":
-            code = self.encode(batch).to(torch.float32)
-            return Draw(code, code, None, code.abs().clamp(max=1.0))
-        parameters = self._posterior(batch)
-        shape = (*parameters.shape[:2], self.latents.noises)
-        noise = torch.randn(shape, generator=generator, device=parameters.device)
-        rows = self.latents.pseudo
-        prior = None if rows is None else self.encoder(rows.view(-1, *self.mean.shape), self.progress)
-        return self.latents.draw(parameters, noise, progress=float(self.progress), prior=prior)
-
-    def _rate(self, w: Tensors, draw: Draw) -> Tensor:
-        """Cost of each latent in nats, (batch, latents)."""
-        if draw.kl is not None:
-            return draw.kl
-        nats = self.prior.prior_nats(w, draw.code, torch.zeros_like(draw.code))
-        return interpolated_rate(nats, draw.soft, self.layout.codes.reach)
-
-    def _hard_rate(self, w: Tensors, code: Tensor) -> Tensor:
-        nats = self.prior.prior_nats(w, code, torch.zeros_like(code))
-        return nats.gather(1, (code + self.layout.codes.reach).long().T.unsqueeze(1)).squeeze(1).T
-
-    def _mean_bits(self, w: Tensors, code: Tensor) -> Tensor:
-        return self._hard_rate(w, code).sum(1).mean() * NATS_TO_BITS
-
-    def _price(self, like: Tensor) -> Tensor:
-        """What an image pays for the weights, in nats."""
-        rows = self.layout.rows
-        if not rows:
-            return like.new_zeros(())
-        return WEIGHT_PRICE / rows * (self.pixels.description() + self.prior.description())

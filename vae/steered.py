@@ -22,7 +22,7 @@ LEAST_SLACK = 0.001
 
 
 class Steered(nn.Module):
-    """What `SparseVAE` and `ImageVAE` have in common. A subclass sets `latents`, where there are any."""
+    """What the models of tables, images and texts have in common. A subclass sets `latents`, where there are any."""
 
     presence: float
     """Nats asked of a latent for not being zero."""
