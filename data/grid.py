@@ -55,6 +55,7 @@ from data.stored import (
     storage_type,
     stored_numbers,
 )
+from data.textgrid import MAX_LENGTH, text_symbols, text_values
 
 pc = cast(Any, _pc)
 Ints = npt.NDArray[np.int64]
@@ -107,13 +108,14 @@ class ColumnGrid(BaseModel):
     `lattice` is `offset + step * k` in integers, rounded to 15 digits (`data.lattice`). Symbols are `low` .. `high`;
     `bound` is absolute, in the stored unit. `values` may be kept elsewhere and put back. `sum` and `difference` are of
     the values of two other columns, `sources`, rounded likewise or, if `digits` is 0, as float64 does it; their one
-    symbol is 0. Images are grey levels `step * k`, at most 255, of all their values.
+    symbol is 0. Images are grey levels `step * k`, at most 255, of all their values. Texts are their first `length`
+    bytes, for a model that rebuilds no more than their gist; archives know no such grid.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Literal["number", "category", "image", "opaque"]
+    kind: Literal["number", "category", "image", "text", "opaque"]
     scale: Literal[
         "step", "clock", "decimal", "uniform", "ranks", "names", "lattice", "sum", "difference", "none"
     ] = "none"
@@ -131,6 +133,8 @@ class ColumnGrid(BaseModel):
     sources: tuple[str, ...] = ()
     shape: tuple[int, ...] = Field(default=(), max_length=3)
     """Of images: height, width and channels; their symbols are (rows, values), in uint8."""
+    length: int = Field(default=0, ge=0, le=MAX_LENGTH)
+    """Of texts: bytes that are read of each."""
     one_hot: bool = False
     """Whether this is no column of the table but a group of its columns, by name in `values` (`data.onehot`)."""
 
@@ -152,6 +156,8 @@ class ColumnGrid(BaseModel):
             raise ValueError(f"column {self.name!r}: images without a shape, or a shape without images")
         if self.shape:
             self._check_image()
+        if (self.kind == "text") != bool(self.length) or (self.length and self.scale != "none"):
+            raise ValueError(f"column {self.name!r}: texts without a length, or a length without texts")
         if self.values and (self.low, self.high) != (0, len(self.values) - 1):
             raise ValueError(f"column {self.name!r}: {len(self.values)} values for another range of symbols")
         return self
@@ -171,6 +177,11 @@ class ColumnGrid(BaseModel):
             )
         if self.low or self.offset or self.one_hot or self.bound > self.step // 2:
             raise ValueError(f"column {self.name!r}: images from {self.low}")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a cell has many symbols: those of an image, or of a text."""
+        return bool(self.shape or self.length)
 
     @property
     def values_of_image(self) -> int:
@@ -203,6 +214,10 @@ class ColumnGrid(BaseModel):
             return Coded(
                 cast(Ints, images), _states(missing, None, np.zeros_like(missing)), pa.array([], whole.type)
             )
+        if self.kind == "text":
+            texts, missing = text_symbols(plain_array(whole), self.length)
+            states = _states(missing, None, np.zeros_like(missing))
+            return Coded(cast(Ints, texts), states, pa.array([], whole.type))
         nudges = None
         if self.kind == "category":
             symbols, state = self._find_names(whole)
@@ -239,6 +254,8 @@ class ColumnGrid(BaseModel):
                 raise DamagedError(f"column {self.name!r}: its cells do not lie on its grid")
             missing = cast(Mask, ~valued)
             return image_values(cast(Any, symbols), missing, int(self.step), escapes.type)
+        if self.kind == "text":
+            return text_values(symbols, cast(Mask, ~valued), escapes.type)
         symbols = np.where(valued, symbols, self.low)
         outside = (symbols < self.low) | (symbols > self.high) | (state > State.ESCAPE)
         if outside.any() or int(escaped.sum()) != len(escapes):

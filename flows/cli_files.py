@@ -19,6 +19,7 @@ from flows.cli_options import (
     FamilyKind,
     Latents,
     Model,
+    ModelledColumn,
     OutFile,
     OutFolder,
     OutRows,
@@ -77,6 +78,7 @@ def train(
     family: FamilyKind = Family.quantized,
     latents: Latents = None,
     target: CodeTarget = None,
+    column: ModelledColumn = None,
     bound: Bounds = None,
     seed: Seed = 0,
     steps: Steps = None,
@@ -93,7 +95,7 @@ def train(
         from vae import train as training
         from vae.settings import TrainSettings
 
-        shape = model_settings(codes=codes, family=family, latents=latents, target=target)
+        shape = model_settings(codes=codes, family=family, latents=latents, target=target, column=column)
         check_writable(out, folder=True)
         with opened_dataset(dataset) as data:
             widths = resolve_bounds(bound or [], data.schema, data.stats)

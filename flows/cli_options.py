@@ -44,6 +44,12 @@ CodesKind = Annotated[Codes, typer.Option(help="How much the sparse code carries
 FamilyKind = Annotated[
     Family, typer.Option(help="Latent family: quantized, spike_slab, topk or gaussian (not sparse).")
 ]
+ModelledColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--column", help="The column of images or texts to model by itself; default: by what the table holds."
+    ),
+]
 Latents = Annotated[
     int | None, typer.Option(min=1, max=256, help="Number of latents; default: by the table.")
 ]

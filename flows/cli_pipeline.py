@@ -13,6 +13,7 @@ from flows.cli_options import (
     Bounds,
     CodeTarget,
     Config,
+    ModelledColumn,
     SchemaFile,
     SeedOfSettings,
     Steps,
@@ -42,6 +43,7 @@ def run(
     codes: Annotated[Codes | None, typer.Option(help="How much the code carries.")] = None,
     family: Annotated[Family | None, typer.Option(help="Latent family: quantized, spike_slab, ...")] = None,
     target: CodeTarget = None,
+    column: ModelledColumn = None,
     bound: Bounds = None,
     schema: SchemaFile = None,
     seed: SeedOfSettings = None,
@@ -63,6 +65,7 @@ def run(
             **training_changes(effort, family, bound, seed, steps),
             "model.codes": codes and codes.value,
             "model.target": target,
+            "model.column": column,
             **_known_columns(schema),
         }
         settings = load_retrain_settings(pipeline, tracking.home, changes)

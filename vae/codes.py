@@ -33,7 +33,9 @@ from vae.codec.structure import Cells
 from vae.codes_only import Guess
 from vae.features import block, read_grid
 from vae.images import ImageVAE
+from vae.model import SparseVAE
 from vae.store import TrainedModel
+from vae.texts import TextVAE
 
 pc, pq = cast(Any, _pc), cast(Any, _pq)
 
@@ -41,7 +43,7 @@ ENCODE_ROWS = 1_024
 """Rows of the one shape in which rows are encoded, padded if there are fewer: how a matrix product adds up depends on
 its shape, and a row's code must not depend on its neighbours."""
 ENCODE_VALUES = 1 << 18
-"""Values of the images that are encoded at once, about."""
+"""Values of the images or texts that are encoded at once, about."""
 PART_ROWS = 1 << 18
 """Rows whose symbols are in memory at once."""
 DECODE_ROWS = 16_384
@@ -79,8 +81,11 @@ def encode_rows(trained: TrainedModel, table: AnyTable, on_progress: Progress | 
 
 
 def _values(trained: TrainedModel) -> int:
-    """Values of what the model codes in a row, where that is an image; else 1."""
-    return trained.module.layout.plan.pixels if isinstance(trained.module, ImageVAE) else 1
+    """Values of what the model codes in a row, where that is an image or a text; else 1."""
+    module = trained.module
+    if isinstance(module, TextVAE):
+        return module.layout.plan.pieces
+    return module.layout.plan.pixels if isinstance(module, ImageVAE) else 1
 
 
 def _told(on_progress: Progress, start: int, rows: int, done: int, _: int) -> None:
@@ -94,7 +99,7 @@ def coded_columns(trained: TrainedModel, table: pa.Table) -> dict[str, Coded]:
 
 
 def encode_size(trained: TrainedModel) -> int:
-    """Rows of the one shape in which this model encodes; fewer of large images."""
+    """Rows of the one shape in which this model encodes; fewer of large images and long texts."""
     return max(1, min(ENCODE_ROWS, ENCODE_VALUES // _values(trained)))
 
 
@@ -168,7 +173,7 @@ def rows_from_codes(
     """
     _check_width(trained, codes)
     found: dict[str, list[Cells]] = {name: [] for name in trained.layout.plan.names}
-    size = min(DECODE_ROWS, encode_size(trained)) if isinstance(trained.module, ImageVAE) else DECODE_ROWS
+    size = DECODE_ROWS if isinstance(trained.module, SparseVAE) else min(DECODE_ROWS, encode_size(trained))
     for start in range(0, max(1, len(codes)), size):
         part = slice(start, start + size)
         for name, cells in _guessed(trained, torch.from_numpy(codes[part].astype(np.float32))).items():
@@ -182,9 +187,9 @@ def rows_from_codes(
 def _guessed(trained: TrainedModel, codes: torch.Tensor) -> dict[str, Cells]:
     """What the codes alone say of each column that the model codes."""
     module = trained.module
-    if isinstance(module, ImageVAE):
-        images = module.guess(codes).numpy()
-        return {module.layout.plan.name: Cells(cast(Any, images), np.zeros(len(codes), np.uint8))}
+    if not isinstance(module, SparseVAE):
+        symbols = module.guess(codes).numpy()
+        return {module.layout.plan.name: Cells(cast(Any, symbols), np.zeros(len(codes), np.uint8))}
     symbols, states = cells_of(module.layout.plan, module.codes_only.guess(codes))
     return {name: Cells(symbols[:, j], states[:, j]) for j, name in enumerate(module.layout.plan.names)}
 

@@ -22,12 +22,14 @@ from vae.codec import archive
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.summary import ArchiveReport
 from vae.features import blank_model, block, training_arrays
-from vae.images import ImageLayout, ImageVAE, moving
-from vae.judging import code_quality, judged_columns
+from vae.images import ImageLayout, moving
+from vae.judging import code_quality
+from vae.model import SparseVAE
 from vae.store import TrainedModel
+from vae.texts import TextLayout, text_arrays
 
 TEST = 2
-CHUNK, IMAGE_CHUNK, IMAGE_CHUNK_VALUES = 4_096, 128, 1 << 17
+CHUNK, IMAGE_CHUNK, IMAGE_CHUNK_VALUES, TEXT_CHUNK = 4_096, 128, 1 << 17, 256
 IWAE_SAMPLES, IWAE_ROWS = 100, 8_192
 SIZED_ROWS = 2_000_000
 """Rows above which a table is not compressed by general tools just to know what they make of it."""
@@ -93,7 +95,7 @@ def evaluate(
     if trained.layout.plan.latents:
         rebuilt = codes.rows_from_codes(trained, sparse).select(codes.known_columns(trained))
         quality = metrics.table_quality(held, rebuilt)
-        modelled = code_quality(judged_columns(trained), held, rebuilt)
+        modelled = code_quality(trained, held, sparse, rebuilt)
         numbers["sparsity"] = {"latents": sparse.shape[1], **metrics.sparsity(sparse)}
         numbers["codes_only"] = {"score": metrics.code_score(modelled), "columns": {**quality, **modelled}}
     if archive_path is not None:
@@ -140,7 +142,7 @@ def likelihood(
     """
     found: dict[str, float | None] = {"hard": hard_bits, "elbo": None, "iwae": None}
     module = trained.module
-    if isinstance(module, ImageVAE) or not module.layout.plan.latents or not module.latents.stochastic:
+    if not isinstance(module, SparseVAE) or not module.layout.plan.latents or not module.latents.stochastic:
         return found
     generator = torch.Generator().manual_seed(0)
     chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), IWAE_ROWS)).astype(np.int64)]
@@ -158,6 +160,11 @@ def batches(
     """What the model reads of these rows, each with the rows above it in its block; one block in memory at a time."""
     layout = trained.layout
     symbols, states = block(dict(coded), layout.plan.names)
+    if isinstance(layout, TextLayout):
+        for first in range(0, len(rows), TEXT_CHUNK):
+            part = symbols[rows[first : first + TEXT_CHUNK]].astype(np.uint8)
+            yield {k: torch.from_numpy(v) for k, v in text_arrays(part, layout).items()}
+        return
     if isinstance(layout, ImageLayout):
         size = max(1, min(IMAGE_CHUNK, IMAGE_CHUNK_VALUES // layout.plan.pixels))
         for first in range(0, len(rows), size):
@@ -252,6 +259,8 @@ def _draw(
         given, back = with_groups(held, trained.grid), with_groups(rebuilt, trained.grid)
         if isinstance(trained.layout, ImageLayout):
             yield _save_images(trained.layout.plan.name, held, rebuilt, out / "originals.png")
+            return
+        if isinstance(trained.layout, TextLayout):
             return
         columns = main_columns(trained, numbers["bits"]["columns"])
         yield report.save(report.originals_and_codes(given, back, columns), out / "originals.png")

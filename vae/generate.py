@@ -17,9 +17,10 @@ from vae.codec.structure import Cells
 from vae.codes import Codes, Progress, cells_of, encode_rows, rows_from_codes, table_of_cells
 from vae.pipeline import integer_model
 from vae.store import TrainedModel
+from vae.texts import TextVAE
 
 SAMPLED_IMAGES, SAMPLED_VALUES = 256, 1 << 22
-"""Images that are drawn at a time, and their values, if it is more than one."""
+"""Images or texts that are drawn at a time, and images' values, if it is more than one."""
 SEEN_ROWS = 8_192
 """Rows that columns of identifiers have seen before the first one that is given out."""
 
@@ -37,6 +38,8 @@ def sample_rows(
         ModelError: A column is coded by what was seen of it, and there is no code to begin with.
     """
     model, random = integer_model(trained), np.random.Generator(np.random.Philox(key=seed))
+    if isinstance(trained.module, TextVAE):
+        return _sampled_texts(trained, trained.module, rows, random, on_progress)
     if isinstance(model, ImageModel):
         return _sampled_images(trained, model, rows, random, on_progress)
     names = trained.layout.plan.names
@@ -69,6 +72,27 @@ def _sampled_images(
         if on_progress is not None:
             on_progress(part.stop, rows)
     cells = {model.plan.name: Cells(cast(Any, images), np.zeros(rows, np.uint8))}
+    return table_of_cells(trained, cells, rows)
+
+
+def _sampled_texts(
+    trained: TrainedModel,
+    module: TextVAE,
+    rows: int,
+    random: np.random.Generator,
+    on_progress: Progress | None,
+) -> pa.Table:
+    """Texts: a code from the prior, and byte after byte given the code."""
+    texts = np.zeros((rows, module.layout.plan.length), np.uint8)
+    generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+    prior = module.integers()
+    for start in range(0, rows, SAMPLED_IMAGES):
+        part = slice(start, min(rows, start + SAMPLED_IMAGES))
+        codes = prior.sample_block(part.stop - part.start, random)[2]
+        texts[part] = module.speak(torch.from_numpy(codes.astype(np.float32)), generator).numpy()
+        if on_progress is not None:
+            on_progress(part.stop, rows)
+    cells = {module.layout.plan.name: Cells(cast(Any, texts), np.zeros(rows, np.uint8))}
     return table_of_cells(trained, cells, rows)
 
 

@@ -7,12 +7,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 
-from data.grid import TableGrid
+from data.grid import State, TableGrid
 from data.onehot import with_groups
+from data.textgrid import texts_of
 from vae import metrics
-from vae.codes import encode_rows, rows_from_codes
+from vae.codes import Codes, encode_rows, rows_from_codes
 from vae.store import TrainedModel
+from vae.texts import TextVAE
+from vae.words import packed_words, unpacked
 
 HELD_RUN = 128
 """Rows of a run that is held out; neighbours stay together, or a series would leak."""
@@ -42,8 +46,19 @@ def judged_columns(trained: TrainedModel, rival: TrainedModel | None = None) -> 
     return Judged(tuple(dict.fromkeys(names)), trained.grid)
 
 
-def code_quality(judged: Judged, original: pa.Table, rebuilt: pa.Table) -> dict[str, dict[str, float | None]]:
-    """`vae.metrics.column_quality` of what is judged, for rows that were rebuilt from their codes."""
+def code_quality(
+    trained: TrainedModel,
+    original: pa.Table,
+    codes: Codes,
+    rebuilt: pa.Table,
+    judged: Judged | None = None,
+) -> dict[str, dict[str, float | None]]:
+    """`vae.metrics.column_quality` of what is judged, for rows that were rebuilt from their codes; of texts, what their
+    codes know of words.
+    """
+    if isinstance(trained.module, TextVAE):
+        return {trained.module.layout.plan.name: _word_quality(trained, trained.module, original, codes)}
+    judged = judged or judged_columns(trained)
     names = list(judged.names)
     given, back = (with_groups(table, judged.grid).select(names) for table in (original, rebuilt))
     return metrics.table_quality(given, back)
@@ -53,8 +68,29 @@ def alone(trained: TrainedModel, held: pa.Table, judged: Judged | None = None) -
     """Score of a model's code on rows that it did not learn from: of `judged`, by default of what the model codes."""
     if not trained.layout.plan.latents:
         return 0.0
-    rebuilt = rows_from_codes(trained, encode_rows(trained, held))
-    return metrics.code_score(code_quality(judged or judged_columns(trained), held, rebuilt))
+    codes = encode_rows(trained, held)
+    # no text need be written to know which words it would have
+    rebuilt = held if isinstance(trained.module, TextVAE) else rows_from_codes(trained, codes)
+    return metrics.code_score(code_quality(trained, held, codes, rebuilt, judged))
+
+
+def _word_quality(
+    trained: TrainedModel, module: TextVAE, original: pa.Table, codes: Codes
+) -> dict[str, float | None]:
+    """R² of words' being there, all words together, by what the codes say of each."""
+    name = module.layout.plan.name
+    coded = trained.grid[name].encode(original[name])
+    valued = coded.state == State.VALUE
+    words = module.layout.words
+    packed = packed_words(texts_of(coded.symbols[valued]), words)
+    there, error, spread = unpacked(torch.from_numpy(packed), len(words)), 0.0, 0.0
+    if len(there):
+        said = module.word_shares(torch.from_numpy(codes[valued].astype(np.float32)))
+        error = float((there - said).double().square().sum())
+        spread = float((there - there.mean(0)).double().square().sum())
+    r2 = 1 - error / spread if spread > 0 else None
+    found: dict[str, float | None] = dict.fromkeys(("max_error", "rmse", "r2", "accuracy", "score"))
+    return {**found, "r2": r2, "score": None if r2 is None else max(0.0, r2)}
 
 
 def held_out(rows: int) -> npt.NDArray[np.int64]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as _pc
 
 from data.errors import ModelError
-from data.grid import Coded, State, TableGrid
+from data.grid import Coded, ColumnGrid, State, TableGrid
 from data.gridfit import fit_table
+from data.kinds import listed
 from data.largetable import AnyTable, is_large, part_of
 from data.onehot import encode_table
 from data.split import TEST, TRAIN, VALIDATION
@@ -23,10 +25,15 @@ from vae.images import make_layout as images_layout
 from vae.judging import MOST_HELD
 from vae.planning import is_series, make_plan, usual_width
 from vae.settings import ModelSettings, TrainSettings, latents_of
+from vae.texts import HELD_TEXTS, MODELLED_LENGTH, TextLayout, text_arrays
+from vae.texts import make_layout as texts_layout
 
+pc = cast(Any, _pc)
 Split = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
+FEWEST_TEXTS = 64
+"""Strings of which no more differ are names."""
 FEWEST_RUNS = 64
 """Of a sorted table some few runs show hardly anything."""
 MAX_SEEN_BLOCKS = 128
@@ -71,7 +78,7 @@ class Lesson(NamedTuple):
     """What a training reads, and no more of a table than that."""
 
     grid: TableGrid
-    layout: Layout | ImageLayout
+    layout: Layout | ImageLayout | TextLayout
     arrays: Arrays
     learn: Rows
     """Of the arrays, those to train on."""
@@ -87,12 +94,23 @@ def lesson_of(
     model: ModelSettings,
     split: Split | None,
     most: int = TrainSettings().rows,
+    *,
+    texts: bool = True,
 ) -> Lesson:
-    """What is learnt from a table, of `most` rows at most; NothingToModelError where there is nothing."""
+    """What is learnt from a table, of `most` rows at most; NothingToModelError where there is nothing.
+
+    Without `texts` these are left alone, whatever the settings say: archives hold them by other coders.
+    """
     prepared = prepare(table, bounds, most)
     images = [name for name in prepared.names if _tells(prepared, name)]
     names = [name for name in prepared.names if not prepared.grid[name].shape]
+    written = [name for name in table.column_names if _is_text(table, prepared, name)]
+    if model.column is not None:
+        images, written = _chosen(model.column, table.column_names, images, written)
+        names = []
     prepared = prepared._replace(names=images + names)
+    if not prepared.names and written and texts:
+        return _texts_lesson(prepared, table, written[0], model, split)
     if not prepared.names:
         raise NothingToModelError(
             "no column of this table can be modelled: each is constant, follows from others or is of a kind that no "
@@ -118,6 +136,67 @@ def lesson_of(
     return Lesson(prepared.grid, layout, arrays, learn, held, _spread(tested))
 
 
+def _chosen(
+    column: str, names: Sequence[str], images: list[str], texts: list[str]
+) -> tuple[list[str], list[str]]:
+    """The column that the settings name, among images or among texts."""
+    if column in images or column in texts:
+        return [name for name in images if name == column], [name for name in texts if name == column]
+    if column not in names:
+        raise ModelError(f"there is no column {column!r} to model; {listed(names)}")
+    raise ModelError(
+        f"column {column!r} is not of images or texts that differ, which alone are modelled by themselves; "
+        "leave out the setting `column`"
+    )
+
+
+def _is_text(table: AnyTable, prepared: Prepared, name: str) -> bool:
+    """Whether a column is of texts: of strings, more than a few of which differ."""
+    kind = table.schema.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return False
+    grid = prepared.grid[name]
+    return grid.kind == "opaque" or len(grid.values) > FEWEST_TEXTS
+
+
+def _texts_lesson(
+    prepared: Prepared, table: AnyTable, name: str, model: ModelSettings, split: Split | None
+) -> Lesson:
+    """What is learnt from texts; each stands by itself, as images do."""
+    rows = table.num_rows
+    read = np.arange(rows) if prepared.rows is None else prepared.rows
+    column = (
+        part_of(table, [name], 0, rows).column(name) if prepared.rows is None else _taken(table, name, read)
+    )
+    longest = int(pc.max(pc.binary_length(column)).as_py() or 1)
+    own = ColumnGrid(name=name, kind="text", length=max(1, min(MODELLED_LENGTH, longest)))
+    coded = own.encode(column)
+    part = np.zeros(len(read), np.uint8) if split is None else split[read]
+    there = coded.state == State.VALUE
+    learn, held = np.flatnonzero(there & (part == TRAIN)), np.flatnonzero(there & (part == VALIDATION))
+    symbols = cast("npt.NDArray[np.uint8]", coded.symbols)
+    layout = texts_layout(name, symbols[learn], model).model_copy(update={"derived": prepared.derived})
+    held = _some_held(learn, held, HELD_TEXTS)
+    grid = TableGrid(columns=tuple(own if g.name == name else g for g in prepared.grid.columns))
+    return Lesson(grid, layout, text_arrays(symbols, layout), learn, held, _tested(split, prepared))
+
+
+def _taken(table: AnyTable, name: str, rows: Rows) -> pa.ChunkedArray:
+    return table.take(pa.array(rows)).column(name)
+
+
+def _some_held(learn: Rows, held: Rows, most: int) -> Rows:
+    """Rows that validate, `most` of them; if there are none, as many of those that are learnt."""
+    held = held[spread_evenly(len(held), most)]
+    return learn[spread_evenly(len(learn), most)] if not len(held) and len(learn) > most else held
+
+
+def _tested(split: Split | None, prepared: Prepared) -> Rows:
+    """Rows on which the code is scored."""
+    tested = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == TEST)
+    return tested if prepared.rows is None else _spread(tested)
+
+
 def _tells(prepared: Prepared, name: str) -> bool:
     """Whether a column is of images that a model can learn something from: not all alike or null, nor very large."""
     grid = prepared.grid[name]
@@ -140,17 +219,10 @@ def _images_lesson(
     images = cast("npt.NDArray[np.uint8]", coded.symbols)
     layout = images_layout(prepared.grid[name], images[learn], model, rows)
     layout = layout.model_copy(update={"derived": prepared.derived})
-    most = max(64, HELD_VALUES // layout.plan.pixels)
-    held = held[spread_evenly(len(held), most)]
-    if (
-        not len(held) and len(learn) > most
-    ):  # else as many of those that are learnt validate as of rows of numbers
-        held = learn[spread_evenly(len(learn), most)]
+    held = _some_held(learn, held, max(64, HELD_VALUES // layout.plan.pixels))
     shape = prepared.grid[name].shape
     arrays: Arrays = {"pixels": images, "moving": moving(images.reshape(-1, *shape))}
-    tested = np.zeros(0, np.int64) if split is None else np.flatnonzero(split == TEST)
-    tested = tested if prepared.rows is None else _spread(tested)
-    return Lesson(prepared.grid, layout, arrays, learn, held, tested)
+    return Lesson(prepared.grid, layout, arrays, learn, held, _tested(split, prepared))
 
 
 def spread_evenly(count: int, most: int) -> Rows:

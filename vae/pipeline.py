@@ -29,6 +29,7 @@ from vae.judging import Judged, alone, held_out
 from vae.lesson import NothingToModelError, Split, lesson_of
 from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, new_module, save
+from vae.texts import TextVAE
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -54,9 +55,12 @@ def fit(
     training: TrainSettings | None = None,
     split: Split | None = None,
     out: Path | None = None,
+    texts: bool = True,
     on_progress: Progress | None = None,
 ) -> TrainedModel:
     """Train a model of `table`; with `out`, save it there, and go on where a killed training was.
+
+    Where nothing else can be modelled that is one of texts, unless `texts` is False.
 
     `split` (rows,): 0 train, 1 validation, 2 test; without it all rows are trained on, and nothing that is reported
     speaks of generalisation. Grids, which are the archive's format, are made from all rows. Of more rows than
@@ -71,7 +75,7 @@ def fit(
     if out is not None:
         check_writable(out, folder=True)
     model, training = model or ModelSettings(), training or TrainSettings()
-    lesson = lesson_of(table, bounds, model, split, training.rows)
+    lesson = lesson_of(table, bounds, model, split, training.rows, texts=texts)
     from vae import train  # Lightning takes seconds to import, and 170 MB that fitting grids may want
 
     layout = lesson.layout
@@ -232,7 +236,7 @@ def compress(
         if bounds is not None:
             check_bounds(model, bounds)
 
-    if model is None:
+    if model is None or isinstance(model.module, TextVAE):  # texts are left to other coders
         return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
     known = {key: model.record[key] for key in ("code_score", "code_score_rows") if key in model.record}
     return archive.write(
@@ -326,6 +330,7 @@ def _fit_or_none(
             model=settings,
             training=training,
             split=split if split.any() else None,
+            texts=False,
             on_progress=on_progress,
         )
     except NothingToModelError:

@@ -107,19 +107,21 @@ class ModelSettings(Settings):
     the largest few of each row; or the plain `gaussian` VAE, whose codes are not sparse."""
     latents: int | None = Field(default=None, ge=1, le=MOST_LATENTS)
     """Number of latent variables; None: 16, or 8 where most columns follow from the row above, and half of that for a
-    `lean` code. Ignored when `codes` is `none`."""
+    `lean` code; of images and texts 32. Ignored when `codes` is `none`."""
     codes: Codes = Codes.balanced
     """What the code is asked to score by itself (`vae.metrics.code_score`): `lean` about 0.5, `balanced` 0.75, `rich`
     0.9, as far as that is to be had cheaply; `none` is no code."""
     width: int | None = Field(default=None, ge=4, le=256)
     """Hidden width of the archive's decoder, whose weights are stored in every archive; None: 16 or 32, of
-    images 16, 32 or 64, the more the more rows there are to pay for it."""
+    images 16, 32 or 64, the more the more rows there are to pay for it. Of texts that of the recurrent decoder, which
+    no archive holds: 128."""
     reads: int = Field(default=2, ge=0, le=4096)
     """Columns that each latent may read; 0 lets all latents see all columns through one dense network. A latent of
-    images sees the whole image."""
+    images or texts sees the whole of them."""
     encoder_width: int = Field(default=128, ge=4, le=4096)
     """Hidden width of the codes-only decoder, and of the encoder (an eighth of it for each latent where `reads` is
-    not 0); never stored in an archive. Of images both are convolutional, of a size that is not set."""
+    not 0); never stored in an archive. Of images both are convolutional, of a size that is not set; of texts the
+    encoder is recurrent."""
     encoder_depth: int = Field(default=2, ge=1, le=8)
     """Hidden layers of the encoder and of the codes-only decoder."""
     activation: str = Field(default="relu", pattern="^(relu|tanh|gelu|silu|elu)$")
@@ -134,6 +136,9 @@ class ModelSettings(Settings):
     """Learned rows whose posteriors are the prior of `spike_slab`; 0: α N(0, 1) + (1 - α) δ(0)."""
     active: float | None = Field(default=None, gt=0, le=256)
     """Latents that `topk` keeps a row, on average; None: a quarter of them."""
+    column: str | None = None
+    """The column that is modelled by itself, of images or of texts; None: the first one of images, else all columns of
+    numbers and names together, and where there is none, the first one of texts."""
     target: str | None = None
     """What the code is calibrated to, in place of what `codes` asks of it: `nonzeros=12` a row, `bits=16` a row as
     stored, or `score=0.8` or more by itself. Training finds the weight that gets it there."""
@@ -186,7 +191,8 @@ class TrainSettings(Settings):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of weights, batch order and noise."""
     batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Rows a step; None: 512, of images 128. Many steps on few rows make a better model than few steps on many."""
+    """Rows a step; None: 512, of images 128, of texts about 2,000 words. Many steps on few rows make a better
+    model than few steps on many."""
     rows: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
     """Rows that training reads at most; of a table with more of them, a sample from all over it."""
     encoder_lr: float | None = Field(default=None, gt=0, le=1)

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.atomic import (
     atomic_path,
@@ -42,6 +42,7 @@ from vae.features import Layout
 from vae.images import ImageLayout, ImageVAE
 from vae.model import SparseVAE
 from vae.settings import ModelSettings, TrainSettings
+from vae.texts import TextLayout, TextVAE
 
 FORMAT = "svae-model"
 VERSION = 2
@@ -54,7 +55,7 @@ MOST_WEIGHT_BYTES = 4 << 30
 class TrainedModel:
     """A trained model and what it takes to use it on a table."""
 
-    module: SparseVAE | ImageVAE
+    module: SparseVAE | ImageVAE | TextVAE
     grid: TableGrid
     schema: Schema
     training: TrainSettings
@@ -63,16 +64,17 @@ class TrainedModel:
     validation."""
 
     @property
-    def layout(self) -> Layout | ImageLayout:
+    def layout(self) -> Layout | ImageLayout | TextLayout:
         """The shape of the model."""
         return self.module.layout
 
     @property
     def of_columns(self) -> SparseVAE:
-        """The module of a table's columns; ModelError where the model is of images."""
-        if isinstance(self.module, ImageVAE):
-            raise ModelError("this is a model of images; it has no columns of numbers and names")
-        return self.module
+        """The module of a table's columns; ModelError where the model is of images or texts."""
+        if isinstance(self.module, SparseVAE):
+            return self.module
+        what = "images" if isinstance(self.module, ImageVAE) else "texts"
+        raise ModelError(f"this is a model of {what}; it has no columns of numbers and names")
 
     @property
     def settings(self) -> ModelSettings:
@@ -147,8 +149,7 @@ def load(folder: str | Path) -> TrainedModel:
         )
     try:
         settings = ModelSettings.model_validate(document["model"])
-        images = "codes" in document["layout"]
-        layout = (ImageLayout if images else Layout).model_validate(document["layout"])
+        layout = _layout_of(document["layout"])
         model = TrainedModel(
             module=_module(layout, settings, load_tensors(weights), weights_path),
             grid=TableGrid.from_json(document["grid"]),
@@ -167,12 +168,21 @@ def load(folder: str | Path) -> TrainedModel:
 _WAY_OUT = "train it again or restore the folder from a copy"
 
 
-def new_module(layout: Layout | ImageLayout, settings: ModelSettings) -> SparseVAE | ImageVAE:
-    """A model of this shape, of a table's columns or of its images, with fresh weights."""
+def new_module(
+    layout: Layout | ImageLayout | TextLayout, settings: ModelSettings
+) -> SparseVAE | ImageVAE | TextVAE:
+    """A model of this shape, of a table's columns, its images or its texts, with fresh weights."""
+    if isinstance(layout, TextLayout):
+        return TextVAE(layout, settings)
     return ImageVAE(layout, settings) if isinstance(layout, ImageLayout) else SparseVAE(layout, settings)
 
 
-def _weights(module: SparseVAE | ImageVAE) -> bytes:
+def _layout_of(plain: Any) -> Layout | ImageLayout | TextLayout:
+    kind = TextLayout if "words" in plain else ImageLayout if "codes" in plain else Layout
+    return kind.model_validate(plain)
+
+
+def _weights(module: nn.Module) -> bytes:
     """The weights as a safetensors file."""
     return save_tensors({name: value.contiguous().cpu() for name, value in module.state_dict().items()})
 
@@ -248,8 +258,8 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def _module(
-    layout: Layout | ImageLayout, settings: ModelSettings, state: dict[str, Tensor], path: Path
-) -> SparseVAE | ImageVAE:
+    layout: Layout | ImageLayout | TextLayout, settings: ModelSettings, state: dict[str, Tensor], path: Path
+) -> SparseVAE | ImageVAE | TextVAE:
     """The module with these weights; what the layout asks for is weighed before it is given memory."""
     state = {"slack": torch.ones(()), **state}  # unknown to models of before λ followed the score
     with torch.device("meta"):

@@ -17,7 +17,7 @@ from vae.codec.reader import Archive
 from vae.codes import encode_rows, rows_from_codes
 from vae.evaluate import main_columns
 from vae.examples import spread
-from vae.images import ImageLayout
+from vae.features import Layout
 from vae.lesson import Split
 from vae.metrics import plain
 from vae.sections import Figure, Section, Table
@@ -58,7 +58,7 @@ def stretch_of(
         for name in main_columns(trained, bits)
         if name in table.column_names and _is_number(table.schema.field(name).type)
     ]
-    if isinstance(trained.layout, ImageLayout) or not trained.layout.series or not names:
+    if not isinstance(trained.layout, Layout) or not trained.layout.series or not names:
         return None
     runs = _runs(table.num_rows, split)
     held_out = bool(runs)

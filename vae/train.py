@@ -50,9 +50,10 @@ from vae.loop import (
 from vae.model import SparseVAE
 from vae.schedule import Phase
 from vae.settings import TrainSettings
+from vae.texts import TextVAE
 
-Model = SparseVAE | ImageVAE
-M = TypeVar("M", bound=SparseVAE | ImageVAE)
+Model = SparseVAE | ImageVAE | TextVAE
+M = TypeVar("M", bound=SparseVAE | ImageVAE | TextVAE)
 
 
 def fit(

@@ -13,7 +13,7 @@ from data.onehot import with_groups
 from data.stored import is_numeric
 from vae.codec.images import ImageModel
 from vae.codes import Codes, encode_rows, rows_from_codes
-from vae.images import ImageLayout
+from vae.features import Layout
 from vae.metrics import sparsity, usage
 from vae.mosaic import columns_of_images, figure, images_in
 from vae.pipeline import integer_model
@@ -128,7 +128,7 @@ def _walk(trained: TrainedModel, codes: Codes, usual: Codes, latent: int) -> Wal
     steps = np.repeat(usual[None], len(some), 0)
     steps[:, latent] = values[some]
     rows = with_groups(rows_from_codes(trained, steps), trained.grid)
-    if isinstance(trained.layout, ImageLayout):
+    if not isinstance(trained.layout, Layout):
         ways = np.ones(1)
     else:
         ways = trained.of_columns.codes_only.ways(

@@ -82,8 +82,9 @@ def test_rows_rebuilt_from_codes_have_one_member_at_most(trained):
 
 
 def test_a_group_is_judged_as_one_column(trained):
-    rebuilt = codes.rows_from_codes(trained, codes.encode_rows(trained, table()))
-    quality = code_quality(judged_columns(trained), table(), rebuilt)
+    coded = codes.encode_rows(trained, table())
+    rebuilt = codes.rows_from_codes(trained, coded)
+    quality = code_quality(trained, table(), coded, rebuilt)
     assert set(quality) == {"height", "soil_*"}
     given = np.stack([table()[name].to_numpy() for name in SOILS]).argmax(0)
     guessed = np.stack([rebuilt[name].to_numpy() for name in SOILS])
@@ -99,5 +100,6 @@ def test_two_models_are_judged_on_the_same_whichever_sees_the_group(trained, apa
     assert set(judged_columns(apart, trained).names) == {"height", *SOILS}
     assert coded <= {"height", *SOILS}  # some follow from others
     judged = judged_columns(trained, apart)
-    rebuilt = codes.rows_from_codes(apart, codes.encode_rows(apart, table()))
-    assert 0 <= metrics.code_score(code_quality(judged, table(), rebuilt)) <= 1
+    dense = codes.encode_rows(apart, table())
+    rebuilt = codes.rows_from_codes(apart, dense)
+    assert 0 <= metrics.code_score(code_quality(apart, table(), dense, rebuilt, judged)) <= 1
