@@ -47,7 +47,7 @@ help:
 	@echo "make format     format and lint, mended in place"
 	@echo "make develop    the packages of make run, test, lint, docs and the benchmarks, in one installation"
 	@echo "make wheels     the built wheel in environments of its own, as make test-slow wants it"
-	@echo "make samples    the larger sample sets (mnist, adult, solar)"
+	@echo "make samples    the larger sample sets (mnist, adult, solar, verses)"
 	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
 	@echo "                some of it: BENCH_ARGS='--sets covertype --bounds 5% --codes none --seeds 0';"
 	@echo "                the rivals alone: BENCH_ARGS=--codes; table and chart anew: BENCH_ARGS=--show"

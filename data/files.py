@@ -28,6 +28,7 @@ FORMATS = {
     ".npz": "npz",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".txt": "txt",
     ".idx": "idx",
     "-ubyte": "idx",
     ".png": "image",
@@ -35,7 +36,7 @@ FORMATS = {
     ".jpeg": "image",
 }
 """Ends of names that are read; `.gz` or `.zip` may follow those of `PACKED_FORMATS`."""
-TEXT_FORMATS = ("csv", "jsonl")
+TEXT_FORMATS = ("csv", "jsonl", "txt")
 PACKED_FORMATS = (*TEXT_FORMATS, "idx")
 _KNOWN = f"known are {', '.join(FORMATS)}, and .gz or .zip of text files and idx"
 _BLOCK = 1 << 20
@@ -154,6 +155,8 @@ def one_line(error: BaseException) -> str:
 def find_files(uri: str) -> list[DataFile]:
     """The files that a path, folder, glob or URI names, in the order of their names.
 
+    Text files beside those of another kind are taken for notes on them, and left out.
+
     Raises:
         SourceError: Nothing there, or files of no or several known formats.
     """
@@ -169,6 +172,8 @@ def find_files(uri: str) -> list[DataFile]:
     known_files = [file for file in files if file is not None]
     if not known_files:
         raise SourceError(f"{uri}: no data files here; {_KNOWN}")
+    if any(file.format != "txt" for file in known_files):
+        known_files = [file for file in known_files if file.format != "txt"]
     formats = sorted({file.format for file in known_files})
     if len(formats) > 1:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""Tables as files: Parquet, CSV, NumPy arrays or lines of JSON, by the ending of the name; images as a folder."""
+"""Tables as files: Parquet, CSV, NumPy arrays, lines of JSON or text, by the ending of the name; images as a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data.schema import Schema
 
 pq: Any = pyarrow.parquet
 
-ENDINGS = (".parquet", ".csv", ".npy", ".npz", ".jsonl")
+ENDINGS = (".parquet", ".csv", ".npy", ".npz", ".jsonl", ".txt")
 """What `write_table` writes as a file."""
 _KNOWN = f"the name must end in one of {', '.join(ENDINGS)}, or have no ending for a folder of PNG images"
 
@@ -24,13 +24,13 @@ def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path:
     """Write rows to `path`; it appears whole or not at all.
 
     Args:
-        rows: A table or batches, with the columns of `schema`. Parquet, CSV and JSON are written as batches come.
+        rows: A table or batches, with the columns of `schema`. Parquet, CSV, JSON and text are written as batches come.
         schema: Names, types and text formats; a CSV source's fields get their own text back.
-        path: Ends in `.parquet`, `.csv`, `.npy`, `.npz` or `.jsonl`; without an ending, a folder of PNG images.
+        path: Ends in one of `ENDINGS`; without an ending, a folder of PNG images. A `.txt` holds one column of texts.
 
     Raises:
-        UsageError: Another ending, or a folder for what is not images.
-        DataError: The path cannot be written to, or an array cannot hold the values.
+        UsageError: Another ending, or a folder for what is not images, or a `.txt` for what is not one column of texts.
+        DataError: The path cannot be written to, or an array or a line of text cannot hold the values.
     """
     target = Path(path)
     ending = check_output(target, schema)
@@ -51,6 +51,10 @@ def write_table(rows: pa.Table | Iterable[pa.RecordBatch], schema: Schema, path:
             from data.jsonl import write_jsonl
 
             write_jsonl(batches, schema, file)
+        elif ending == ".txt":
+            from data.txtfile import write_lines
+
+            write_lines(batches, schema, file)
         else:
             from data.arrays import write_arrays
 
@@ -73,6 +77,8 @@ def check_output(path: Path, schema: Schema | None = None) -> str:
     if ending and ending not in ENDINGS:
         raise UsageError(f"{path}: {_KNOWN}")
     if ending:
+        if ending == ".txt" and schema is not None:
+            _check_lines(path, schema)
         check_writable(path)
         return ending
     from data.pngfolder import check_free, image_column
@@ -84,6 +90,15 @@ def check_output(path: Path, schema: Schema | None = None) -> str:
             raise UsageError(f"{path}: {_KNOWN}: {error}") from error
     check_free(path)
     return ending
+
+
+def _check_lines(path: Path, schema: Schema) -> None:
+    from data.txtfile import check_lines
+
+    try:
+        check_lines(schema)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _write_parquet(batches: Iterable[pa.RecordBatch], schema: Schema, file: Any) -> None:

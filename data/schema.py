@@ -37,6 +37,7 @@ __all__ = [
     "Frozen",
     "Kind",
     "Schema",
+    "TxtDialect",
     "is_text",
     "kind_of",
     "listed",
@@ -157,6 +158,17 @@ class CsvDialect(Frozen):
     """Whether the file opens with a UTF-8 byte order mark."""
 
 
+class TxtDialect(Frozen):
+    """How a file of lines was written, so that it can be written again."""
+
+    line_end: Literal["\n", "\r\n"] = "\n"
+    """After each line."""
+    final_line_end: bool = True
+    """Whether the last line has its end."""
+    bom: bool = False
+    """Whether the file opens with a UTF-8 byte order mark."""
+
+
 class Schema(Frozen):
     """The columns of a table, in order."""
 
@@ -164,6 +176,8 @@ class Schema(Frozen):
     """The columns."""
     csv: CsvDialect | None = None
     """How the source was written, if it was CSV."""
+    txt: TxtDialect | None = None
+    """How the source was written, if it was lines of text; found, never asked for."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """Arrow metadata of the table as it came (pandas' for example); not UTF-8: `base64:` and the bytes."""
 
@@ -218,16 +232,19 @@ class Schema(Frozen):
         metadata = decode_metadata(self.metadata)
         if self.csv is not None:
             metadata[b"svae.csv"] = self.csv.model_dump_json().encode()
+        if self.txt is not None:
+            metadata[b"svae.txt"] = self.txt.model_dump_json().encode()
         return pa.schema([column.field for column in self.columns], metadata or None)
 
     @classmethod
     def from_arrow(cls, schema: pa.Schema) -> Schema:
         """Inverse of `to_arrow`; kinds of foreign columns are inferred from their types (strings are text)."""
         metadata: dict[bytes, bytes] = dict(schema.metadata or {})
-        dialect = metadata.pop(b"svae.csv", None)
+        dialect, lines = metadata.pop(b"svae.csv", None), metadata.pop(b"svae.txt", None)
         return cls(
             columns=tuple(Column.from_arrow(field) for field in schema),
             csv=None if dialect is None else CsvDialect.model_validate_json(dialect),
+            txt=None if lines is None else TxtDialect.model_validate_json(lines),
             metadata=encode_metadata(metadata),
         )
 

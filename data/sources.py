@@ -1,7 +1,7 @@
 """Any source as typed Arrow record batches, read in bounded memory.
 
-CSV (also `.gz`, `.zip`), Parquet, `.npy`/`.npz`, `.jsonl`, idx, PNG and JPEG; a file, a folder or glob of files, a
-dataset that was ingested before, `sample:NAME`, a table in memory.
+CSV (also `.gz`, `.zip`), Parquet, `.npy`/`.npz`, `.jsonl`, `.txt`, idx, PNG and JPEG; a file, a folder or glob of
+files, a dataset that was ingested before, `sample:NAME`, a table in memory.
 """
 
 from __future__ import annotations
@@ -308,6 +308,10 @@ def file_source(uri: str, files: list[DataFile], schema: Schema | None) -> FileS
         from data.jsonl import JsonLines
 
         return FileSource(uri, files, JsonLines, schema)
+    if form == "txt":
+        from data.txtfile import TxtFiles
+
+        return FileSource(uri, files, TxtFiles, schema)
     if form == "parquet":
         from data.parquetfile import ParquetFiles
 

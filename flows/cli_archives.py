@@ -156,7 +156,7 @@ def decompress(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rows of an archive, to .parquet, .csv, .npy, .npz or .jsonl; images also to a folder of PNG."""
+    """Rows of an archive, to .parquet, .csv, .npy, .npz or .jsonl; texts also to .txt, images to a folder of PNG."""
     with Output(as_json) as output:
         if each:
             _each_takes_no(columns=columns, rows=rows, salvage=salvage or None)

@@ -23,7 +23,7 @@ Model = Annotated[
 Source = Annotated[
     str,
     typer.Argument(
-        help="A file, folder, glob, URI or sample:NAME: CSV, Parquet, npy, npz, jsonl, idx, PNG or JPEG."
+        help="A file, folder, glob, URI or sample:NAME: CSV, Parquet, npy, npz, jsonl, txt, idx, PNG or JPEG."
     ),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]

@@ -41,7 +41,7 @@ SOURCE_ENDINGS = tuple(
     for packed in (("", ".gz", ".zip") if form in PACKED_FORMATS else ("",))
 )
 
-Target = Literal["parquet", "csv", "npz", "jsonl"]
+Target = Literal["parquet", "csv", "npz", "jsonl", "txt"]
 
 
 class FileJob(Settings):
@@ -148,7 +148,7 @@ def compress_folder(
     """One archive for each file of a folder; finished files are skipped, the manifest is written last.
 
     Args:
-        folder: The files: CSV, Parquet, NumPy arrays, idx or lines of JSON, in any depth.
+        folder: The files: CSV, Parquet, NumPy arrays, idx, lines of JSON or of text, in any depth.
         out: Folder for the archives.
         settings: Model, error bounds and effort.
         config: Full path of `mlflow.yml`; by default the variable SVAE_CONFIG, or the working directory's.
@@ -203,7 +203,9 @@ def _unpacked_name(archive: str, to: Target | None) -> str:
     name = re.sub(r"\.(gz|zip)$", "", archive.removesuffix(".svae"))
     stem, _, ending = name.rpartition(".")
     if to is None:
-        return name if stem and ending in {"parquet", "csv", "npy", "npz", "jsonl"} else f"{name}.parquet"
+        return (
+            name if stem and ending in {"parquet", "csv", "npy", "npz", "jsonl", "txt"} else f"{name}.parquet"
+        )
     return f"{stem or name}.{to}"
 
 

@@ -126,7 +126,7 @@ def rebuilt_schema(trained: TrainedModel, rows: pa.Table) -> Schema:
         else c
         for c in found.columns
     )
-    return found.model_copy(update={"columns": columns, "csv": known.csv})
+    return found.model_copy(update={"columns": columns, "csv": known.csv, "txt": known.txt})
 
 
 def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:

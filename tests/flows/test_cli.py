@@ -96,7 +96,10 @@ def test_a_group_without_a_command_shows_its_help(
         ),
         (["compress", "a", "-o", "b", "--nope"], "No such option"),
         (["run", "a.csv"], "(a.csv); what to run on goes after --dataset"),
-        (["decompress", "a.svae", "-o", "b.txt"], "b.txt: the name must end in one of .parquet, .csv, .npy"),
+        (
+            ["decompress", "a.svae", "-o", "b.xlsx"],
+            "b.xlsx: the name must end in one of .parquet, .csv, .npy",
+        ),
         (
             ["decompress", "a.svae", "-o", "b.csv", "--rows", "5"],
             "--rows '5': expected A:B, such as 1000:2000",
