@@ -197,8 +197,10 @@ def decompress_folder(
 def _unpacked_name(archive: str, to: Target | None) -> str:
     """The name of what comes out.
 
-    >>> _unpacked_name("a.csv.gz.svae", None), _unpacked_name("b.svae", None), _unpacked_name("a.csv.svae", "parquet")
-    ('a.csv', 'b.parquet', 'a.parquet')
+    >>> _unpacked_name("a.csv.gz.svae", None), _unpacked_name("b.svae", None), _unpacked_name("a.txt.svae", None)
+    ('a.csv', 'b.parquet', 'a.txt')
+    >>> _unpacked_name("a.csv.svae", "parquet")
+    'a.parquet'
     """
     name = re.sub(r"\.(gz|zip)$", "", archive.removesuffix(".svae"))
     stem, _, ending = name.rpartition(".")

@@ -383,6 +383,49 @@ def test_a_source_too_large_for_memory_is_compressed_and_verified_from_disk(
     assert not any((tmp_path / "temporary").glob(".*"))
 
 
+@pytest.mark.parametrize("content", [b"a\nb\n\n", b"\xef\xbb\xbfa\r\n\r\nb", b"a\r\nb\n"])
+def test_a_text_file_comes_back_byte_for_byte(
+    content: bytes, tmp_path: Path, as_json: Callable[..., dict[str, Any]]
+) -> None:
+    source, made, back = (tmp_path / name for name in ("lines.txt", "lines.svae", "back.txt"))
+    source.write_bytes(content)
+    report = as_json("compress", source, "-o", made, "--codes", "none", "--steps", 1)
+    assert report["source_bytes"] == report["stored_bytes"] == len(content)
+    assert as_json("verify", made, "--against", source)["rows"] == report["rows"]
+    as_json("decompress", made, "-o", back)
+    assert back.read_bytes() == content
+
+
+def test_only_a_column_of_texts_comes_out_as_txt(
+    table: Path, failed: Callable[..., str], as_json: Callable[..., dict[str, Any]]
+) -> None:
+    archive.write(open_source(table).table(), "t.svae")
+    as_json("decompress", "t.svae", "-o", "letters.txt", "--columns", "letter", "--rows", "2:5")
+    assert Path("letters.txt").read_bytes() == b"x\ny\ny\n"
+    line = failed("decompress", "t.svae", "-o", "no.txt", status=2)
+    assert line == (
+        "svae: no.txt: a .txt holds one column, the table has 4 (the columns are id, week, letter, amount); "
+        "choose one (svae decompress --columns), or write .parquet or .jsonl"
+    )
+    line = failed("decompress", "t.svae", "-o", "no.txt", "--columns", "id", status=2)
+    assert line == "svae: no.txt: a .txt holds text, column 'id' is int64; write .parquet or .jsonl"
+    archive.write(pa.table({"a": ["x", None], "b": ["y", "z\n"]}), "u.svae")
+    for column, told in {"a": "is null", "b": "holds a line end"}.items():
+        line = failed("decompress", "u.svae", "-o", "no.txt", "--columns", column)
+        assert line == (
+            f"svae: column {column!r}, row 1 (0 is the first): {told}, which a line of .txt cannot; "
+            "write .parquet or .jsonl"
+        )
+
+
+def test_a_text_file_is_named_by_its_place(tmp_path: Path, failed: Callable[..., str]) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"a\n\xff\n")
+    for call in (["compress", path, "-o", "no.svae"], ["ingest", path, "--out", "no"]):
+        told = f"svae: {path}, line 2: byte 0xff is not UTF-8; convert the file (iconv -t UTF-8)"
+        assert failed(*call) == told
+
+
 def test_images_come_out_as_png_and_as_arrays(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
     for row, image in enumerate(images):

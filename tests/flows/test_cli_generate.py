@@ -140,6 +140,7 @@ def test_a_curve_is_drawn_and_listed(
         (["--between", "3", "--data", "{source}"], "write two row numbers"),
         (["--between", "3:99999", "--data", "{source}"], "there is no row 99999"),
         (["--between", "1:2", "--data", "{source}", "-n", "1"], "takes 2 at least"),
+        (["-o", "new.txt"], "new.txt: a .txt holds one column, the table has 19"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(
