@@ -193,7 +193,10 @@ def test_null_images_are_refused(tmp_path):
     )
 
 
-KNOWN = "the name must end in one of .parquet, .csv, .npy, .npz, .jsonl, .txt, or have no ending for a folder of PNG images"
+KNOWN = (
+    "the name must end in one of .parquet, .csv, .npy, .npz, .jsonl, .txt, "
+    "or have no ending for a folder of PNG images"
+)
 
 
 def test_a_folder_is_for_images_alone(tmp_path):
