@@ -19,6 +19,8 @@ from vae.sections import Figure, Section, Table
 from vae.store import TrainedModel
 
 SHOWN_ROWS, SHOWN_COLUMNS = 6, 8
+LONGEST_CELL = 160
+"""Characters of a cell on the page."""
 
 
 class Examples(NamedTuple):
@@ -100,8 +102,17 @@ def _pictures(name: str, kinds: Sequence[tuple[str, pa.Table]]) -> Figure:
     )
 
 
+def shortened(text: str) -> str:
+    """A text of a cell, cut where it is long.
+
+    >>> shortened("short"), len(shortened("long " * 99))
+    ('short', 160)
+    """
+    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 2] + " …"
+
+
 def _cell(table: pa.Table, name: str, row: int) -> str:
     if name not in table.column_names:
         return ""
     value = table[name][row].as_py()
-    return "null" if value is None else str(value)
+    return "null" if value is None else shortened(str(value))

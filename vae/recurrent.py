@@ -44,8 +44,9 @@ def in_order(rows: list[Tensor], parts: list[Tensor]) -> Tensor:
 class RecurrentEncoder(nn.Module):
     """All latents from the states of a GRU, (batch, length) pieces -> (batch, latents, outputs).
 
-    Of each unit the mean and the largest over the text's own pieces: what fills the row changes nothing, and one text
-    nothing of another.
+    Of each unit the mean and the largest over the text's own pieces, and the mean of the pieces' embeddings as they
+    are, by which a code knows of words before the units have learnt to: what fills the row changes nothing, and one
+    text nothing of another.
     """
 
     def __init__(self, pieces: int, width: int, latents: int, outputs: int, *, gain: float) -> None:
@@ -53,8 +54,9 @@ class RecurrentEncoder(nn.Module):
         self.latents = latents
         self.embedding = nn.Parameter(torch.randn(pieces, EMBEDDED) * 0.5)
         self.gru = nn.GRU(EMBEDDED, width, batch_first=True)
-        self.norm = nn.LayerNorm(2 * width)  # states begin small, and codes must begin alive
-        self.last = nn.Linear(2 * width, latents * outputs)
+        self.pooled_size = 2 * width + EMBEDDED
+        self.norm = nn.LayerNorm(self.pooled_size)  # states begin small, and codes must begin alive
+        self.last = nn.Linear(self.pooled_size, latents * outputs)
         with torch.no_grad():
             self.last.weight.mul_(gain)
 
@@ -63,11 +65,12 @@ class RecurrentEncoder(nn.Module):
         self.last.bias.view(self.latents, -1)[:, 0].add_(by)
 
     def pooled(self, texts: Tensor) -> Tensor:
-        """Mean and largest states, (batch, 2 * width); zeros of an empty text."""
-        states = self.gru(_embedded(self.embedding, texts))[0]
+        """Mean and largest states, and mean embedding, (batch, `pooled_size`); zeros of an empty text."""
+        embedded = _embedded(self.embedding, texts)
+        states = self.gru(embedded)[0]
         inside = (texts != END).unsqueeze(2)
         count = inside.sum(1).clamp(min=1)
-        mean = states.masked_fill(~inside, 0.0).sum(1) / count
+        mean = torch.cat([states, embedded], 2).masked_fill(~inside, 0.0).sum(1) / count
         largest = states.masked_fill(~inside, -1.0).amax(1)  # states lie within -1 and 1
         return torch.cat([mean, torch.where(inside.any(1), largest, 0.0)], 1)
 

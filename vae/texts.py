@@ -27,7 +27,7 @@ from vae.codec.structure import Derived
 from vae.latents import Latents
 from vae.networks import dense
 from vae.pieces import FIRST, MOST_PIECES, cut, cut_all, frequent, joined, places_of
-from vae.recurrent import RecurrentDecoder, RecurrentEncoder, by_length, in_order
+from vae.recurrent import EMBEDDED, RecurrentDecoder, RecurrentEncoder, by_length, in_order
 from vae.settings import MOST_LATENTS, Codes, Effort, ModelSettings, Target
 from vae.sparse import make_latents
 from vae.stencil import Tensors, code_features
@@ -38,9 +38,11 @@ MODELLED_LENGTH, MODELLED_PIECES = 1_024, 128
 """Bytes and pieces of a text that are modelled; of a longer one its beginning."""
 USUAL_LATENTS, USUAL_WIDTH = 32, 128
 ENCODER_GAIN = 4.0
-LEARNING_RATES = {"encoder": 0.002, "decoder": 0.006}
-TEXT_SCORE = {Codes.none: 0.0, Codes.lean: 0.15, Codes.balanced: 0.3, Codes.rich: 0.5}
+LEARNING_RATES = {"encoder": 0.004, "decoder": 0.006}
+TEXT_SCORE = {Codes.none: 0.0, Codes.lean: 0.1, Codes.balanced: 0.2, Codes.rich: 0.35}
 """Share of the variance of words' being there that the code is asked for."""
+WORD_WEIGHT = 10.0
+"""What a nat of a text's words counts: a word is said once, where an image says a thing in many pixels."""
 STEPS = {Effort.fast: 400, Effort.standard: 3_000, Effort.max: 15_000}
 FULL_ROWS = 20_000
 """Texts from which on a training has its full number of steps."""
@@ -153,7 +155,9 @@ class TextVAE(CodedWhole):
         if plan.latents:
             width = settings.encoder_width
             # rows of a learned prior are what the encoder pools of texts
-            family: Latents = make_latents(settings, layout.codes.reach, plan.latents, (2 * width, 1))
+            family: Latents = make_latents(
+                settings, layout.codes.reach, plan.latents, (2 * width + EMBEDDED, 1)
+            )
             self.latents = family
             gain = family.gain or ENCODER_GAIN
             self.encoder = RecurrentEncoder(layout.symbols, width, plan.latents, family.outputs, gain=gain)
@@ -253,7 +257,7 @@ class TextVAE(CodedWhole):
         return F.binary_cross_entropy_with_logits(told, self._words(batch), reduction="none").sum(1)
 
     def alone(self, missed: Tensor) -> Tensor:
-        return missed
+        return WORD_WEIGHT * missed
 
     def score(self, batch: Tensors, said: Tensor, missed: Tensor) -> Tensor:
         """Share of the variance of words' being there, of all words together."""

@@ -13,6 +13,7 @@ from data.onehot import with_groups
 from data.stored import is_numeric
 from vae.codec.images import ImageModel
 from vae.codes import Codes, encode_rows, rows_from_codes
+from vae.examples import shortened
 from vae.features import Layout
 from vae.metrics import sparsity, usage
 from vae.mosaic import columns_of_images, figure, images_in
@@ -197,4 +198,4 @@ def _cell(value: pa.Scalar) -> str:
     found = cast(Any, value).as_py()
     if found is None:
         return "null"
-    return f"{found:.4g}" if isinstance(found, float) else str(found)
+    return f"{found:.4g}" if isinstance(found, float) else shortened(str(found))

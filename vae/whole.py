@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vae.codec.plan import Plan
+from vae.convolution import ConvEncoder
 from vae.features import Layout
 from vae.latents import Draw, free_bits, interpolated_rate
+from vae.recurrent import RecurrentEncoder
 from vae.settings import Codes, ModelSettings
 from vae.steered import Steered
 from vae.stencil import Stencil, Tensors
@@ -37,7 +39,7 @@ class CodedWhole(Steered):
 
     presence, slackening = PRESENCE, SLACKENING
     prior: Stencil
-    encoder: nn.Module
+    encoder: ConvEncoder | RecurrentEncoder
     codes_only: nn.Module
     asked: Mapping[Codes, float]
     """Score that the code is asked for."""
