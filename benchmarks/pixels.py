@@ -44,6 +44,7 @@ SOURCES = (
         f"vae/{name}.py"
         for name in (
             "images",
+            "whole",
             "pixels",
             "heads",
             "convolution",

@@ -23,9 +23,17 @@ from benchmarks.learning import LEARNING
 from benchmarks.likelihood import LIKELIHOOD
 from benchmarks.pixels import PIXELS
 from benchmarks.speedup import SPEEDUP
+from benchmarks.texts import TEXTS
 from data.errors import SourceError
 
-BENCHMARKS = {**PIXELS, "likelihood": LIKELIHOOD, "labels": LABELS, "speedup": SPEEDUP, "learning": LEARNING}
+BENCHMARKS = {
+    **PIXELS,
+    "texts": TEXTS,
+    "likelihood": LIKELIHOOD,
+    "labels": LABELS,
+    "speedup": SPEEDUP,
+    "learning": LEARNING,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
