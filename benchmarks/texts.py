@@ -1,9 +1,9 @@
 """Texts, `sample:verses`: bits a byte of an archive beside general tools, and what a model of texts makes of them.
 
 `archive`: all 31,102 verses, each tool once over the lines as one file, the archive with everything in it. `none` and
-`balanced`: a model trained on nine tenths (one in twelve of these validates), measured on the last tenth: bits a byte of
-text and code by the model, in floats; archives are not written by it. Without the code: the same texts under the codes
-of others, which says what the decoder takes from a code.
+`balanced`: a model trained on nine tenths (one in twelve of these validates), measured on the last tenth: bits a byte
+of text and code by the model, in floats, of what it reads of each text; archives are not written by it. Also the same
+texts under the codes of others, which says what the decoder takes from a code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from benchmarks.cells import Benchmark, Case, Facts
 from data.schema import Schema
 from data.sources import open_source
 from data.split import TEST, VALIDATION
+from data.textgrid import END
 from vae import evaluate, pipeline
 from vae.codes import coded_columns, encode_rows
 from vae.judging import alone
+from vae.pieces import cut_all, joined
 from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel
-from vae.texts import TextVAE
+from vae.texts import TextLayout, TextVAE
 
 ARCHIVE = "archive"
 VALIDATES, HELD = 12, 10
@@ -89,8 +91,7 @@ def learnt(table: pa.Table, codes: Codes, seed: int) -> dict[str, Any]:
     rows = np.flatnonzero(split == TEST)
     bits = evaluate.model_bits(trained, coded_columns(trained, table), rows)
     held = table.take(pa.array(rows))
-    read = sum(len(text.encode()) + 1 for text in held["text"].to_pylist())
-    share = len(rows) / read
+    share = 1 / _bytes_read(trained, held)
     return {
         "bits": share * bits["total"],
         "code": bits["code"],
@@ -101,6 +102,15 @@ def learnt(table: pa.Table, codes: Codes, seed: int) -> dict[str, Any]:
         "steps": trained.record["steps"],
         "train_seconds": seconds,
     }
+
+
+def _bytes_read(trained: TrainedModel, held: pa.Table) -> float:
+    """Bytes that the model reads of a text, its end among them, on average."""
+    layout = trained.layout
+    if not isinstance(layout, TextLayout):
+        raise TypeError("a model of texts was asked for")
+    pieces = cut_all(held["text"].to_pylist(), layout.pieces, layout.plan.pieces)
+    return 1 + float((joined(pieces, layout.pieces, layout.plan.length) != END).sum(1).mean())
 
 
 def _under_codes_of_others(trained: TrainedModel, held: pa.Table) -> float:
@@ -124,13 +134,16 @@ def settings(codes: Codes) -> tuple[ModelSettings, TrainSettings]:
 def _tell(facts: Facts) -> str:
     if "xz" in facts:
         tools = ", ".join(f"{name} {facts[name]:.3f}" for name in ("bzip2", "xz", "brotli", "zstd"))
-        return f"{facts['bits']:.3f} bits a byte ({facts['bytes']:,} bytes, written in {facts['seconds']:.0f} s); {tools}"
-    words = f"{facts['bits']:.3f} bits a byte by the model; {facts['steps']:,} steps in {facts['train_seconds'] / 60:.0f} min"
+        wrote = f"{facts['bytes']:,} bytes, written in {facts['seconds']:.0f} s"
+        return f"{facts['bits']:.3f} bits a byte ({wrote}); {tools}"
+    trained = f"{facts['steps']:,.0f} steps in {facts['train_seconds'] / 60:.0f} min"
+    words = f"{facts['bits']:.3f} bits a byte by the model; {trained}"
     if facts["score"] is None:
         return words
     return (
         f"{words}; {facts['text']:.3f} of the texts ({facts['others']:.3f} under codes of others) and "
-        f"{facts['code']:.1f} bits a text of the code; {facts['nonzeros']:.1f} non-zero, R² of words {facts['score']:.2f}"
+        f"{facts['code']:.1f} bits a text of the code; {facts['nonzeros']:.1f} non-zero, "
+        f"R² of words {facts['score']:.2f}"
     )
 
 
