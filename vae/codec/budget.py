@@ -26,8 +26,9 @@ MAX_RATIO = 10_000
 class Room:
     """Bytes that a group of rows may still become; threads share it."""
 
-    def __init__(self, path: Path, file_bytes: int) -> None:
-        self.path, self.file_bytes = path, file_bytes
+    def __init__(self, path: Path, file_bytes: int, version: int) -> None:
+        """`version`: of the format, as the file at `path` says."""
+        self.path, self.file_bytes, self.version = path, file_bytes, version
         self.left = self.whole = max(HELD, MAX_RATIO * file_bytes)
         self._lock = threading.Lock()
 
@@ -73,3 +74,8 @@ class Budget:
             raise DamagedError(f"{count} values announced, which a stream of this length does not justify")
         if self._room is not None:
             self._room.spend(taken)
+
+    def need(self, version: int, what: str) -> None:
+        """DamagedError if the archive says that it is of an older version, which has no such thing."""
+        if self._room is not None and self._room.version < version:
+            raise DamagedError(f"version {self._room.version} of the format has no {what}")

@@ -1,13 +1,14 @@
-r"""The byte format of an archive (`.svae`), versions 1 to 8.
+r"""The byte format of an archive (`.svae`), versions 1 to 9.
 
 All integers are little-endian; *varint* and *squeezed* as in `vae.codec.framing`. XXH3 is XXH3-64 with seed 0.
 A file is, without gaps, `prelude header tables model streams index trailer`::
 
     prelude    8   magic 89 53 56 41 45 0D 0A 1A  ("\x89SVAE\r\n\x1a")
-               2   version: 8 if the plan of a model of images says `counted`; else 7 if a grid is of images; else 6
-                   if a grid's scale is among `data.grid.NUDGED`; else 5 if the model's plan says `direct` or `fine`;
-                   else 4 if it says `deep` or `history` or more than 67 outputs, or a grid says `parts`; else 3 if the
-                   plan says `above`; else 2 if there are one-hot groups; else 1
+               2   version: 9 if a text is mixed (`vae.codec.texts`); else 8 if the plan of a model of images says
+                   `counted`; else 7 if a grid is of images; else 6 if a grid's scale is among `data.grid.NUDGED`;
+                   else 5 if the model's plan says `direct` or `fine`; else 4 if it says `deep` or `history` or more
+                   than 67 outputs, or a grid says `parts`; else 3 if the plan says `above`; else 2 if there are
+                   one-hot groups; else 1
                2   flags, 0
                4   length of the header
                8   XXH3 of the 16 bytes before, then the header
@@ -54,7 +55,7 @@ from vae.codec.framing import Cursor, canonical_json, checksum, put_varint, sque
 
 MAGIC = b"\x89SVAE\r\n\x1a"
 END_MAGIC = b"\x1a\nEAVS\r\x89"
-VERSION = 8
+VERSION = 9
 """The newest; archives are written in the oldest version that can say what they hold."""
 DEFAULT_BLOCK_ROWS = 1 << 15
 """Rows of a block, unless a table is very wide or its values very long."""
@@ -186,14 +187,12 @@ class Writer:
         self.file = file
         self.header = header
         text = canonical_json(header.model_dump(mode="json", exclude_defaults=True))
-        content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
-        version = max(oldest, 2 if len(header.columns) > len(schema) else 1)
-        prelude = _PRELUDE.pack(MAGIC, version, 0, len(content))
-        self._sum = _SUM.pack(checksum(prelude, content))
+        self._content = squeeze(put_varint(len(text)) + text + schema.serialize().to_pybytes())
+        self._version = max(oldest, 2 if len(header.columns) > len(schema) else 1)
         self._index = bytearray()
         self._left = header.streams() + 2
         self.position = 0
-        self._write(prelude + self._sum + content)
+        self._write(self._prelude() + self._content)
 
     def part(self, data: bytes) -> None:
         """Append the tables, the model or the next stream."""
@@ -203,12 +202,21 @@ class Writer:
             self._index += _SUM.pack(checksum(data))[:4]
         self._write(data)
 
-    def finish(self, report: dict[str, Any]) -> None:
-        """Write index and trailer."""
+    def finish(self, report: dict[str, Any], oldest: int = 1) -> None:
+        """Write index and trailer, and the prelude again if a part needs a newer version, `oldest`."""
         if self._left:
             raise ValueError(f"{self._left} parts fewer than the header announces")
-        self.file.write(_end(self._sum, self.position, bytes(self._index), report))
+        if oldest > self._version:
+            self._version = oldest
+            self.file.seek(0)
+            self.file.write(self._prelude())
+            self.file.seek(self.position)
+        self.file.write(_end(self._prelude()[-8:], self.position, bytes(self._index), report))
         self.file.flush()
+
+    def _prelude(self) -> bytes:
+        prelude = _PRELUDE.pack(MAGIC, self._version, 0, len(self._content))
+        return prelude + _SUM.pack(checksum(prelude, self._content))
 
     def _write(self, data: bytes) -> None:
         self.file.write(data)

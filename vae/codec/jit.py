@@ -34,6 +34,8 @@ _JITTED = (
     "kernel",
     "shades",
     "pixels",
+    "surroundings",
+    "mixing",
 )
 """Modules whose functions and constants are compiled into one another."""
 

@@ -22,6 +22,7 @@ from vae.codec.budget import Room
 from vae.codec.container import Container, ModelReference
 from vae.codec.structure import Cells, Ints, States
 from vae.codec.summary import StoredReport
+from vae.codec.texts import MIXED_VERSION
 
 T = TypeVar("T")
 MAX_IMAGE_VALUES = 1 << 24
@@ -85,7 +86,8 @@ class Parts:
             self._oldest = max([1, *(blocks.grid_version(grid) for grid in self.grids if grid is not None)])
             if self._oldest > container.version:
                 raise ValueError(f"version {container.version} of the format has no such grids")
-            if self.header.model is None and container.version > max(3, self._oldest):
+            # what needs version 9 stands anywhere in the streams: all that older ones have may be beside it
+            if self.header.model is None and MIXED_VERSION > container.version > max(3, self._oldest):
                 raise ValueError(f"version {container.version} of the format, and nothing that needs it")
             self.names = container.names + [grid.name if grid else "" for grid in self.grids[own:]]
             self._kinds = kinds
@@ -195,7 +197,8 @@ class Parts:
         ):
             raise container.damaged("model", "it is not one of these columns")
         needed = max(self._oldest, model.version)
-        if needed != (container.version if container.version > 2 else 1):  # 2 is 1 with one-hot groups
+        said = container.version if container.version > 2 else 1  # 2 is 1 with one-hot groups
+        if said < MIXED_VERSION and needed != said:
             raise container.damaged("model", f"version {container.version} of the format has no such models")
         return model
 
@@ -278,7 +281,7 @@ class Parts:
 
     def kept(self) -> Kept:
         """Nothing yet, and room for what the streams of a group hold."""
-        return Kept(Room(self.path, self.container.size))
+        return Kept(Room(self.path, self.container.size, self.container.version))
 
     def read_part(
         self, part: Part, places: Sequence[int], pool: ThreadPoolExecutor, kept: Kept | None = None

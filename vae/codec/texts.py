@@ -3,7 +3,8 @@
 The node of an array without nulls (see `vae.codec.columns`)::
 
     0 plain    piece: packed lengths, then the joined bytes, squeezed
-    1 distinct varint count, piece: the distinct values in rising order as `plain`, packed indices into them
+    1 distinct varint count, piece: the distinct values in rising order as `plain` or `mixed`, packed indices into them
+    2 mixed    varint: the bytes of all values, then values and their ends by `vae.codec.mixing`
 """
 
 from __future__ import annotations
@@ -17,13 +18,22 @@ import pyarrow.compute as _pc
 from data.errors import DamagedError
 from vae.codec.budget import Budget
 from vae.codec.framing import Cursor, put_varint, squeeze, unsqueeze
+from vae.codec.mixing import END, MOST_SYMBOLS, mix, unmix
+from vae.codec.needs import need
 from vae.codec.numbers import Numbers, pack_numbers, unpack_numbers
 
 pc = cast(Any, _pc)
 types = cast(Any, pa.types)
 _LONG = np.dtype("i8")
+_PLAIN, _DISTINCT, _MIXED = b"\0", b"\1", b"\2"
+MIXED_VERSION = 9
+"""The oldest version of the format that knows mixed texts."""
+MIXED_SHARE = 0.97
+"""Of what the values take as plain, most that they may take mixed: they are read some hundred times as slowly."""
+_LEAST_MIXED = 1 << 12
+"""Bytes from which on mixing is tried: fewer teach it little, and its tables have to be cleared."""
 _SAMPLE_BYTES = 1 << 18
-"""Bytes on which zstd and brotli are compared."""
+"""Bytes on which zstd, brotli and mixing are compared."""
 _SAMPLE_ROWS = 1 << 16
 """Rows on which distinct values are counted."""
 
@@ -35,16 +45,33 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def pack_texts(array: pa.Array, *, quick: bool = False) -> bytes:
-    """The smaller of both packings of an array without nulls, judged by the first rows of a long one."""
+    """The smallest packing of an array without nulls, judged by some rows of a long one; never mixed if `quick`."""
+    packed = _pack_best(array, quick)
+    if _is_mixed(packed):
+        need(MIXED_VERSION)
+    return packed
+
+
+def _pack_best(array: pa.Array, quick: bool) -> bytes:
     if len(array) < 4 or types.is_interval(array.type):
-        return _pack_plain(array, quick)
+        return _pack_values(array, quick)
     sample = array.slice(0, _SAMPLE_ROWS)
     if len(pc.unique(sample)) > len(sample) // 2:
-        return _pack_plain(array, quick)
+        return _pack_values(array, quick)
     short = len(sample) == len(array)
-    trials = {how: how(sample, quick or not short) for how in (_pack_plain, _pack_distinct)}
+    trials = {how: how(sample, quick or not short) for how in (_pack_values, _pack_distinct)}
     best = min(trials, key=lambda how: len(trials[how]))
     return trials[best] if short else best(array, quick)
+
+
+def _is_mixed(packed: bytes) -> bool:
+    """Whether texts, or the distinct ones among them, are mixed."""
+    cursor = Cursor(packed)
+    if cursor.take(1) == _DISTINCT:
+        cursor.varint()
+        cursor.varint()
+        return cursor.take(1) == _MIXED
+    return packed[:1] == _MIXED
 
 
 def _pack_distinct(array: pa.Array, quick: bool) -> bytes:
@@ -52,20 +79,19 @@ def _pack_distinct(array: pa.Array, quick: bool) -> bytes:
     order = pc.array_sort_indices(encoded.dictionary).to_numpy()
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
-    distinct = _pack_plain(encoded.dictionary.take(pa.array(order)), quick)
+    distinct = _pack_values(encoded.dictionary.take(pa.array(order)), quick)
     indices = pack_numbers(ranks[encoded.indices.to_numpy()], quick=quick)
-    return b"\1" + put_varint(len(order)) + put_varint(len(distinct)) + distinct + indices
+    return _DISTINCT + put_varint(len(order)) + put_varint(len(distinct)) + distinct + indices
 
 
 def unpack_texts(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) -> pa.Array:
     """The inverse of `pack_texts`; takes all that is left of `cursor`."""
-    if cursor.take(1)[0] == 0:
-        return _unpack_plain(cursor, kind, count, budget)[0]
+    if cursor.data[cursor.at : cursor.at + 1] != _DISTINCT:
+        return _unpack_values(cursor, kind, count, budget)[0]
+    cursor.take(1)
     number = cursor.varint()
     packed = cursor.take(cursor.varint())
-    if not len(packed) or packed[0] != 0:
-        raise DamagedError("distinct values are not plain")
-    distinct, lengths = _unpack_plain(Cursor(packed, 1), kind, number, budget)
+    distinct, lengths = _unpack_values(Cursor(packed), kind, number, budget)
     indices = unpack_numbers(cursor.rest(), count, _LONG, budget)
     if count and not (int(indices.min()) >= 0 and int(indices.max()) < number):
         raise DamagedError("an index is outside its table")
@@ -73,10 +99,72 @@ def unpack_texts(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) 
     return cast(Any, distinct).take(pa.array(indices))
 
 
+def _pack_values(array: pa.Array, quick: bool) -> bytes:
+    """Plain, or mixed where that pays: judged by rows in the middle of a long text."""
+    lengths, body = _split(array)
+    if quick or len(body) < _LEAST_MIXED or _fixed_width(array.type) is not None:
+        return _pack_plain(array, quick)
+    rows = len(array)
+    if len(body) > _SAMPLE_BYTES:
+        ends = np.cumsum(lengths)
+        start = int(np.searchsorted(ends, (len(body) - _SAMPLE_BYTES) // 2))
+        rows = 1 + int(np.searchsorted(ends, ends[start] + _SAMPLE_BYTES)) - start
+        sample = array.slice(start, rows)
+    else:
+        sample = array
+    plain, mixed = _pack_plain(sample, quick), _pack_mixed(sample)
+    whole = len(sample) == len(array)
+    if mixed is not None and len(mixed) <= MIXED_SHARE * len(plain):
+        mixed = mixed if whole else _pack_mixed(array)
+        if mixed is not None:
+            return mixed
+    return plain if whole else _pack_plain(array, quick)
+
+
+def _unpack_values(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) -> tuple[pa.Array, Numbers]:
+    """Values that are plain or mixed, and their lengths."""
+    how = bytes(cursor.take(1))
+    if how == _PLAIN:
+        return _unpack_plain(cursor, kind, count, budget)
+    if how == _MIXED:
+        return _unpack_mixed(cursor, kind, count, budget)
+    raise DamagedError(f"texts packed by {how[0]} are unknown, or distinct twice")
+
+
+def _pack_mixed(array: pa.Array) -> bytes | None:
+    """None if mixing would not make it smaller, or smaller than a reader believes."""
+    lengths, body = _split(array)
+    ends = np.cumsum(lengths + 1) - 1
+    symbols = np.empty(len(body) + len(lengths), np.int16)
+    inner = np.ones(len(symbols), np.bool_)
+    inner[ends] = False
+    symbols[inner] = np.frombuffer(body, np.uint8)
+    symbols[ends] = END
+    mixed = mix(symbols)
+    return None if mixed is None else _MIXED + put_varint(len(body)) + mixed
+
+
+def _unpack_mixed(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) -> tuple[pa.Array, Numbers]:
+    budget.need(MIXED_VERSION, "mixed texts")
+    total = cursor.varint()
+    budget.spend(count, _LONG.itemsize)
+    budget.spend(total)
+    _check_total(total, kind)
+    body = cursor.rest()
+    if not 0 < count <= total + count <= MOST_SYMBOLS * len(body):
+        raise DamagedError(f"{total + count} symbols announced, which {len(body)} mixed bytes do not justify")
+    symbols = unmix(body, total + count)
+    ends = np.flatnonzero(symbols == END)
+    if len(ends) != count or ends[-1] != len(symbols) - 1:
+        raise DamagedError(f"{len(ends)} texts in place of {count}, or one that does not end")
+    lengths = np.diff(ends, prepend=-1) - 1
+    return _join(lengths, symbols[symbols != END].astype(np.uint8).tobytes(), kind), lengths
+
+
 def _pack_plain(array: pa.Array, quick: bool) -> bytes:
     lengths, body = _split(array)
     packed = pack_numbers(lengths, quick=quick)
-    return b"\0" + put_varint(len(packed)) + packed + _squeeze(body, quick)
+    return _PLAIN + put_varint(len(packed)) + packed + _squeeze(body, quick)
 
 
 def _unpack_plain(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) -> tuple[pa.Array, Numbers]:

@@ -34,6 +34,7 @@ from vae.codec.container import (
     Writer,
     replace_report,
 )
+from vae.codec.needs import Needs
 from vae.codec.reader import Archive
 from vae.codec.structure import Cells, Derived, Ints, States
 from vae.codec.summary import (
@@ -203,7 +204,9 @@ class Sizes(NamedTuple):
 def _write_file(layout: Layout, path: Path, report: StoredReport, options: Options) -> Sizes:
     """Write all of an archive to `path`, a group of rows in memory at a time."""
     blob = b"" if layout.model is None else layout.model.to_bytes()
-    tables, table_sizes = blocks.pack_tables(layout.grids, layout.derived, layout.dictionaries)
+    needs = Needs()
+    with needs.noted():
+        tables, table_sizes = blocks.pack_tables(layout.grids, layout.derived, layout.dictionaries)
     embedded = blob if options.embed_model else b""
     neural, nonzero = len(embedded) + sum(table_sizes[place] for place in layout.coded), 0
     header = _header(layout, blob, options)
@@ -218,7 +221,9 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
             part = layout.table.slice(start, header.group_rows)
             coded = _cells(layout, part, pool)
             for coder, stream in zip(
-                layout.coders, _column_streams(layout, part, coded, header.block_rows, pool), strict=True
+                layout.coders,
+                _column_streams(layout, part, coded, header.block_rows, needs, pool),
+                strict=True,
             ):
                 writer.part(stream)
                 neural += len(stream) if coder == "neural" else 0
@@ -230,7 +235,8 @@ def _write_file(layout: Layout, path: Path, report: StoredReport, options: Optio
                     writer.part(stream)
                     neural += len(stream)
             options.tell("encode", group + 1, header.groups)
-        writer.finish(_with_nonzero(report, layout, nonzero).model_dump(mode="json", exclude_defaults=True))
+        content = _with_nonzero(report, layout, nonzero).model_dump(mode="json", exclude_defaults=True)
+        writer.finish(content, needs.version)
     return Sizes(neural, nonzero)
 
 
@@ -288,14 +294,21 @@ def _header(layout: Layout, blob: bytes, options: Options) -> Header:
 
 
 def _column_streams(
-    layout: Layout, part: pa.Table, coded: Mapping[int, Coded], block_rows: int, pool: ThreadPoolExecutor
+    layout: Layout,
+    part: pa.Table,
+    coded: Mapping[int, Coded],
+    block_rows: int,
+    needs: Needs,
+    pool: ThreadPoolExecutor,
 ) -> Iterator[bytes]:
     """What a group holds of each column outside its blocks."""
     starts = range(0, part.num_rows, block_rows)
-    return pool.map(
-        lambda place: _column_stream(layout, part, place, coded, starts, block_rows),
-        range(len(layout.names)),
-    )
+
+    def stream(place: int) -> bytes:
+        with needs.noted():
+            return _column_stream(layout, part, place, coded, starts, block_rows)
+
+    return pool.map(stream, range(len(layout.names)))
 
 
 def _modelled(layout: Layout, coded: Mapping[int, Coded], rows: int) -> tuple[Ints, States]:
