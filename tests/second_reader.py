@@ -10,7 +10,7 @@ import hashlib
 import json
 import struct
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal, localcontext
@@ -123,15 +123,202 @@ def packed(data: bytes, kind: str | np.dtype, n: int) -> np.ndarray:
 def texts(data: bytes, n: int) -> list[bytes]:
     """Texts (7.3)."""
     cursor = Cursor(data)
-    if cursor.take(1) == b"\1":
+    how = cursor.take(1)
+    if how == b"\2":
+        return Mixed(cursor.varint() + n, cursor.rest()).texts(n)
+    need(how in {b"\0", b"\1"}, "unknown texts")
+    if how == b"\1":
         count = cursor.varint()
-        distinct = texts(cursor.piece(), count)
+        distinct = cursor.piece()
+        need(distinct[:1] != b"\1", "distinct values are distinct twice")
+        distinct = texts(distinct, count)
         return [distinct[place] for place in packed(cursor.rest(), "i8", n)]
     lengths = packed(cursor.piece(), "i8", n).tolist()
     joined = Cursor(squeezed(cursor.rest()))
     values = [joined.take(length) for length in lengths]
     joined.close()
     return values
+
+
+def hashed(a: int, b: int) -> int:
+    """Of two numbers below 2**32 (7.4)."""
+    h = (a * 0x2F0B4C47 & WIDE) ^ (b * 0x1E35A7BD & WIDE)
+    h = (h ^ h >> 15) * 0x2C1B3C6D & WIDE
+    return h ^ h >> 13
+
+
+def after(state: tuple[int, int, int], bit: int) -> tuple[int, int, int]:
+    """The state that follows (7.4)."""
+    own, other = state[bit], state[1 - bit]
+    other = other.bit_length() if other > 2 else other
+    own = min(own + 1, (30, 30, 12, 8, 6, 5)[other])
+    return (other, own, 1) if bit else (own, other, 0)
+
+
+def all_states() -> list[tuple[int, int, int]]:
+    found = [(0, 0, 0)]
+    for state in found:
+        found += [new for new in (after(state, 0), after(state, 1)) if new not in found]
+    return found
+
+
+def inner(c: int) -> bool:
+    return c >= 128 or chr(c).isalnum()
+
+
+class Mixed:
+    """A mixed text (7.4)."""
+
+    def __init__(self, count: int, body: bytes) -> None:
+        need(len(body) >= 4 and count <= len(body) << 8, "more symbols than their bytes justify")
+        self.count, self.body = count, Cursor(body)
+        self.bits = min(max(count.bit_length() + 1, 16), 22)
+        self.symbols: list[int] = []
+        self.slots = [[0] * 16 for _ in range(1 << self.bits)]
+        self.seen = [0] * (1 << min(self.bits, 20))
+        first = [((2 * ones + 1 << 20) // (2 * (zeros + ones) + 2), 0) for zeros, ones, _ in STATES]
+        self.chance = [list(first) for _ in range(8)]
+        self.matched = [[(2**20 // (r + 2), 0), (2**20 - 2**20 // (r + 2), 0)] for r in range(32)]
+        self.alone = [1 << 15] * 256
+        self.weight = [[7000] * 12 for _ in range(320)]
+        self.stage: list[dict[int, list[int]]] = [{}, {}]
+        self.history = self.word = self.before = self.start = self.above = self.stop = self.match = (
+            self.length
+        ) = 0
+        self.low, self.high, self.code = 0, WIDE, int.from_bytes(self.body.take(4), "big")
+
+    def texts(self, n: int) -> list[bytes]:
+        values = [bytearray()]
+        for k in range(self.count):
+            symbol = self.read_symbol()
+            self.symbols.append(symbol)
+            self.move_on(k, symbol, symbol & 255)
+            if symbol == 256:
+                values.append(bytearray())
+            else:
+                values[-1].append(symbol)
+        self.body.close()
+        need(self.code == self.low, "a mixed text ends in another state")
+        need(len(values) == n + 1 and not values[-1], "not as many texts as announced")
+        return [bytes(value) for value in values[:-1]]
+
+    def read_symbol(self) -> int:
+        S, history, word = self.symbols, self.history, self.word
+        below = S[self.above] + (S[self.above + 1] << 9) if self.above < self.stop else 0
+        last = history & 0xFF
+        self.around = [
+            hashed(last, 1), hashed(history & 0xFFFF, 2), hashed(history & 0xFFFFFF, 3), hashed(history & WIDE, 4),
+            hashed(history & WIDE, 5 + (history >> 32 << 8)), hashed(word, 6 + (last << 8)), hashed(word, self.before),
+            hashed(below + (last << 18), 8),
+        ]  # fmt: skip
+        byte = 1
+        for bit in range(7, -1, -1):
+            if bit in {7, 3}:
+                self.find(byte)
+            byte = 2 * byte + self.decide(byte, bit)
+        if byte == 256:
+            self.find(byte)
+            byte += self.decide(0, 8) << 8
+        return byte - 256
+
+    def find(self, node: int) -> None:
+        self.node, self.slot = 1, []
+        for c, around in enumerate(self.around):
+            h = hashed(around, node + (c << 9))
+            s = h & (1 << self.bits) - 1
+            three = [self.slots[s], self.slots[s ^ 1], self.slots[s ^ 2]]
+            known = [slot for slot in three if slot[1] and slot[0] == h >> 24]
+            if known:
+                slot = known[0]
+            else:
+                slot = min(three, key=lambda slot: slot[1])
+                slot[:] = [h >> 24] + [0] * 15
+            self.slot.append(slot)
+
+    def decide(self, place: int, d: int) -> int:
+        states = [slot[self.node] for slot in self.slot]
+        inputs = [STRETCH[self.chance[c][state][0] >> 8] for c, state in enumerate(states)]
+        inputs.append(STRETCH[self.alone[place] >> 4])
+        length, r, expected = self.length, 0, 0
+        if length:
+            expected = self.symbols[self.match] >> d & 1
+            r = length if length < 16 else min(16 + (length - 16 >> 2), 31)
+            q = self.matched[r][expected][0] >> 4
+            inputs += [STRETCH[q >> 4], q - 2**15 >> 5]
+        else:
+            inputs += [0, 0]
+        inputs.append(256)
+        trust = 0 if length == 0 else 1 if length < 16 else 2 if length < 32 else 3
+        own, other = self.weight[place], self.weight[256 + sum(map(bool, states)) + 16 * trust]
+        x = clip(sum(i * (a + b) for i, a, b in zip(inputs, own, other, strict=True)) >> 16, -2815, 2815)
+        j, f = x + 3072 >> 8, x + 3072 & 255
+        steps = [LOGISTIC[256 * k] for k in range(25)]
+        A = self.stage[0].setdefault(((self.history & 0xFF) << 8) + place, list(steps))
+        B = self.stage[1].setdefault(hashed(self.history & 0xFFFF, place) & 0xFFFF, list(steps))
+        a, b = (table[j] * (256 - f) + table[j + 1] * f >> 8 for table in (A, B))
+        mixed = LOGISTIC[x + 3072]
+        bit = self.read_bit(clip(mixed + a + 2 * b + 2 >> 2, 1, 65535))
+
+        for weights in (own, other):
+            for i, shown in enumerate(inputs):
+                change = shown * ((bit << 16) - mixed) + 2**16 >> 17
+                weights[i] = (weights[i] + change + 2**31) % 2**32 - 2**31
+        for c, state in enumerate(states):
+            self.chance[c][state] = learnt(self.chance[c][state], bit)
+            self.slot[c][self.node] = FOLLOWING[self.slot[c][self.node]][bit]
+        self.alone[place] += 65535 * bit - self.alone[place] >> 5
+        if length:
+            self.matched[r][expected] = learnt(self.matched[r][expected], bit)
+            if expected != bit:
+                self.length = 0
+        for table in (A, B):
+            table[j + (f >= 128)] += 65535 * bit - table[j + (f >= 128)] >> 5
+        self.node = 2 * self.node + bit
+        return bit
+
+    def read_bit(self, p: int) -> int:
+        span = self.high - self.low
+        middle = self.low + (span >> 16) * p + ((span & 0xFFFF) * p >> 16)
+        bit = int(self.code <= middle)
+        if bit:
+            self.high = middle
+        else:
+            self.low = middle + 1
+        while self.low >> 24 == self.high >> 24:
+            self.low, self.high = self.low << 8 & WIDE, (self.high << 8 & WIDE) + 255
+            self.code = (self.code << 8 & WIDE) + self.body.take(1)[0]
+        return bit
+
+    def move_on(self, k: int, symbol: int, c: int) -> None:
+        S = self.symbols
+        self.history = (self.history << 8) + c & 2**48 - 1
+        if inner(c):
+            self.word = (self.word + (c + 32 if 65 <= c <= 90 else c) + 1) * 0x2F0B4C47 & WIDE
+        elif self.word:
+            self.before, self.word = self.word, 0
+        if symbol == 256:
+            self.above, self.stop, self.start = self.start, k, k + 1
+        elif self.above < self.stop:
+            if inner(c):
+                self.above += inner(S[self.above] & 255)
+            else:
+                reach = S[self.above : min(self.stop, self.above + 32)]
+                self.above += reach.index(c) + 1 if c in reach else 1
+        h = hashed(self.history & WIDE, self.history >> 32) & len(self.seen) - 1
+        if self.length:
+            self.length, self.match = min(self.length + 1, 2**16), self.match + 1
+        else:
+            at, n = self.seen[h], 0
+            while n < min(32, at) and S[at - 1 - n] == S[k - n]:
+                n += 1
+            if n >= 6:
+                self.match, self.length = at, n
+        self.seen[h] = k + 1
+
+
+def learnt(chance: tuple[int, int], bit: int) -> tuple[int, int]:
+    p, asked = chance
+    return p + (((bit << 20) - p) * (2**17 // (2 * asked + 3)) >> 16), min(asked + 1, 1023)
 
 
 def physical(kind: pa.DataType) -> np.dtype:
@@ -221,7 +408,7 @@ def read_parts(data: bytes) -> tuple[SimpleNamespace, list[bytes]]:
     """The header, and what is between it and the index: tables, model, streams (2, 4)."""
     need(data[:8] == HEAD and data[-8:] == TAIL and len(data) >= 52, "no archive, or cut short")
     version, flags, length, digest = struct.unpack("<HHIQ", data[8:24])
-    need(1 <= version <= 8 and flags == 0, "unknown version or flags")
+    need(1 <= version <= 9 and flags == 0, "unknown version or flags")
     need(checksum(data[:16] + data[24 : 24 + length]) == digest, "header is damaged")
     position, size, digest = struct.unpack("<QIQ", data[-28:-8])
     need(position + size + 28 == len(data), "index is misplaced")
@@ -298,6 +485,13 @@ SQUASH = rounded(
     1024,
     "e0a524d7ac85c244a174f853773d10226cff6cca6d20d8244c7dd4faac8e763b",
 )
+WIDE = 2**32 - 1
+LOGISTIC = [
+    clip(SIGMOID[2048 + (x >> 1)] + SIGMOID[2048 + (x + 1 >> 1)] >> 15, 1, 65535) for x in range(-3072, 3073)
+]
+STRETCH = [clip(bisect_left(LOGISTIC, 16 * q + 8) - 3072, -2815, 2815) for q in range(4096)]
+STATES = all_states()
+FOLLOWING = [[STATES.index(after(state, bit)) for bit in (0, 1)] for state in STATES]
 
 
 def read_plan(data: bytes) -> SimpleNamespace:
@@ -1042,8 +1236,11 @@ def read(path: str | Path) -> tuple[pa.Table, np.ndarray]:
     header, (tables, model, *streams) = read_parts(Path(path).read_bytes())
     read_tables(header, tables)
     plan = read_model(header, model) if header.model else None
-    need(header.version == version_of(header, plan), "version and content disagree")
-    parts, codes = [header.schema.empty_table()], [np.zeros((0, header.latents), np.int8)]
+    need(header.version in {9, version_of(header, plan)}, "version and content disagree")
+    parts, codes = (
+        [header.schema.empty_table()],
+        [np.zeros((0 if plan else header.rows, header.latents), np.int8)],
+    )
     following, group_rows = iter(streams), header.block_rows * header.group_blocks
     for first in range(0, header.rows, group_rows):
         rows, neural = min(group_rows, header.rows - first), []

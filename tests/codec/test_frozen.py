@@ -42,6 +42,9 @@ FROZEN = {
     # 60 made grey images of 12 x 11 pixels, in blocks of 25: a disc each, of six shades of its own, with noise at its
     # edge; the last four bits beside counts of the shades; three are null; labels by a rival coder; 4 latents
     "images-60-v8.svae": "5e4a30748057da210733374739bcd07f1c763553d7291f061757871594fb5698",
+    # 2,000 made rows: every tenth has a line of Python's own documentation, every hundredth an address with a number of
+    # its own, all others null, in a mixed text; a level that walks; no model
+    "texts-2000-v9.svae": "42691f42caf2bc995de4c1429902e2dccaceb71b20d2e3d2ee2c75124834ec64",
 }
 """SHA-256 of each as CSV. A missing archive fails: it is never made anew."""
 
@@ -54,6 +57,7 @@ CODES = {
     "readings-2000-v6.svae": "873cce0e9da00e41ea93dbf53e2b7a63a396d54c309d67d61a727db747d6c506",
     "images-60-v7.svae": "a5d9c5a54b6da2fd402666725b43f151d0ba578f984954891c8c88991b7cd427",
     "images-60-v8.svae": "9711edce97dbabba6a254e9494a5c23bd943fa29c0e6c0e830d0263856f901c9",
+    "texts-2000-v9.svae": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
 }
 """SHA-256 of the sparse codes of each, row by row."""
 
@@ -114,6 +118,7 @@ SCHEMAS = {
         "image": "fixed_size_list<item:uint8>[132]? ('svae.shape', '12x11x1')",
         "label": "string?",
     },
+    "texts-2000-v9.svae": {"text": "string?", "level": "int64?"},
 }
 """Each column's type (`?` if it may be null), kind, format of its text and the text of its nulls."""
 
@@ -134,6 +139,7 @@ DIALECTS: dict[str, dict[str, Any] | None] = {
     "readings-2000-v6.svae": None,
     "images-60-v7.svae": None,
     "images-60-v8.svae": None,
+    "texts-2000-v9.svae": None,
 }
 """How the source was written, if it was CSV."""
 
@@ -146,6 +152,7 @@ LATENTS = {
     "readings-2000-v6.svae": 6,
     "images-60-v7.svae": 4,
     "images-60-v8.svae": 4,
+    "texts-2000-v9.svae": 0,
 }
 CODERS = {
     "flights-2000-v1.svae": {"neural", "derived", "rival"},
@@ -156,6 +163,7 @@ CODERS = {
     "readings-2000-v6.svae": {"neural", "rival"},
     "images-60-v7.svae": {"neural", "rival"},
     "images-60-v8.svae": {"neural", "rival"},
+    "texts-2000-v9.svae": {"rival"},
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numba.core.errors import NumbaError
 
-from vae.codec import entropy, kernel
+from vae.codec import entropy, kernel, mixing
 from vae.codec import jit as module
 from vae.codec.jit import COMPILED, jit, jit_with_arrays
 
@@ -27,7 +27,9 @@ def test_kept_code_is_stamped_with_all_modules_it_was_made_from(monkeypatch: pyt
     assert sources == stamp(kernel.observe)[1] == module._sources()
     assert own
     read = Path.read_bytes
-    for name in ("counts", "entropy", "frontend", "intervals", "pixels", "plan", "shades", "vectors"):
+    for name in (
+        "counts", "entropy", "frontend", "intervals", "mixing", "pixels", "plan", "shades", "surroundings", "vectors"
+    ):  # fmt: skip
         changed = f"{name}.py"
         monkeypatch.setattr(Path, "read_bytes", lambda path, c=changed: read(path) + b"#" * (path.name == c))
         assert module._sources() != sources
@@ -38,11 +40,20 @@ def test_kept_code_is_stamped_with_all_modules_it_was_made_from(monkeypatch: pyt
 def test_what_makes_no_arrays_counts_no_references() -> None:
     modules = [
         import_module(f"vae.codec.{name}")
-        for name in ("counts", "entropy", "frontend", "intervals", "kernel", "pixels")
+        for name in (
+            "counts",
+            "entropy",
+            "frontend",
+            "intervals",
+            "kernel",
+            "mixing",
+            "pixels",
+            "surroundings",
+        )
     ]
     found = [thing for module in modules for thing in vars(module).values()]
     loops = [thing for thing in found if hasattr(thing, "targetoptions")]
-    assert {kernel.walk, kernel.observe, entropy.encode_ops} <= set(loops)
+    assert {kernel.walk, kernel.observe, entropy.encode_ops, mixing.walk} <= set(loops)
     assert not any(function.targetoptions["_nrt"] for function in loops)
 
     def zeros(count: int) -> float:

@@ -23,7 +23,18 @@ JITTED = [
     "vae.planning",
     *(
         f"vae.codec.{name}"
-        for name in ("counts", "entropy", "frontend", "intervals", "kernel", "pixels", "shades", "vectors")
+        for name in (
+            "counts",
+            "entropy",
+            "frontend",
+            "intervals",
+            "kernel",
+            "mixing",
+            "pixels",
+            "shades",
+            "surroundings",
+            "vectors",
+        )
     ),
 ]
 """Modules that numba compiles, which cannot compile what is instrumented."""

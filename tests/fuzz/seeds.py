@@ -12,7 +12,7 @@ import pyarrow as pa
 from data.gridfit import fit_table
 from data.images import image_field
 from tests.fuzz.parts import Parts, take_apart
-from vae.codec import archive, choice, structure, writer
+from vae.codec import archive, choice, structure, texts, writer
 from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codec.pixels import PixelPlan
@@ -23,7 +23,7 @@ ROWS = 24
 
 
 def seeds(folder: Path) -> dict[str, Parts]:
-    """Archives of versions 1, 2 and 4 to 8, with and without a model, by name; written in `folder` on the way."""
+    """Archives of versions 1, 2 and 4 to 9, with and without a model, by name; written in `folder` on the way."""
     numbers = np.random.default_rng(0)
     steps = np.cumsum(numbers.integers(-1, 2, ROWS))
     names = numbers.integers(0, 4, ROWS)
@@ -59,6 +59,10 @@ def seeds(folder: Path) -> dict[str, Parts]:
         ):
             archive.write(table, path, **(_model(table, model, numbers) if model else {}), block_rows=16)
         found[label] = take_apart(path.read_bytes())
+    with mock.patch.multiple(texts, _LEAST_MIXED=0, MIXED_SHARE=1e9):
+        words = pa.array([f"n{k} of {n}" for k, n in enumerate(names.tolist())])
+        archive.write(pa.table({"words": words, "k": names}), folder / "mixed.svae")
+    found["mixed"] = take_apart((folder / "mixed.svae").read_bytes())
     return found | _image_seeds(folder, numbers)
 
 

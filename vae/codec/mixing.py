@@ -16,7 +16,7 @@ import numpy as np
 
 from data.errors import DamagedError
 from vae.codec.entropy import Longs, Short, sigmoid_table
-from vae.codec.jit import NONE, jit
+from vae.codec.jit import NONE, ONE, jit
 from vae.codec.surroundings import (
     AT,
     CODE,
@@ -167,7 +167,7 @@ def _code(reading: bool, bit: int, chance: int, now: Longs, body: Bytes) -> int:
     while (low ^ high) >> 24 == 0:
         at = now[AT]
         if reading:
-            more = np.int64(body[at]) if at < body.shape[0] else NONE
+            more = int(np.int64(body[at])) if at < body.shape[0] else NONE
             now[CODE] = ((now[CODE] << 8) & WIDE) | more
         else:
             body[at] = high >> 24
@@ -183,7 +183,7 @@ def _learnt(chance: int, bit: int, fixed: Fixed) -> int:
     """A chance, and how often it was asked, after it was asked once more."""
     asked = chance & ASKED_MAX
     p = chance >> 10
-    p += (((bit << 20) - p) * np.int64(fixed.shares[asked])) >> 16
+    p += (((bit << 20) - p) * int(fixed.shares[asked])) >> 16
     return (p << 10) | min(asked + 1, ASKED_MAX)
 
 
@@ -198,60 +198,64 @@ def _decide(
     """
     bit = (symbol >> left) & 1
     now, inputs, weights, slots = mind.now, mind.inputs, mind.weights, mind.slots
-    known = np.int64(0)
+    known = NONE
     for i in range(CONTEXTS):
-        state = np.int64(slots[mind.hashes[1, i] + node])
+        state = int(np.int64(slots[mind.hashes[1, i] + node]))
         mind.states[i] = state
-        inputs[i] = fixed.stretch[np.int64(mind.chances[i, state]) >> 18]
+        inputs[i] = fixed.stretch[int(mind.chances[i, state]) >> 18]
         known += min(state, 1)
-    alone = np.int64(mind.alone[place])
+    alone = int(np.int64(mind.alone[place]))
     inputs[CONTEXTS] = fixed.stretch[alone >> 4]
     length, expected, row = now[LENGTH], NONE, NONE
     inputs[CONTEXTS + 1] = 0
     inputs[CONTEXTS + 2] = 0
     if length > 0:
-        coming = np.int64(mind.symbols[now[MATCH]])
+        coming = int(mind.symbols[now[MATCH]])
         expected = (coming >> left) & 1  # the bits before it agree, or the match would be over
         row = length if length < 16 else min(16 + ((length - 16) >> 2), 31)
-        chance = np.int64(mind.matched[row, expected]) >> 14
+        chance = int(mind.matched[row, expected]) >> 14
         inputs[CONTEXTS + 1] = fixed.stretch[chance >> 4]
         inputs[CONTEXTS + 2] = (chance - (1 << 15)) >> 5
     inputs[CONTEXTS + 3] = 256
 
     trust = 256 + known + 16 * (0 if length == 0 else 1 if length < 16 else 2 if length < 32 else 3)
-    total = np.int64(0)
+    total = NONE
     for i in range(INPUTS):
-        total += np.int64(inputs[i]) * (np.int64(weights[place, i]) + np.int64(weights[trust, i]))
+        total += int(inputs[i]) * (int(weights[place, i]) + int(weights[trust, i]))
     x = min(max(total >> 16, -STRETCHED), STRETCHED) + SQUASHED
-    mixed = np.int64(fixed.squash[x])
+    mixed = int(fixed.squash[x])
     step, part = x >> 8, x & 255
     last = now[HISTORY] & 0xFF
     one = (last << 8) | place
     two = mingled(now[HISTORY] & 0xFFFF, place) & (STAGE_CONTEXTS - 1)
     stages = mind.stages
-    first = (np.int64(stages[0, one, step]) * (256 - part) + np.int64(stages[0, one, step + 1]) * part) >> 8
-    second = (np.int64(stages[1, two, step]) * (256 - part) + np.int64(stages[1, two, step + 1]) * part) >> 8
+    first = (
+        int(np.int64(stages[0, one, step])) * (256 - part) + int(np.int64(stages[0, one, step + 1])) * part
+    ) >> 8
+    second = (
+        int(np.int64(stages[1, two, step])) * (256 - part) + int(np.int64(stages[1, two, step + 1])) * part
+    ) >> 8
     bit = _code(reading, bit, min(max((mixed + first + 2 * second + 2) >> 2, 1), 65535), now, body)
 
     error = (bit << 16) - mixed
     for i in range(INPUTS):
-        change = (np.int64(inputs[i]) * error + (1 << (RATE_BITS - 1))) >> RATE_BITS
-        weights[place, i] = np.int64(weights[place, i]) + change
-        weights[trust, i] = np.int64(weights[trust, i]) + change
+        change = (int(inputs[i]) * error + (1 << (RATE_BITS - 1))) >> RATE_BITS
+        weights[place, i] = int(weights[place, i]) + change
+        weights[trust, i] = int(weights[trust, i]) + change
     for i in range(CONTEXTS):
         state, at = mind.states[i], mind.hashes[1, i] + node
-        mind.chances[i, state] = _learnt(np.int64(mind.chances[i, state]), bit, fixed)
-        slots[at] = fixed.following[np.int64(slots[at]), bit]
+        mind.chances[i, state] = _learnt(int(mind.chances[i, state]), bit, fixed)
+        slots[at] = fixed.following[int(np.int64(slots[at])), bit]
     target = 65535 * bit
     mind.alone[place] = alone + ((target - alone) >> 5)
     if length > 0:
-        mind.matched[row, expected] = _learnt(np.int64(mind.matched[row, expected]), bit, fixed)
+        mind.matched[row, expected] = _learnt(int(mind.matched[row, expected]), bit, fixed)
         if expected != bit:
             now[LENGTH] = 0
     near = step + (part >> 7)
-    was = np.int64(stages[0, one, near])
+    was = int(np.int64(stages[0, one, near]))
     stages[0, one, near] = was + ((target - was) >> 5)
-    was = np.int64(stages[1, two, near])
+    was = int(np.int64(stages[1, two, near]))
     stages[1, two, near] = was + ((target - was) >> 5)
     return bit
 
@@ -264,16 +268,16 @@ def walk(reading: bool, mind: Mind, fixed: Fixed, body: Bytes) -> int:
     room = body.shape[0] if reading else body.shape[0] - 64
     if reading:
         for k in range(4):
-            now[CODE] = (now[CODE] << 8) | np.int64(body[k])
+            now[CODE] = (now[CODE] << 8) | int(np.int64(body[k]))
         now[AT] = 4
     for k in range(count):
-        symbol = NONE if reading else np.int64(symbols[k])
+        symbol = NONE if reading else int(symbols[k])
         look_around(mind)
-        byte, node = np.int64(1), np.int64(1)
+        byte, node = ONE, ONE
         for left in range(7, -1, -1):
             if left & 3 == 3:  # the first or the fifth
                 find_slots(mind, byte)
-                node = np.int64(1)
+                node = ONE
             bit = _decide(reading, symbol, left, byte, node, mind, fixed, body)
             byte, node = 2 * byte + bit, 2 * node + bit
         if byte == END:  # all bits 0: a byte 0, or the end of a value

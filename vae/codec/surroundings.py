@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae.codec.entropy import Longs, Short
-from vae.codec.jit import jit
+from vae.codec.jit import NONE, jit
 
 Bytes = npt.NDArray[np.uint8]
 Symbols = npt.NDArray[np.int16]
@@ -79,10 +79,10 @@ def look_around(mind: Mind) -> None:
     """Set the hashes of what surrounds the next byte."""
     now, hashes = mind.now, mind.hashes
     history, word = now[HISTORY], now[WORD]
-    below = np.int64(0)
+    below = NONE
     if now[ABOVE] < now[STOP]:
         at = now[ABOVE]
-        below = np.int64(mind.symbols[at]) | (np.int64(mind.symbols[at + 1]) << 9)
+        below = int(mind.symbols[at]) | (int(mind.symbols[at + 1]) << 9)
     hashes[0, 0] = mingled(history & 0xFF, 1)
     hashes[0, 1] = mingled(history & 0xFFFF, 2)
     hashes[0, 2] = mingled(history & 0xFFFFFF, 3)
@@ -110,11 +110,11 @@ def find_slots(mind: Mind, node: int) -> None:
     for i in range(CONTEXTS):
         h = mind.hashes[1, i]
         check = h >> 24
-        best, least, found = h & mask, np.int64(256), False
+        best, least, found = h & mask, 256, False
         for d in range(3):
             slot = (h & mask) ^ d
-            first = np.int64(slots[slot * SLOT + 1])
-            if not found and first != 0 and np.int64(slots[slot * SLOT]) == check:
+            first = int(np.int64(slots[slot * SLOT + 1]))
+            if not found and first != 0 and int(np.int64(slots[slot * SLOT])) == check:
                 best, found = slot, True
             elif not found and first < least:
                 best, least = slot, first
@@ -130,7 +130,7 @@ def find_slots(mind: Mind, node: int) -> None:
 def move_on(mind: Mind, k: int) -> None:
     """Go past symbol k: words, the place in the value above, and where the like of it was before."""
     symbols, now = mind.symbols, mind.now
-    symbol = np.int64(symbols[k])
+    symbol = int(symbols[k])
     c = symbol & 255
     now[HISTORY] = ((now[HISTORY] << 8) | c) & 0xFFFFFFFFFFFF
     inner = is_inner(c)
@@ -152,11 +152,11 @@ def _move_above(mind: Mind, c: int, inner: bool) -> None:
     """Within a field a byte further, at most to its end; behind a separator to behind the same one."""
     symbols, now = mind.symbols, mind.now
     if inner:
-        if is_inner(np.int64(symbols[now[ABOVE]])):
+        if is_inner(int(symbols[now[ABOVE]])):
             now[ABOVE] += 1
         return
     at, stop = now[ABOVE], min(now[STOP], now[ABOVE] + REACH)
-    while at < stop and np.int64(symbols[at]) != c:
+    while at < stop and int(symbols[at]) != c:
         at += 1
     now[ABOVE] = at + 1 if at < stop else now[ABOVE] + 1
 
@@ -170,7 +170,7 @@ def _match(mind: Mind, k: int) -> None:
         now[LENGTH] = min(now[LENGTH] + 1, MAX_MATCH)
         now[MATCH] += 1
     else:
-        at, length = np.int64(seen[h]), np.int64(0)
+        at, length = int(seen[h]), NONE
         while length < SEEN_MATCH and at > length and symbols[at - 1 - length] == symbols[k - length]:
             length += 1
         if length >= MIN_MATCH:

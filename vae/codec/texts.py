@@ -67,10 +67,10 @@ def _pack_best(array: pa.Array, quick: bool) -> bytes:
 def _is_mixed(packed: bytes) -> bool:
     """Whether texts, or the distinct ones among them, are mixed."""
     cursor = Cursor(packed)
-    if cursor.take(1) == _DISTINCT:
+    if bytes(cursor.take(1)) == _DISTINCT:
         cursor.varint()
         cursor.varint()
-        return cursor.take(1) == _MIXED
+        return bytes(cursor.take(1)) == _MIXED
     return packed[:1] == _MIXED
 
 
@@ -86,7 +86,7 @@ def _pack_distinct(array: pa.Array, quick: bool) -> bytes:
 
 def unpack_texts(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) -> pa.Array:
     """The inverse of `pack_texts`; takes all that is left of `cursor`."""
-    if cursor.data[cursor.at : cursor.at + 1] != _DISTINCT:
+    if bytes(cursor.data[cursor.at : cursor.at + 1]) != _DISTINCT:
         return _unpack_values(cursor, kind, count, budget)[0]
     cursor.take(1)
     number = cursor.varint()
