@@ -83,7 +83,7 @@ def states() -> tuple[tuple[State, ...], tuple[tuple[int, int], ...]]:
     """All states in the order in which they are reached from none, and the next of each after a 0 and after a 1.
 
     >>> states()[0][:4], len(states()[0])
-    (((0, 0, 0), (1, 0, 0), (0, 1, 1), (2, 0, 0)), 200)
+    (((0, 0, 0), (1, 0, 0), (0, 1, 1), (2, 0, 0)), 163)
     """
     found, places, following = [(0, 0, 0)], {(0, 0, 0): 0}, list[tuple[int, int]]()
     for state in found:  # which grows meanwhile
