@@ -93,6 +93,9 @@ class RecurrentDecoder(nn.Module):
         if latents:
             self.begin = nn.Linear(2 * latents, width)
             self.shown = nn.Linear(2 * latents, EMBEDDED)
+            with torch.no_grad():  # what a code says is noise until it has learnt to say something
+                self.begin.weight.zero_()
+                self.shown.weight.zero_()
         self.gru = nn.GRU(EMBEDDED, width, batch_first=True)
         self.head = nn.Linear(width, pieces)
 
