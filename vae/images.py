@@ -6,9 +6,6 @@ that have something to say, and weighted so that its mean is that of all of them
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from data.grid import ColumnGrid
-from vae import schedule
 from vae.codec.images import ImageModel
 from vae.codec.integer import IntegerModel
 from vae.codec.pixels import MAX_MAP_VALUES, PixelPlan
@@ -26,10 +22,10 @@ from vae.convolution import ConvDecoder, ConvEncoder
 from vae.latents import Latents
 from vae.networks import Hidden
 from vae.pixels import PixelDecoder
-from vae.settings import MOST_LATENTS, Codes, Effort, ModelSettings, Target
+from vae.settings import Codes, Effort, ModelSettings
 from vae.sparse import make_latents
 from vae.stencil import Tensors
-from vae.whole import NATS_TO_BITS, CodedWhole, prior_of
+from vae.whole import NATS_TO_BITS, CodedWhole, latents_of_wholes, prior_of
 
 DRAWN_PIXELS = 24_576
 """Pixels of a step, of all its images together."""
@@ -50,7 +46,7 @@ LEARNING_RATES = {"encoder": 0.002, "decoder": 0.006}
 IMAGE_SCORE = {Codes.none: 0.0, Codes.lean: 0.45, Codes.balanced: 0.64, Codes.rich: 0.8}
 """R² of the pixels that the code is asked for."""
 WEIGHT_PRICE = 2.0
-USUAL_LATENTS, USUAL_MAPS = 32, 8
+USUAL_MAPS = 8
 COUNTED = 4
 """Last bits of a symbol that are coded beside counts of the image's own."""
 STEPS = {Effort.fast: 1_000, Effort.standard: 6_000, Effort.max: 30_000}
@@ -88,23 +84,10 @@ def usual_units(images: int) -> int:
     return 16 if images < FEW_IMAGES else 32 if images < MANY_IMAGES else 64
 
 
-def latents_of_images(settings: ModelSettings) -> int:
-    """Number of latents under these settings.
-
-    >>> latents_of_images(ModelSettings(codes=Codes.none)), latents_of_images(ModelSettings(target="nonzeros=40"))
-    (0, 80)
-    """
-    if settings.codes is Codes.none:
-        return 0
-    target = Target.parse(settings.target) if settings.target else None
-    most = 2 * math.ceil(target.value) if target and target.what == "nonzeros" else 0
-    return settings.latents or max(USUAL_LATENTS, min(MOST_LATENTS, most))
-
-
 def make_layout(grid: ColumnGrid, seen: NDArray[np.uint8], settings: ModelSettings, rows: int) -> ImageLayout:
     """The layout for a grid of images, its statistics taken from those that training may see; `rows` are all."""
     height, width, channels = grid.shape
-    latents = latents_of_images(settings)
+    latents = latents_of_wholes(settings)
     plan = PixelPlan(
         name=grid.name, height=height, width=width, channels=channels, levels=grid.high + 1,
         units=settings.width or usual_units(rows), latents=latents,
@@ -132,6 +115,9 @@ class ImageVAE(CodedWhole):
 
     asked = IMAGE_SCORE
     thread_rows = 64
+    default_learning_rates = LEARNING_RATES
+    all_steps = STEPS
+    full_rows = FULL_ROWS
     reads = ("pixels",)
 
     def __init__(self, layout: ImageLayout, settings: ModelSettings) -> None:
@@ -161,15 +147,6 @@ class ImageVAE(CodedWhole):
     def batch_rows(self) -> int:
         """Images of a step, for settings that do not say: fewer of large ones."""
         return max(4, min(128, BATCH_VALUES // self.layout.plan.pixels))
-
-    def steps(self, rows: int, effort: Effort) -> int:
-        """Optimiser steps for so many images."""
-        return max(schedule.FEWEST_STEPS, round(STEPS[effort] * min(1.0, rows / FULL_ROWS) ** 0.5))
-
-    @property
-    def default_learning_rates(self) -> Mapping[str, float]:
-        """Peak learning rates, for settings that name none."""
-        return LEARNING_RATES
 
     # ------------------------------------------------------------------------------------------------ its use
 

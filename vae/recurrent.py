@@ -84,7 +84,10 @@ class RecurrentEncoder(nn.Module):
 
 
 class RecurrentDecoder(nn.Module):
-    """p(text | code), piece by piece: a GRU that begins in a state of the code's, and is shown the code at each one."""
+    """p(text | code), piece by piece: a GRU that begins in a state of the code's, and is shown the code at each one.
+
+    The code also favours pieces by itself, past the units, as the topics of a TopicRNN do (Dieng et al. 2017).
+    """
 
     def __init__(self, pieces: int, width: int, latents: int) -> None:
         super().__init__()
@@ -93,9 +96,10 @@ class RecurrentDecoder(nn.Module):
         if latents:
             self.begin = nn.Linear(2 * latents, width)
             self.shown = nn.Linear(2 * latents, EMBEDDED)
+            self.favoured = nn.Linear(2 * latents, pieces, bias=False)
             with torch.no_grad():  # what a code says is noise until it has learnt to say something
-                self.begin.weight.zero_()
-                self.shown.weight.zero_()
+                for layer in (self.begin, self.shown, self.favoured):
+                    layer.weight.zero_()
         self.gru = nn.GRU(EMBEDDED, width, batch_first=True)
         self.head = nn.Linear(width, pieces)
 
@@ -123,6 +127,8 @@ class RecurrentDecoder(nn.Module):
         row, place = torch.nonzero(_said(texts), as_tuple=True)
         at = row * texts.shape[1] + place
         logits = self.head(states.flatten(0, 1).index_select(0, at))
+        if code is not None and self.coded:
+            logits = logits + self.favoured(code).index_select(0, row)
         nats = F.cross_entropy(logits, targets.flatten().index_select(0, at), reduction="none")
         return nats.new_zeros(len(texts)).index_add(0, row, nats)
 
@@ -133,14 +139,15 @@ class RecurrentDecoder(nn.Module):
         """Texts, (rows, length) pieces: drawn, or without a generator the likeliest one each time."""
         texts = torch.full((rows, length), END)
         state = torch.zeros(1, rows, self.gru.hidden_size)
-        shown = torch.zeros(rows, EMBEDDED)
+        shown, favoured = torch.zeros(rows, EMBEDDED), torch.zeros(())
         if code is not None and self.coded:
             state, shown = torch.tanh(self.begin(code)).unsqueeze(0), self.shown(code)
+            favoured = self.favoured(code)
         last, going = torch.full((rows,), END), torch.ones(rows, dtype=torch.bool)
         for place in range(length):
             inputs = self.embedding.index_select(0, last) + shown
             states, state = self.gru(inputs.unsqueeze(1), state)
-            logits = self.head(states[:, 0])
+            logits = self.head(states[:, 0]) + favoured
             if generator is None:
                 last = logits.argmax(1)
             else:

@@ -8,8 +8,6 @@ for codes, for what they rebuild, and for new texts.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from data.textgrid import MAX_LENGTH, texts_of
-from vae import schedule
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Plan
 from vae.codec.structure import Derived
@@ -28,15 +25,15 @@ from vae.latents import Latents
 from vae.networks import dense
 from vae.pieces import FIRST, MOST_PIECES, cut, cut_all, frequent, joined, places_of
 from vae.recurrent import EMBEDDED, RecurrentDecoder, RecurrentEncoder, by_length, in_order
-from vae.settings import MOST_LATENTS, Codes, Effort, ModelSettings, Target
+from vae.settings import MOST_LATENTS, Codes, Effort, ModelSettings
 from vae.sparse import make_latents
 from vae.stencil import Tensors, code_features
-from vae.whole import NATS_TO_BITS, CodedWhole, prior_of
+from vae.whole import NATS_TO_BITS, CodedWhole, latents_of_wholes, prior_of
 from vae.words import MOST_WORDS, packed_words, told_apart, unpacked
 
 MODELLED_LENGTH, MODELLED_PIECES = 1_024, 128
 """Bytes and pieces of a text that are modelled; of a longer one its beginning."""
-USUAL_LATENTS, USUAL_WIDTH = 32, 128
+USUAL_WIDTH = 128
 ENCODER_GAIN = 4.0
 LEARNING_RATES = {"encoder": 0.004, "decoder": 0.006}
 TEXT_SCORE = {Codes.none: 0.0, Codes.lean: 0.1, Codes.balanced: 0.2, Codes.rich: 0.35}
@@ -96,22 +93,9 @@ class TextLayout(BaseModel):
     """Columns of the table, beside the texts, that follow from others."""
 
 
-def latents_of_texts(settings: ModelSettings) -> int:
-    """Number of latents under these settings.
-
-    >>> latents_of_texts(ModelSettings(codes=Codes.none)), latents_of_texts(ModelSettings(target="nonzeros=40"))
-    (0, 80)
-    """
-    if settings.codes is Codes.none:
-        return 0
-    target = Target.parse(settings.target) if settings.target else None
-    most = 2 * math.ceil(target.value) if target and target.what == "nonzeros" else 0
-    return settings.latents or max(USUAL_LATENTS, min(MOST_LATENTS, most))
-
-
 def make_layout(name: str, seen: NDArray[np.uint8], settings: ModelSettings) -> TextLayout:
     """The layout for a column of texts; `seen` (rows, length) are those that training may see."""
-    latents = latents_of_texts(settings)
+    latents = latents_of_wholes(settings)
     some = texts_of(seen[:: max(1, len(seen) // WORD_ROWS)])
     pieces = frequent(some)
     place = places_of(pieces)
@@ -144,6 +128,9 @@ class TextVAE(CodedWhole):
 
     asked = TEXT_SCORE
     thread_rows = 64
+    default_learning_rates = LEARNING_RATES
+    all_steps = STEPS
+    full_rows = FULL_ROWS
     reads = ("texts",)
 
     def __init__(self, layout: TextLayout, settings: ModelSettings) -> None:
@@ -171,15 +158,6 @@ class TextVAE(CodedWhole):
     def batch_rows(self) -> int:
         """Texts of a step, for settings that do not say: fewer of long ones."""
         return max(8, min(256, round(BATCH_PIECES / (1 + self.layout.mean))))
-
-    def steps(self, rows: int, effort: Effort) -> int:
-        """Optimiser steps for so many texts."""
-        return max(schedule.FEWEST_STEPS, round(STEPS[effort] * min(1.0, rows / FULL_ROWS) ** 0.5))
-
-    @property
-    def default_learning_rates(self) -> Mapping[str, float]:
-        """Peak learning rates, for settings that name none."""
-        return LEARNING_RATES
 
     # ------------------------------------------------------------------------------------------------ its use
 

@@ -15,17 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vae import schedule
 from vae.codec.plan import Plan
 from vae.convolution import ConvEncoder
 from vae.features import Layout
 from vae.latents import Draw, free_bits, interpolated_rate
 from vae.recurrent import RecurrentEncoder
-from vae.settings import Codes, ModelSettings
+from vae.settings import MOST_LATENTS, Codes, Effort, ModelSettings, Target
 from vae.steered import Steered
 from vae.stencil import Stencil, Tensors
 
 NATS_TO_BITS = 1 / math.log(2)
 IDLE_WEIGHT = 1 / 32
+USUAL_LATENTS = 32
 PRESENCE = 0.1
 """Nats asked of a latent for not being zero."""
 SLACKENING = 0.1
@@ -43,6 +45,11 @@ class CodedWhole(Steered):
     codes_only: nn.Module
     asked: Mapping[Codes, float]
     """Score that the code is asked for."""
+    default_learning_rates: Mapping[str, float]
+    """Peak learning rates, for settings that name none."""
+    all_steps: Mapping[Effort, int]
+    """Optimiser steps, of `full_rows` values or more."""
+    full_rows: int
     thread_rows: int
     """How many values of a step a thread is worth, for settings that do not say."""
     reads: tuple[str, ...]
@@ -187,6 +194,11 @@ class CodedWhole(Steered):
         alone = bits.get("codes_only_bits", 0.0)
         return bits.get("code_bits", 0.0) + bits["column_bits"] + self.weight * alone
 
+    def steps(self, rows: int, effort: Effort) -> int:
+        """Optimiser steps for so many values."""
+        share = min(1.0, rows / self.full_rows) ** 0.5
+        return max(schedule.FEWEST_STEPS, round(self.all_steps[effort] * share))
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The encoder's parameters and all others, which train at separate rates."""
         encoder = [p for n, p in self.named_parameters() if n.split(".")[0] in ("encoder", "latents")]
@@ -249,6 +261,19 @@ class CodedWhole(Steered):
 
     def _mean_bits(self, w: Tensors, code: Tensor) -> Tensor:
         return self._hard_rate(w, code).sum(1).mean() * NATS_TO_BITS
+
+
+def latents_of_wholes(settings: ModelSettings) -> int:
+    """Number of latents under these settings.
+
+    >>> latents_of_wholes(ModelSettings(codes=Codes.none)), latents_of_wholes(ModelSettings(target="nonzeros=40"))
+    (0, 80)
+    """
+    if settings.codes is Codes.none:
+        return 0
+    target = Target.parse(settings.target) if settings.target else None
+    most = 2 * math.ceil(target.value) if target and target.what == "nonzeros" else 0
+    return settings.latents or max(USUAL_LATENTS, min(MOST_LATENTS, most))
 
 
 def prior_of(codes: Plan) -> Stencil:

@@ -25,12 +25,12 @@ from vae.images import (
     NATS_TO_BITS,
     ImageLayout,
     ImageVAE,
-    latents_of_images,
     make_layout,
     moving,
 )
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
+from vae.whole import latents_of_wholes
 
 HEIGHT, WIDTH, IMAGES = 11, 9, 600
 SHAPE = (HEIGHT, WIDTH, 1)
@@ -325,7 +325,7 @@ def test_layouts_follow_from_images_and_settings(table: pa.Table) -> None:
     two = fit_table(table, {"image": 200})["image"]
     assert make_layout(two, seen // 200, ModelSettings(), rows=50).plan.counted == 1
     assert layout.variance > 0
-    assert latents_of_images(ModelSettings(latents=7)) == 7
+    assert latents_of_wholes(ModelSettings(latents=7)) == 7
 
 
 def test_what_follows_from_other_columns_follows_beside_images_too(table: pa.Table, tmp_path: Path) -> None:
