@@ -40,7 +40,7 @@ TEXT_SCORE = {Codes.none: 0.0, Codes.lean: 0.1, Codes.balanced: 0.2, Codes.rich:
 """Share of the variance of words' being there that the code is asked for."""
 WORD_WEIGHT = 10.0
 """What a nat of a text's words counts: a word is said once, where an image says a thing in many pixels."""
-STEPS = {Effort.fast: 400, Effort.standard: 3_000, Effort.max: 15_000}
+STEPS = {Effort.fast: 400, Effort.standard: 2_000, Effort.max: 15_000}
 FULL_ROWS = 20_000
 """Texts from which on a training has its full number of steps."""
 BATCH_PIECES = 2_048
