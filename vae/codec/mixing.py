@@ -40,6 +40,8 @@ from vae.codec.surroundings import (
 
 MOST_SYMBOLS = 1 << 8
 """Symbols that a byte of the body may become, at most: reading takes a microsecond or so for each."""
+TOO_MANY = 1 << 31
+"""Symbols that no mixed text has: their places are kept in 32 bits, and the weights have room for fewer."""
 STRETCHED = 2815
 """Most that a prediction is, stretched: ln(p / (1 - p)) in units of 1/256."""
 SQUASHED = 3072
@@ -297,9 +299,13 @@ def walk(reading: bool, mind: Mind, fixed: Fixed, body: Bytes) -> int:
 def mix(symbols: Symbols) -> bytes | None:
     """The symbols as bytes; None if they would be as many as the symbols, or so few that a reader refuses them.
 
+    None, too, if there are more symbols than a mixed text may have.
+
     >>> unmix(mix(np.array([97, 98, 256] * 9, np.int16)), 27).tolist() == [97, 98, 256] * 9
     True
     """
+    if len(symbols) >= TOO_MANY:
+        return None
     body = np.empty(len(symbols) + 64, np.uint8)
     mind = new_mind(symbols)
     if walk(False, mind, fixed_tables(), body) < len(symbols):
@@ -313,6 +319,8 @@ def unmix(body: bytes | memoryview, count: int) -> Symbols:
     """The inverse of `mix`, of so many symbols; DamagedError if the body is not that of as many."""
     if len(body) < 4 or count > MOST_SYMBOLS * len(body):
         raise DamagedError(f"{count} symbols announced, which {len(body)} mixed bytes do not justify")
+    if count >= TOO_MANY:
+        raise DamagedError(f"{count} symbols announced, more than a mixed text may have")
     mind = new_mind(np.zeros(count, np.int16))
     whole = walk(True, mind, fixed_tables(), np.array(np.frombuffer(body, np.uint8)))
     if whole < count or mind.now[AT] != len(body) or mind.now[CODE] != mind.now[LOW]:

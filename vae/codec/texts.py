@@ -29,7 +29,8 @@ _PLAIN, _DISTINCT, _MIXED = b"\0", b"\1", b"\2"
 MIXED_VERSION = 9
 """The oldest version of the format that knows mixed texts."""
 MIXED_SHARE = 0.97
-"""Of what the values take as plain, most that they may take mixed: they are read some hundred times as slowly."""
+"""Of what the values take as plain or distinct, most that they may take mixed: they are read some hundred times as
+slowly."""
 _LEAST_MIXED = 1 << 12
 """Bytes from which on mixing is tried: fewer teach it little, and its tables have to be cleared."""
 _SAMPLE_BYTES = 1 << 18
@@ -60,7 +61,8 @@ def _pack_best(array: pa.Array, quick: bool) -> bytes:
         return _pack_values(array, quick)
     short = len(sample) == len(array)
     trials = {how: how(sample, quick or not short) for how in (_pack_values, _pack_distinct)}
-    best = min(trials, key=lambda how: len(trials[how]))
+    # all values mixed are read far more slowly than indices into the distinct ones, mixed or not
+    best = min(trials, key=lambda how: len(trials[how]) / (MIXED_SHARE if trials[how][:1] == _MIXED else 1))
     return trials[best] if short else best(array, quick)
 
 
