@@ -170,7 +170,7 @@ class Mixed:
     """A mixed text (7.4)."""
 
     def __init__(self, count: int, body: bytes) -> None:
-        need(len(body) >= 4 and count <= len(body) << 8, "more symbols than their bytes justify")
+        need(len(body) >= 4 and count <= 2**18 + 16 * len(body), "more symbols than their bytes justify")
         need(count < 1 << 31, "more symbols than a mixed text may have")
         self.count, self.body = count, Cursor(body)
         self.bits = min(max(count.bit_length() + 1, 16), 22)

@@ -18,6 +18,7 @@ from tests.codec.forger import forge
 from vae.codec import archive, writer
 from vae.codec.columns import pack
 from vae.codec.framing import put_varint
+from vae.codec.mixing import justified
 from vae.codec.numbers import pack_numbers
 
 READ = """
@@ -137,6 +138,14 @@ def much_derived(path: Path) -> Path:
     return forge(path, whole, [table * 64, b"", *[b""] * 64], schema, report(64))
 
 
+def many_symbols(path: Path) -> Path:
+    """As many symbols as a mixed body may become that is as long as a file may be here."""
+    body = bytes(130_000)
+    stream = b"\0\2" + put_varint(justified(len(body)) - 1) + body
+    schema = pa.schema([("a", pa.string())])
+    return forge(path, header(1), [b"", b"", stream], schema, report(1), version=9)
+
+
 @pytest.mark.parametrize("how", ["read", "batches"])
 @pytest.mark.parametrize(
     ("bomb", "why"),
@@ -151,6 +160,7 @@ def much_derived(path: Path) -> Path:
         (wide_null, "which a stream of this length does not justify"),
         (wide_tensor, "which a stream of this length does not justify"),
         (long_names, "bytes become more than 402,653,184"),
+        (many_symbols, "a mixed text does not end where it should"),
         (much_derived, "from a file of|bytes become more than 402,653,184"),
     ],
 )

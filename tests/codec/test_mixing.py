@@ -25,7 +25,7 @@ from vae.codec.budget import Budget
 from vae.codec.columns import pack, unpack
 from vae.codec.framing import Cursor, checksum
 from vae.codec.jit import COMPILED
-from vae.codec.mixing import CAPS, MOST_SYMBOLS, STRETCHED, TOO_MANY, fixed_tables, mix, states, unmix
+from vae.codec.mixing import CAPS, STRETCHED, TOO_MANY, fixed_tables, justified, mix, states, unmix
 from vae.codec.surroundings import END, Symbols
 
 LINES = [line for key in sorted(topics.topics) for line in topics.topics[key].split("\n")]
@@ -93,7 +93,7 @@ def test_they_are_a_good_deal_smaller_than_brotli_makes_them() -> None:
 
 def test_what_a_reader_would_refuse_is_not_written() -> None:
     same = symbols_of([b"abc" * 50_000] * 2)
-    assert mix(same) is None  # to less than a 256th
+    assert mix(same) is None  # to more than a reader takes so few bytes for
     assert pack(pa.array(["abc" * 50_000] * 2))[1:2] == b"\0"
     noise = np.random.default_rng(0).integers(0, 256, 5000, np.uint8).tobytes()
     assert mix(symbols_of([noise[k : k + 1] for k in range(5000)])) is not None
@@ -104,7 +104,7 @@ def test_what_a_reader_would_refuse_is_not_written() -> None:
 def test_no_mixed_text_has_more_symbols_than_places_count() -> None:
     assert mix(np.broadcast_to(np.int16(97), TOO_MANY)) is None
     with pytest.raises(DamagedError, match="2147483648 symbols announced, more than a mixed text may have"):
-        unmix(bytes(TOO_MANY // MOST_SYMBOLS), TOO_MANY)
+        unmix(bytes(TOO_MANY // 16), TOO_MANY)
 
 
 @pytest.mark.jit
@@ -163,7 +163,7 @@ def test_a_damaged_body_is_refused() -> None:
     with pytest.raises(DamagedError, match="does not end where it should"):
         unmix(body + b"\0", count)
     with pytest.raises(DamagedError, match="which 4 mixed bytes do not justify"):
-        unmix(body[:4], 4 * MOST_SYMBOLS + 1)
+        unmix(body[:4], justified(4) + 1)
     dice = np.random.default_rng(0)
     for _ in range(60 if COMPILED else 2):
         flipped = bytearray(body)

@@ -38,8 +38,8 @@ from vae.codec.surroundings import (
     move_on,
 )
 
-MOST_SYMBOLS = 1 << 8
-"""Symbols that a byte of the body may become, at most: reading takes a microsecond or so for each."""
+PIECE = 1 << 16
+"""Symbols that are coded at a time: between them a call can be interrupted."""
 TOO_MANY = 1 << 31
 """Symbols that no mixed text has: their places are kept in 32 bits, and the weights have room for fewer."""
 STRETCHED = 2815
@@ -263,16 +263,15 @@ def _decide(
 
 
 @jit
-def walk(reading: bool, mind: Mind, fixed: Fixed, body: Bytes) -> int:
-    """Write all symbols to `body`, or read them from it; how many there was room for, or which were whole."""
+def walk(reading: bool, first: int, stop: int, mind: Mind, fixed: Fixed, body: Bytes) -> int:
+    """Write symbols `first` to `stop` to `body`, or read them from it; `stop`, or the one that there is no room for."""
     symbols, now = mind.symbols, mind.now
-    count = symbols.shape[0]
     room = body.shape[0] if reading else body.shape[0] - 64
-    if reading:
+    if reading and first == 0:
         for k in range(4):
             now[CODE] = (now[CODE] << 8) | int(np.int64(body[k]))
         now[AT] = 4
-    for k in range(count):
+    for k in range(first, stop):
         symbol = NONE if reading else int(symbols[k])
         look_around(mind)
         byte, node = ONE, ONE
@@ -290,10 +289,30 @@ def walk(reading: bool, mind: Mind, fixed: Fixed, body: Bytes) -> int:
         if now[AT] > room:
             return k
         move_on(mind, k)
-    return count
+    return stop
 
 
 # ------------------------------------------------------------------------------------------------------ interface
+
+
+def justified(length: int) -> int:
+    """Symbols that so many bytes of a body may become: reading takes one or two microseconds for each.
+
+    >>> justified(4), justified(1 << 20)
+    (262208, 17039360)
+    """
+    return (1 << 18) + 16 * length
+
+
+def _walked(reading: bool, mind: Mind, body: Bytes) -> int:
+    """`walk` over all symbols, piece by piece."""
+    count = len(mind.symbols)
+    for first in range(0, count, PIECE):
+        stop = min(count, first + PIECE)
+        reached = walk(reading, np.int64(first), np.int64(stop), mind, fixed_tables(), body)
+        if reached < stop:
+            return reached
+    return count
 
 
 def mix(symbols: Symbols) -> bytes | None:
@@ -308,21 +327,21 @@ def mix(symbols: Symbols) -> bytes | None:
         return None
     body = np.empty(len(symbols) + 64, np.uint8)
     mind = new_mind(symbols)
-    if walk(False, mind, fixed_tables(), body) < len(symbols):
+    if _walked(False, mind, body) < len(symbols):
         return None
     low, at = int(mind.now[LOW]), int(mind.now[AT])
     packed = body[:at].tobytes() + low.to_bytes(4, "big")
-    return packed if len(symbols) <= MOST_SYMBOLS * len(packed) else None
+    return packed if len(symbols) <= justified(len(packed)) else None
 
 
 def unmix(body: bytes | memoryview, count: int) -> Symbols:
     """The inverse of `mix`, of so many symbols; DamagedError if the body is not that of as many."""
-    if len(body) < 4 or count > MOST_SYMBOLS * len(body):
+    if len(body) < 4 or count > justified(len(body)):
         raise DamagedError(f"{count} symbols announced, which {len(body)} mixed bytes do not justify")
     if count >= TOO_MANY:
         raise DamagedError(f"{count} symbols announced, more than a mixed text may have")
     mind = new_mind(np.zeros(count, np.int16))
-    whole = walk(True, mind, fixed_tables(), np.array(np.frombuffer(body, np.uint8)))
+    whole = _walked(True, mind, np.array(np.frombuffer(body, np.uint8)))
     if whole < count or mind.now[AT] != len(body) or mind.now[CODE] != mind.now[LOW]:
         raise DamagedError("a mixed text does not end where it should")
     return mind.symbols

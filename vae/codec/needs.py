@@ -1,4 +1,6 @@
-"""Which version of the format is needed by what is packed, told by what packs it to whoever writes the archive."""
+"""Which version of the format is needed by what is packed, told by what packs it to whoever writes the archive; and
+which is known to whoever asks for less than all that can be done.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +42,28 @@ class Needs:
         self._versions.add(version)
 
 
+@contextmanager
+def known(version: int) -> Generator[None]:
+    """What is packed meanwhile, in this thread, needs no newer version.
+
+    >>> with known(8):
+    ...     is_known(9)
+    False
+    """
+    before = _KNOWN.set(version)
+    try:
+        yield
+    finally:
+        _KNOWN.reset(before)
+
+
+def is_known(version: int) -> bool:
+    """Whether what is being packed may need this version."""
+    newest = _KNOWN.get()
+    return newest is None or version <= newest
+
+
+_KNOWN: ContextVar[int | None] = ContextVar("known", default=None)
 _NEEDS: ContextVar[Needs | None] = ContextVar("needs", default=None)
 
 

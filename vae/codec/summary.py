@@ -14,6 +14,8 @@ from data.grid import ColumnGrid, State
 from data.stored import one_array
 from vae.codec.blocks import undress
 from vae.codec.columns import number_type, pack
+from vae.codec.needs import known
+from vae.codec.texts import MIXED_VERSION
 
 
 class Record(BaseModel):
@@ -257,7 +259,8 @@ def _pcodec_column(array: Any) -> int:
         array = array.indices
     dtype = number_type(array.type)
     if dtype is None:
-        return size + len(pack(array))
+        with known(MIXED_VERSION - 1):  # no rival mixes texts
+            return size + len(pack(array))
     if len(array) == 0:
         return size
     numbers = np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]

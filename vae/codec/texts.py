@@ -18,8 +18,8 @@ import pyarrow.compute as _pc
 from data.errors import DamagedError
 from vae.codec.budget import Budget
 from vae.codec.framing import Cursor, put_varint, squeeze, unsqueeze
-from vae.codec.mixing import END, MOST_SYMBOLS, mix, unmix
-from vae.codec.needs import need
+from vae.codec.mixing import END, justified, mix, unmix
+from vae.codec.needs import is_known, need
 from vae.codec.numbers import Numbers, pack_numbers, unpack_numbers
 
 pc = cast(Any, _pc)
@@ -33,6 +33,8 @@ MIXED_SHARE = 0.97
 slowly."""
 _LEAST_MIXED = 1 << 12
 """Bytes from which on mixing is tried: fewer teach it little, and its tables have to be cleared."""
+_MOST_MIXED = 1 << 24
+"""Bytes up to which it is: one row of them takes as long to read as all, half a minute of so many."""
 _SAMPLE_BYTES = 1 << 18
 """Bytes on which zstd, brotli and mixing are compared."""
 _SAMPLE_ROWS = 1 << 16
@@ -104,7 +106,8 @@ def unpack_texts(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) 
 def _pack_values(array: pa.Array, quick: bool) -> bytes:
     """Plain, or mixed where that pays: judged by rows in the middle of a long text."""
     lengths, body = _split(array)
-    if quick or len(body) < _LEAST_MIXED or _fixed_width(array.type) is not None:
+    fits = _LEAST_MIXED <= len(body) <= _MOST_MIXED and is_known(MIXED_VERSION)
+    if quick or not fits or _fixed_width(array.type) is not None:
         return _pack_plain(array, quick)
     rows = len(array)
     if len(body) > _SAMPLE_BYTES:
@@ -153,7 +156,7 @@ def _unpack_mixed(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget)
     budget.spend(total)
     _check_total(total, kind)
     body = cursor.rest()
-    if not 0 < count <= total + count <= MOST_SYMBOLS * len(body):
+    if not 0 < count <= total + count <= justified(len(body)):
         raise DamagedError(f"{total + count} symbols announced, which {len(body)} mixed bytes do not justify")
     symbols = unmix(body, total + count)
     ends = np.flatnonzero(symbols == END)
