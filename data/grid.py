@@ -215,7 +215,7 @@ class ColumnGrid(BaseModel):
                 cast(Ints, images), _states(missing, None, np.zeros_like(missing)), pa.array([], whole.type)
             )
         if self.kind == "text":
-            texts, missing = text_symbols(plain_array(whole), self.length)
+            texts, missing = text_symbols(whole, self.length)
             states = _states(missing, None, np.zeros_like(missing))
             return Coded(cast(Ints, texts), states, pa.array([], whole.type))
         nudges = None

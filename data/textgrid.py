@@ -10,13 +10,19 @@ import pyarrow as pa
 
 from data.errors import DamagedError
 from data.kinds import is_text
+from data.stored import dictionary_array, plain_array
 
 Bytes = npt.NDArray[np.uint8]
 END = 255
 """Follows a text, and fills its row: no UTF-8 holds it."""
 MAX_LENGTH = 1 << 16
 """Most bytes of a text."""
-PART_ROWS = 1 << 16
+PART_ROWS = 1 << 12
+
+
+def as_large(array: pa.Array) -> Any:
+    """Texts of any layout, a dictionary's too, as one of offsets of eight bytes."""
+    return cast(Any, plain_array(array)).cast(pa.large_string())
 
 
 def text_symbols(array: pa.Array, length: int) -> tuple[Bytes, npt.NDArray[np.bool_]]:
@@ -25,7 +31,7 @@ def text_symbols(array: pa.Array, length: int) -> tuple[Bytes, npt.NDArray[np.bo
     >>> text_symbols(pa.array(["né", None]), 4)[0].tolist()
     [[110, 195, 169, 255], [255, 255, 255, 255]]
     """
-    whole = cast(Any, array).cast(pa.large_string())
+    whole = as_large(array)
     missing = whole.is_null().to_numpy(zero_copy_only=False)
     symbols = np.full((len(whole), length), END, np.uint8)
     if not len(whole):
@@ -48,13 +54,15 @@ def text_values(symbols: npt.NDArray[Any], missing: npt.NDArray[np.bool_], kind:
 
     DamagedError if the type is none of texts.
     """
-    if not is_text(kind):
+    plain = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    if not is_text(plain):
         raise DamagedError(f"texts in a column of {kind}")
     texts = [
         None if absent else row.tobytes().split(b"\xff", 1)[0].decode("utf-8", "ignore")
         for row, absent in zip(symbols.astype(np.uint8, copy=False), missing, strict=True)
     ]
-    return cast(pa.Array, pa.array(texts, kind))
+    found = cast(pa.Array, pa.array(texts, plain))
+    return dictionary_array(found, kind) if isinstance(kind, pa.DictionaryType) else found
 
 
 def texts_of(symbols: npt.NDArray[Any]) -> list[str]:

@@ -17,6 +17,7 @@ from data.kinds import listed
 from data.largetable import AnyTable, is_large, part_of
 from data.onehot import encode_table
 from data.split import TEST, TRAIN, VALIDATION
+from data.textgrid import as_large
 from vae.codec import structure
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.features import Arrays, Layout, blank_model, block, fill, make_layout, read_grid, training_arrays
@@ -25,7 +26,7 @@ from vae.images import make_layout as images_layout
 from vae.judging import MOST_HELD
 from vae.planning import is_series, make_plan, usual_width
 from vae.settings import ModelSettings, TrainSettings, latents_of
-from vae.texts import HELD_TEXTS, MODELLED_LENGTH, TextLayout, text_arrays
+from vae.texts import HELD_TEXTS, MODELLED_LENGTH, WORD_ROWS, TextLayout, text_arrays
 from vae.texts import make_layout as texts_layout
 
 pc = cast(Any, _pc)
@@ -42,6 +43,8 @@ LARGE_TRAIN_CELLS = 3 << 20
 """Cells that training reads of a table that is too large for memory: a cell takes up to 80 bytes there."""
 RUN_ROWS = 4_096
 """Rows of a run."""
+TEXT_ROWS = 8_192
+"""Texts that are read at once."""
 
 
 class NothingToModelError(ModelError):
@@ -153,7 +156,8 @@ def _chosen(
 def _is_text(table: AnyTable, prepared: Prepared, name: str) -> bool:
     """Whether a column is of texts: of strings, more than a few of which differ."""
     kind = table.schema.field(name).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    plain = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    if not (pa.types.is_string(plain) or pa.types.is_large_string(plain)):
         return False
     grid = prepared.grid[name]
     return grid.kind == "opaque" or len(grid.values) > FEWEST_TEXTS
@@ -168,17 +172,29 @@ def _texts_lesson(
     column = (
         part_of(table, [name], 0, rows).column(name) if prepared.rows is None else _taken(table, name, read)
     )
-    longest = int(pc.max(pc.binary_length(column)).as_py() or 1)
-    own = ColumnGrid(name=name, kind="text", length=max(1, min(MODELLED_LENGTH, longest)))
-    coded = own.encode(column)
+    own = ColumnGrid(name=name, kind="text", length=max(1, min(MODELLED_LENGTH, _longest(column))))
     part = np.zeros(len(read), np.uint8) if split is None else split[read]
-    there = coded.state == State.VALUE
+    there = pc.is_valid(column).to_numpy()
     learn, held = np.flatnonzero(there & (part == TRAIN)), np.flatnonzero(there & (part == VALIDATION))
-    symbols = cast("npt.NDArray[np.uint8]", coded.symbols)
-    layout = texts_layout(name, symbols[learn], model).model_copy(update={"derived": prepared.derived})
+    some = column.take(pa.array(learn[:: max(1, len(learn) // WORD_ROWS)]))
+    layout = texts_layout(name, cast("npt.NDArray[np.uint8]", own.encode(some).symbols), model)
+    # what a text tells as a name it no longer tells as a row of bytes
+    derived = tuple(d for d in prepared.derived if name not in (d.name, *d.sources))
+    arrays: Arrays = {}
+    for start in range(0, len(read), TEXT_ROWS):  # as bytes, all texts would take a thousand each
+        coded = own.encode(column.slice(start, TEXT_ROWS))
+        inside = slice(start, start + len(coded.state))
+        fill(arrays, text_arrays(cast(Any, coded.symbols), layout), len(read), inside)
     held = _some_held(learn, held, HELD_TEXTS)
     grid = TableGrid(columns=tuple(own if g.name == name else g for g in prepared.grid.columns))
-    return Lesson(grid, layout, text_arrays(symbols, layout), learn, held, _tested(split, prepared))
+    layout = layout.model_copy(update={"derived": derived})
+    return Lesson(grid, layout, arrays, learn, held, _tested(split, prepared))
+
+
+def _longest(column: pa.ChunkedArray) -> int:
+    """Bytes of the longest text."""
+    lengths = (pc.max(pc.binary_length(as_large(chunk))).as_py() for chunk in column.chunks)
+    return max((length or 0 for length in lengths), default=0)
 
 
 def _taken(table: AnyTable, name: str, rows: Rows) -> pa.ChunkedArray:

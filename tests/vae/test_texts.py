@@ -17,7 +17,7 @@ from data.errors import ModelError
 from data.grid import ColumnGrid, TableGrid
 from data.schema import Schema
 from data.textgrid import END, text_symbols, texts_of
-from vae import evaluate, judging, page, pipeline, traversal
+from vae import evaluate, judging, lesson, page, pipeline, traversal
 from vae.codes import encode_rows, encode_size, encode_symbols, rows_from_codes
 from vae.generate import rows_between, sample_rows
 from vae.pieces import cut_all, frequent, joined
@@ -349,6 +349,37 @@ def test_nulls_and_empty_texts_have_codes_and_are_not_learnt() -> None:
     assert found.record["train_rows"] == 201
     codes = encode_rows(found, table)
     np.testing.assert_array_equal(codes[200], codes[201])
+
+
+def test_what_follows_from_texts_is_left_alone_where_texts_are_modelled() -> None:
+    distinct = [f"{text} ({k})" for k, text in enumerate(sayings(100))]
+    which = np.random.default_rng(0).integers(0, 100, 1_000)
+    table = pa.table({"text": [distinct[k] for k in which], "number": which * 13 % 101})
+    named = SMALL.model_copy(update={"column": "text"})
+    found = pipeline.fit(table, Schema.from_arrow(table.schema), model=named, training=QUICK)
+    assert found.layout.derived == ()
+    rebuilt = rows_from_codes(found, encode_rows(found, table.slice(0, 5)))
+    assert (rebuilt["text"].null_count, rebuilt["number"].null_count) == (0, 5)
+
+
+def test_texts_of_a_dictionary_come_back_as_one() -> None:
+    table = pa.table({"text": pa.array(sayings(200)).dictionary_encode()})
+    found = pipeline.fit(table, Schema.from_arrow(table.schema), model=SMALL, training=QUICK)
+    rebuilt = rows_from_codes(found, encode_rows(found, table.slice(0, 5)))
+    assert rebuilt.schema.field("text").type == table.schema.field("text").type
+
+
+@pytest.mark.parametrize("split", [None, np.arange(300) % 3])
+def test_what_is_learnt_does_not_depend_on_how_many_texts_are_read_at_once(
+    split: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = pa.table({"text": [None if k % 7 == 0 else text for k, text in enumerate(sayings(300))]})
+    whole = lesson.lesson_of(texts, None, SMALL, split)
+    monkeypatch.setattr(lesson, "TEXT_ROWS", 64)
+    parts = lesson.lesson_of(texts, None, SMALL, split)
+    assert (parts.layout, parts.grid) == (whole.layout, whole.grid)
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(parts.arrays[name], array)
 
 
 def test_a_forged_grid_of_texts_is_refused() -> None:
