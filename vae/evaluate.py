@@ -21,7 +21,7 @@ from vae import codes, metrics, mosaic, report
 from vae.codec import archive
 from vae.codec.container import DEFAULT_BLOCK_ROWS
 from vae.codec.summary import ArchiveReport
-from vae.features import blank_model, block, training_arrays
+from vae.features import Layout, blank_model, block, training_arrays
 from vae.images import ImageLayout, moving
 from vae.judging import code_quality
 from vae.model import SparseVAE
@@ -81,14 +81,14 @@ def evaluate(
     rows = rows if len(rows) else np.arange(table.num_rows)
     held = table.take(pa.array(rows))
     begins("codes")
-    coded = codes.coded_columns(trained, table)
+    coded, places = coded_among(trained, table, rows)
     sparse = codes.encode_rows(trained, held)
     begins("bits")
-    bits = model_bits(trained, coded, rows)
+    bits = model_bits(trained, coded, places)
     numbers: dict[str, Any] = {
         "rows": {"all": table.num_rows, "evaluated": len(rows), "held_out": held_out},
         "bits": bits,
-        "likelihood": likelihood(trained, coded, rows, bits["total"]),
+        "likelihood": likelihood(trained, coded, places, bits["total"]),
     }
     begins("reconstruction")
     rebuilt = None
@@ -114,6 +114,17 @@ def _finite(value: Any) -> Any:
         found = cast("Mapping[str, Any]", value)
         return {key: _finite(entry) for key, entry in found.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def coded_among(
+    trained: TrainedModel, table: pa.Table, rows: NDArray[np.int64]
+) -> tuple[dict[str, Coded], NDArray[np.int64]]:
+    """What `model_bits` takes for these rows: of a table's columns all rows, for each is seen below others; images and
+    texts, which stand by themselves and take many bytes each, alone.
+    """
+    if isinstance(trained.layout, Layout):
+        return codes.coded_columns(trained, table), rows
+    return codes.coded_columns(trained, table.take(pa.array(rows))), np.arange(len(rows))
 
 
 def model_bits(trained: TrainedModel, coded: Mapping[str, Coded], rows: NDArray[np.int64]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from data.errors import ModelError
 from data.grid import State, TableGrid
 from data.onehot import with_groups
 from data.textgrid import texts_of
@@ -36,7 +37,13 @@ class Judged(NamedTuple):
 
 
 def judged_columns(trained: TrainedModel, rival: TrainedModel | None = None) -> Judged:
-    """What a model codes; with a rival, what either of the two codes, so that neither picks its own."""
+    """What a model codes; with a rival, what either of the two codes, so that neither picks its own.
+
+    ModelError if one of the two is of texts and the other is not of the same: bits of a model of texts are of their
+    beginnings, and its score is of words.
+    """
+    if rival is not None:
+        _check_texts(trained, rival)
     group_of = {name: group.name for group in trained.grid.columns if group.one_hot for name in group.values}
     names = list(trained.layout.plan.names)
     for name in rival.layout.plan.names if rival else ():
@@ -44,6 +51,17 @@ def judged_columns(trained: TrainedModel, rival: TrainedModel | None = None) -> 
         parts = grid.values if grid is not None and grid.one_hot else (name,)
         names += [group_of.get(part, part) for part in parts]
     return Judged(tuple(dict.fromkeys(names)), trained.grid)
+
+
+def _check_texts(trained: TrainedModel, rival: TrainedModel) -> None:
+    mine, theirs = (
+        model.module.layout.plan.name if isinstance(model.module, TextVAE) else None
+        for model in (trained, rival)
+    )
+    if mine != theirs:
+        raise ModelError(
+            f"one of the two models is of the texts of {mine or theirs!r} alone, the other is not"
+        )
 
 
 def code_quality(

@@ -261,13 +261,13 @@ def score(trained: TrainedModel, table: pa.Table, split: Split, judged: Judged |
 
     The code is scored on `judged`, by default on what this model codes; two models are compared on the same.
     """
-    from vae.evaluate import model_bits
+    from vae.evaluate import coded_among, model_bits
 
     check_table(trained, table)
     rows = np.flatnonzero(split == TEST)
     if not len(rows):
         raise ModelError("no held-out rows to score a model on; give a larger table")
-    bits = float(model_bits(trained, encode_table(trained.grid, table.column), rows)["total"])
+    bits = float(model_bits(trained, *coded_among(trained, table, rows))["total"])
     held = table.take(pa.array(rows))
     bits += 8 * _bytes_beside(trained, held) / len(rows)
     return Score(_format_bytes(trained), bits, alone(trained, held, judged), len(rows))

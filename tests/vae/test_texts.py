@@ -241,6 +241,11 @@ def test_bits_by_the_model_are_those_of_code_and_texts(trained: TrainedModel, ta
     found = {name: float(value.mean()) for name, value in module.validation_bits(batch).items()}
     assert bits["columns"]["text"] == pytest.approx(found["column_bits"], rel=1e-5)
     assert bits["code"] == pytest.approx(found["code_bits"], rel=1e-5)
+    some = evaluate.coded_among(trained, table, np.arange(0, 100, 2))
+    assert len(some[0]["text"].state) == 50  # texts that are not asked for are not spread out as bytes
+    assert evaluate.model_bits(trained, *some) == evaluate.model_bits(
+        trained, coded_columns(trained, table), np.arange(0, 100, 2)
+    )
 
 
 def test_a_model_of_texts_is_saved_and_read_back(
@@ -276,6 +281,15 @@ def test_the_score_on_rows_is_that_of_the_words(trained: TrainedModel, table: pa
     with torch.no_grad():
         found = module.score(batch, module.codes_only(code), torch.zeros(()))
     assert judging.alone(trained, held) == pytest.approx(float(found), rel=1e-4)
+
+
+def test_a_model_of_texts_is_judged_beside_those_of_the_same_texts_only(trained: TrainedModel) -> None:
+    numbers = pa.table({"n": np.arange(300) % 7})
+    other = pipeline.fit(numbers, Schema.from_arrow(numbers.schema), model=SMALL, training=QUICK)
+    assert judging.judged_columns(trained, trained).names == ("text",)
+    for pair in ((trained, other), (other, trained)):
+        with pytest.raises(ModelError, match="is of the texts of 'text' alone, the other is not"):
+            judging.judged_columns(*pair)
 
 
 def test_evaluation_and_page_of_texts(
