@@ -8,7 +8,7 @@ for codes, for what they rebuild, and for new texts.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -69,6 +69,10 @@ class TextPlan(BaseModel):
         return [self.name]
 
 
+Piece = Annotated[str, Field(max_length=MODELLED_LENGTH)]
+"""A word that is said at once, no longer than what is read of a text."""
+
+
 class TextLayout(BaseModel):
     """Everything about the shape of the model that the texts decide."""
 
@@ -77,7 +81,7 @@ class TextLayout(BaseModel):
     plan: TextPlan
     codes: Plan
     """Of the codes' prior: a plan without columns."""
-    pieces: tuple[str, ...] = Field(max_length=MOST_PIECES)
+    pieces: tuple[Piece, ...] = Field(max_length=MOST_PIECES)
     """Words that are said at once (`vae.pieces`)."""
     words: tuple[str, ...] = Field(max_length=MOST_WORDS)
     """Words that the code is asked for by itself (`vae.words`)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from pathlib import Path
 
@@ -256,6 +258,32 @@ def test_a_model_of_texts_is_saved_and_read_back(
     np.testing.assert_array_equal(encode_rows(again, table), encode_rows(trained, table))
     with pytest.raises(ModelError, match="model of texts; it has no columns"):
         _ = again.of_columns
+
+
+@pytest.mark.parametrize(
+    ("piece", "length", "words"),
+    [
+        ("\ud800", None, "damaged: its content is not what its digest names"),
+        ("x" * 2_000, None, "not a model that this program can use: pieces.0"),
+        (None, 7, "layout and grid do not read the same bytes of a text"),
+    ],
+    ids=["half a character", "a long piece", "another length"],
+)
+def test_a_forged_model_of_texts_is_refused(
+    piece: str | None, length: int | None, words: str, trained: TrainedModel, tmp_path: Path
+) -> None:
+    path = save(trained, tmp_path / "model") / "model.json"
+    document = json.loads(path.read_bytes())
+    if piece is not None:
+        document["layout"]["pieces"][0] = piece
+    if length is not None:
+        document["grid"]["columns"][0]["length"] = length
+    content = {key: value for key, value in document.items() if key != "digest"}
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    document["digest"] = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+    path.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=words):
+        load(path.parent)
 
 
 def test_texts_are_rebuilt_drawn_and_on_the_way_between_two(trained: TrainedModel, table: pa.Table) -> None:
