@@ -23,14 +23,12 @@ from benchmarks.cells import Benchmark, Case, Facts
 from data.schema import Schema
 from data.sources import open_source
 from data.split import TEST, VALIDATION
-from data.textgrid import END
 from vae import evaluate, pipeline
 from vae.codes import coded_columns, encode_rows
 from vae.judging import alone
-from vae.pieces import cut_all, joined
 from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel
-from vae.texts import TextLayout, TextVAE
+from vae.texts import TextLayout, TextVAE, share_read
 
 ARCHIVE = "archive"
 VALIDATES, HELD = 12, 10
@@ -91,7 +89,11 @@ def learnt(table: pa.Table, codes: Codes, seed: int) -> dict[str, Any]:
     rows = np.flatnonzero(split == TEST)
     bits = evaluate.model_bits(trained, coded_columns(trained, table), rows)
     held = table.take(pa.array(rows))
-    share = 1 / _bytes_read(trained, held)
+    texts = held["text"].to_pylist()
+    if not isinstance(trained.layout, TextLayout):
+        raise TypeError("a model of texts was asked for")
+    # of the bytes that the model reads, ends among them
+    share = len(rows) / (share_read(texts, trained.layout) * sum(1 + len(text.encode()) for text in texts))
     return {
         "bits": share * bits["total"],
         "code": bits["code"],
@@ -102,15 +104,6 @@ def learnt(table: pa.Table, codes: Codes, seed: int) -> dict[str, Any]:
         "steps": trained.record["steps"],
         "train_seconds": seconds,
     }
-
-
-def _bytes_read(trained: TrainedModel, held: pa.Table) -> float:
-    """Bytes that the model reads of a text, its end among them, on average."""
-    layout = trained.layout
-    if not isinstance(layout, TextLayout):
-        raise TypeError("a model of texts was asked for")
-    pieces = cut_all(held["text"].to_pylist(), layout.pieces, layout.plan.pieces)
-    return 1 + float((joined(pieces, layout.pieces, layout.plan.length) != END).sum(1).mean())
 
 
 def _under_codes_of_others(trained: TrainedModel, held: pa.Table) -> float:

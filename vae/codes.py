@@ -43,7 +43,9 @@ ENCODE_ROWS = 1_024
 """Rows of the one shape in which rows are encoded, padded if there are fewer: how a matrix product adds up depends on
 its shape, and a row's code must not depend on its neighbours."""
 ENCODE_VALUES = 1 << 18
-"""Values of the images or texts that are encoded at once, about."""
+"""Values of the images that are encoded at once, about."""
+ENCODE_PIECES = 1 << 13
+"""Pieces of the texts that are: one text takes as long as so many."""
 PART_ROWS = 1 << 18
 """Rows whose symbols are in memory at once."""
 DECODE_ROWS = 16_384
@@ -100,7 +102,8 @@ def coded_columns(trained: TrainedModel, table: pa.Table) -> dict[str, Coded]:
 
 def encode_size(trained: TrainedModel) -> int:
     """Rows of the one shape in which this model encodes; fewer of large images and long texts."""
-    return max(1, min(ENCODE_ROWS, ENCODE_VALUES // _values(trained)))
+    most = ENCODE_PIECES if isinstance(trained.module, TextVAE) else ENCODE_VALUES
+    return max(1, min(ENCODE_ROWS, most // _values(trained)))
 
 
 def encode_symbols(

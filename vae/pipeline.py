@@ -29,7 +29,7 @@ from vae.judging import Judged, alone, held_out
 from vae.lesson import NothingToModelError, Split, lesson_of
 from vae.settings import Codes, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, new_module, save
-from vae.texts import TextVAE
+from vae.texts import TextLayout, TextVAE, share_read
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -267,8 +267,13 @@ def score(trained: TrainedModel, table: pa.Table, split: Split, judged: Judged |
     rows = np.flatnonzero(split == TEST)
     if not len(rows):
         raise ModelError("no held-out rows to score a model on; give a larger table")
-    bits = float(model_bits(trained, *coded_among(trained, table, rows))["total"])
+    found = model_bits(trained, *coded_among(trained, table, rows))
+    bits = float(found["total"])
     held = table.take(pa.array(rows))
+    if isinstance(trained.layout, TextLayout):
+        # else who reads less of a text would pay less for it
+        share = share_read(held[trained.layout.plan.name].to_pylist(), trained.layout)
+        bits = float(found["code"]) + (bits - float(found["code"])) / share
     bits += 8 * _bytes_beside(trained, held) / len(rows)
     return Score(_format_bytes(trained), bits, alone(trained, held, judged), len(rows))
 

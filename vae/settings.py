@@ -191,7 +191,7 @@ class TrainSettings(Settings):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of weights, batch order and noise."""
     batch_rows: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Rows a step; None: 512, of images 128, of texts about 2,000 words. Many steps on few rows make a better
+    """Rows a step; None: 512, of images 128, of texts about 2,000 pieces. Many steps on few rows make a better
     model than few steps on many."""
     rows: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
     """Rows that training reads at most; of a table with more of them, a sample from all over it."""

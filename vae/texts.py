@@ -8,6 +8,7 @@ for codes, for what they rebuild, and for new texts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from data.textgrid import MAX_LENGTH, texts_of
+from data.textgrid import END, MAX_LENGTH, texts_of
 from vae.codec.integer import IntegerModel
 from vae.codec.plan import Plan
 from vae.codec.structure import Derived
@@ -125,6 +126,14 @@ def text_arrays(texts: NDArray[np.uint8], layout: TextLayout) -> dict[str, NDArr
         "texts": cut_all(told, layout.pieces, layout.plan.pieces),
         "words": packed_words(told, layout.words),
     }
+
+
+def share_read(texts: Sequence[str | None], layout: TextLayout) -> float:
+    """What share of texts, in bytes, their ends among them, a model reads: what its vocabulary makes of 128 pieces."""
+    there = [text for text in texts if text is not None]
+    read = joined(cut_all(there, layout.pieces, layout.plan.pieces), layout.pieces, layout.plan.length)
+    whole = sum(len(text.encode()) for text in there) + len(there)
+    return (int((read != END).sum()) + len(there)) / max(1, whole)
 
 
 class TextVAE(CodedWhole):

@@ -31,23 +31,26 @@ def words_of(text: str) -> set[str]:
 
 
 def pairs_of(text: str) -> set[str]:
-    """Pairs of neighbouring characters.
+    """Pairs of neighbouring characters, whatever their case.
 
     >>> sorted(pairs_of("日本語"))
     ['日本', '本語']
     """
+    text = text.casefold()
     return {text[k : k + 2] for k in range(len(text) - 1)}
 
 
 def told_apart(texts: Sequence[str]) -> tuple[str, ...]:
     """The words that most tell these texts apart: those that are in some and not in others, most varied first; pairs
-    of characters where hardly any word is in several texts.
+    of characters where hardly any word is in several texts. At least one, though it be in none.
 
     >>> told_apart(["a b", "a c", "a c d"] * 20)[:2]
     (' b', ' c')
     """
     found = _varied(words_of(text) for text in texts)
-    return found if len(found) >= FEW_WORDS else max(found, _varied(map(pairs_of, texts)), key=len)
+    if len(found) < FEW_WORDS:
+        found = max(found, _varied(map(pairs_of, texts)), key=len)
+    return found or ("",)
 
 
 def _varied(sets: Iterable[set[str]]) -> tuple[str, ...]:
@@ -68,7 +71,7 @@ def packed_words(texts: Sequence[str], words: Sequence[str]) -> Packed:
     pairs = bool(words) and all(len(word) == 2 for word in words)
     there = np.zeros((len(texts), len(words)), np.uint8)
     for row, text in enumerate(texts):
-        seen = pairs_of(text) | words_of(text) if pairs else words_of(text)
+        seen = pairs_of(text) if pairs else words_of(text)
         there[row, [place[word] for word in seen if word in place]] = 1
     return np.packbits(there, axis=1, bitorder="little")
 

@@ -19,14 +19,14 @@ from data.errors import ModelError
 from data.grid import ColumnGrid, TableGrid
 from data.schema import Schema
 from data.textgrid import END, text_symbols, texts_of
-from vae import evaluate, judging, lesson, page, pipeline, traversal
+from vae import evaluate, judging, lesson, pipeline, traversal
 from vae.codes import encode_rows, encode_size, encode_symbols, rows_from_codes
 from vae.generate import rows_between, sample_rows
 from vae.pieces import cut_all, frequent, joined
 from vae.recurrent import RecurrentDecoder, RecurrentEncoder, by_length, in_order
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
-from vae.texts import TextVAE, explained, make_layout, text_arrays
+from vae.texts import TextVAE, explained, make_layout, share_read, text_arrays
 from vae.whole import latents_of_wholes
 from vae.words import packed_words, told_apart, unpacked
 
@@ -289,7 +289,6 @@ def test_a_forged_model_of_texts_is_refused(
 def test_texts_are_rebuilt_drawn_and_on_the_way_between_two(trained: TrainedModel, table: pa.Table) -> None:
     rebuilt = rows_from_codes(trained, encode_rows(trained, table.slice(0, 20)))
     assert rebuilt.schema.field("text").type == pa.string()
-    assert rebuilt["same"].null_count in (0, 20)
     words = {word for text in table["text"].to_pylist() for word in text.split()}
     drawn = sample_rows(trained, 40, seed=3)
     assert drawn.equals(sample_rows(trained, 40, seed=3))
@@ -331,7 +330,6 @@ def test_evaluation_and_page_of_texts(
     latents = traversal.traverse(trained, table)
     assert latents is not None
     assert traversal.latents_section(latents)[0].title
-    assert page.__doc__
 
 
 @pytest.mark.parametrize("family", list(Family))
@@ -437,3 +435,18 @@ def test_a_forged_grid_of_texts_is_refused() -> None:
 def test_the_layout_of_no_texts_is_sound() -> None:
     layout = make_layout("t", np.full((0, 5), END, np.uint8), ModelSettings())
     assert (layout.plan.pieces, layout.words, layout.mean) == (1, (), 1.0)
+
+
+def test_a_model_that_reads_less_of_a_text_does_not_pay_less_for_it(trained: TrainedModel) -> None:
+    module = module_of(trained)
+    known, foreign = "the old king sleeps by the sea. " * 40, "zyx wvu tsr qpo nml kji hgf edc. " * 40
+    shares = [share_read([text, None], module.layout) for text in (known, foreign)]
+    assert shares[1] < 0.2 < shares[0] < 1
+    assert share_read(["the old king", "", None], module.layout) == 1.0
+
+
+def test_texts_without_words_are_learnt() -> None:
+    table = pa.table({"text": pa.array([chr(0x1F600 + k % 80) for k in range(200)])})
+    schema = Schema.from_arrow(table.schema)
+    found = pipeline.fit(table, schema, model=SMALL.model_copy(update={"column": "text"}), training=QUICK)
+    assert encode_rows(found, table).shape == (200, 4)

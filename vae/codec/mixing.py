@@ -10,7 +10,7 @@ ends there, so that a value's end is a byte like others, and any byte may be in 
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -309,7 +309,9 @@ def _walked(reading: bool, mind: Mind, body: Bytes) -> int:
     count = len(mind.symbols)
     for first in range(0, count, PIECE):
         stop = min(count, first + PIECE)
-        reached = walk(reading, np.int64(first), np.int64(stop), mind, fixed_tables(), body)
+        # of one type each time: numba compiles a loop anew for another
+        first_, stop_ = cast(int, np.int64(first)), cast(int, np.int64(stop))
+        reached = walk(reading, first_, stop_, mind, fixed_tables(), body)
         if reached < stop:
             return reached
     return count
