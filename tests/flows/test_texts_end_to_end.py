@@ -62,7 +62,3 @@ def test_a_file_of_texts_goes_all_the_way(project: Path, variables: dict[str, st
 
     svae(["sample", *champion, "-n", "20", "-o", "new.txt"], project, variables)
     assert len((project / "new.txt").read_text().splitlines()) == 20
-    between = ["--between", "0:9", "--data", "lines.txt"]
-    svae(["sample", *champion, *between, "-n", "5", "-o", "way.parquet"], project, variables)
-    assert pq.read_table(project / "way.parquet").num_rows == 5
-    svae(["compress", "lines.txt", "-o", "by.svae", *champion], project, variables)

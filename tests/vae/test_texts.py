@@ -58,7 +58,7 @@ def split() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def trained(table: pa.Table, split: np.ndarray) -> TrainedModel:
-    longer = QUICK.model_copy(update={"steps": 400})
+    longer = QUICK.model_copy(update={"steps": 300})
     return pipeline.fit(table, Schema.from_arrow(table.schema), model=SMALL, training=longer, split=split)
 
 
