@@ -179,11 +179,6 @@ class ColumnGrid(BaseModel):
             raise ValueError(f"column {self.name!r}: images from {self.low}")
 
     @property
-    def is_whole(self) -> bool:
-        """Whether a cell has many symbols: those of an image, or of a text."""
-        return bool(self.shape or self.length)
-
-    @property
     def values_of_image(self) -> int:
         """Values of an image; 1 of other columns."""
         return math.prod(self.shape)

@@ -115,12 +115,11 @@ def train(
                     on_progress=training_progress(advance),
                 )
         history = trained.record["history"]
-        bits = history[-1]["bits"] if history else None
         result = {
             "path": out,
             "digest": trained.digest,
             "steps": trained.record["steps"],
-            "validation_bits_per_row": bits,
+            "validation_bits_per_row": history[-1]["bits"] if history else None,
             "code": trained.record["code"],
         }
         if trained.record["code"].get("collapsed"):

@@ -82,7 +82,7 @@ def _sampled_texts(
     random: np.random.Generator,
     on_progress: Progress | None,
 ) -> pa.Table:
-    """Texts: a code from the prior, and byte after byte given the code."""
+    """Texts: a code from the prior, and piece after piece given the code."""
     texts = np.zeros((rows, module.layout.plan.length), np.uint8)
     generator = torch.Generator().manual_seed(int(random.integers(2**62)))
     prior = module.integers()

@@ -16,7 +16,7 @@ from data.textgrid import texts_of
 from vae import metrics
 from vae.codes import Codes, encode_rows, rows_from_codes
 from vae.store import TrainedModel
-from vae.texts import TextVAE
+from vae.texts import TextVAE, explained
 from vae.words import packed_words, unpacked
 
 HELD_RUN = 128
@@ -101,14 +101,12 @@ def _word_quality(
     valued = coded.state == State.VALUE
     words = module.layout.words
     packed = packed_words(texts_of(coded.symbols[valued]), words)
-    there, error, spread = unpacked(torch.from_numpy(packed), len(words)), 0.0, 0.0
-    if len(there):
-        said = module.word_shares(torch.from_numpy(codes[valued].astype(np.float32)))
-        error = float((there - said).double().square().sum())
-        spread = float((there - there.mean(0)).double().square().sum())
-    r2 = 1 - error / spread if spread > 0 else None
+    there = unpacked(torch.from_numpy(packed), len(words)).double()
+    said = module.word_shares(torch.from_numpy(codes[valued].astype(np.float32))).double()
+    varied = len(there) > 0 and bool((there != there[:1]).any())
+    score = float(explained(there, said)) if varied else None
     found: dict[str, float | None] = dict.fromkeys(("max_error", "rmse", "r2", "accuracy", "score"))
-    return {**found, "r2": r2, "score": None if r2 is None else max(0.0, r2)}
+    return {**found, "r2": score, "score": score}
 
 
 def held_out(rows: int) -> npt.NDArray[np.int64]:

@@ -237,6 +237,7 @@ def compress(
             check_bounds(model, bounds)
 
     if model is None or isinstance(model.module, TextVAE):  # texts are left to other coders
+        bounds = own_bounds(model) if model is not None and bounds is None else bounds
         return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
     known = {key: model.record[key] for key in ("code_score", "code_score_rows") if key in model.record}
     return archive.write(

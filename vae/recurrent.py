@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from data.textgrid import END
 
 EMBEDDED = 48
-
-
+"""Size of what a piece is shown by."""
 PARTS = 2
 """Parts of a batch, the shorter texts and the longer ones: units run to the end of the longest text of their part.
 (Packed sequences stop where each text does, and take ten times as long on the way back.)"""

@@ -89,13 +89,13 @@ class TextLayout(BaseModel):
     mean: float = Field(ge=0)
     """Pieces of a text, on average."""
 
+    derived: tuple[Derived, ...] = ()
+    """Columns of the table, beside the texts, that follow from others."""
+
     @property
     def symbols(self) -> int:
         """Pieces there are."""
         return FIRST + len(self.pieces)
-
-    derived: tuple[Derived, ...] = ()
-    """Columns of the table, beside the texts, that follow from others."""
 
 
 def make_layout(name: str, seen: NDArray[np.uint8], settings: ModelSettings) -> TextLayout:
@@ -189,13 +189,10 @@ class TextVAE(CodedWhole):
 
     def guess(self, code: Tensor) -> Tensor:
         """A text of each code, (batch, length) bytes: at each place the likeliest piece."""
-        return self._spoken(code, None)
+        return self.speak(code, None)
 
-    def speak(self, code: Tensor, generator: torch.Generator) -> Tensor:
-        """A text for each code, drawn as likely as the model says, (batch, length) bytes."""
-        return self._spoken(code, generator)
-
-    def _spoken(self, code: Tensor, generator: torch.Generator | None) -> Tensor:
+    def speak(self, code: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A text for each code, (batch, length) bytes, drawn as the model says; a guess without a generator."""
         shown = code_features(code).flatten(1) if self.codes.latents else None
         plan = self.layout.plan
         pieces = self.speaker.spoken(shown, len(code), plan.pieces, generator)
@@ -265,6 +262,6 @@ class TextVAE(CodedWhole):
 
 
 def explained(there: Tensor, said: Tensor) -> Tensor:
-    """R² of what was said of each word, 0 at least, a scalar; both (texts, words)."""
+    """R² of what was said of each word, all words together, 0 at least, a scalar; both (texts, words)."""
     spread = (there - there.mean(0)).square().sum()
     return (1 - (there - said).square().sum() / spread.clamp(min=1e-6)).clamp(min=0)

@@ -451,3 +451,14 @@ def test_texts_without_words_are_learnt() -> None:
     schema = Schema.from_arrow(table.schema)
     found = pipeline.fit(table, schema, model=SMALL.model_copy(update={"column": "text"}), training=QUICK)
     assert encode_rows(found, table).shape == (200, 4)
+
+
+def test_an_archive_by_a_model_of_texts_takes_its_bounds(tmp_path: Path) -> None:
+    table = pa.table({"text": sayings(200), "at": np.linspace(0.0, 9.0, 200)})
+    schema = Schema.from_arrow(table.schema)
+    named = SMALL.model_copy(update={"column": "text"})
+    found = pipeline.fit(table, schema, bounds={"at": 0.5}, model=named, training=QUICK)
+    report = vae.compress(table, tmp_path / "t.svae", model=found)
+    assert {column.name: column.bound for column in report.per_column}["at"] == 0.5
+    with vae.open(tmp_path / "t.svae") as archive:
+        archive.verify(table)
