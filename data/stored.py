@@ -24,10 +24,15 @@ def is_numeric(kind: pa.DataType) -> bool:
 
 
 def storage_type(kind: pa.DataType) -> np.dtype[Any]:
-    """The numpy type in which Arrow stores numbers of this type."""
-    if pa.types.is_temporal(kind):
-        return np.dtype(np.int32 if kind.bit_width == 32 else np.int64)
-    return np.dtype(cast(Any, kind).to_pandas_dtype())
+    """The numpy type in which Arrow stores numbers of this type.
+
+    Arrow's own `to_pandas_dtype` imports pandas for it, which takes as long as all the rest of `svae inspect`.
+
+    >>> storage_type(pa.uint16()), storage_type(pa.float16()), storage_type(pa.date32())
+    (dtype('uint16'), dtype('float16'), dtype('int32'))
+    """
+    letter = "f" if pa.types.is_floating(kind) else "u" if pa.types.is_unsigned_integer(kind) else "i"
+    return np.dtype(f"{letter}{kind.bit_width // 8}")
 
 
 def stored_numbers(array: pa.Array) -> tuple[Numbers, Mask]:

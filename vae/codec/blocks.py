@@ -22,7 +22,7 @@ A *piece*, *node* and *packed* are those of `vae.codec.columns`. What is empty h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ pc = cast(Any, _pc)
 Codes = npt.NDArray[np.int8]
 CodesOf = Callable[[Ints, States], Codes]
 """Gives the codes of rows by the symbols and states of the model's columns, (rows, columns)."""
+T = TypeVar("T")
 _LONG = np.dtype("i8")
 _BYTE = np.dtype("u1")
 _NUDGE = np.dtype("i1")
@@ -331,23 +332,37 @@ class Filled(NamedTuple):
     grids: list[ColumnGrid | None]
     derived: list[Derived | None]
     dictionaries: list[pa.Array | None]
+    sizes: list[int]
+    """Bytes of the tables that are its own."""
 
 
 def unpack_tables(data: bytes, columns: Sequence[ColumnCoding], kinds: Sequence[pa.DataType]) -> Filled:
     """Grids, functions and dictionaries, whole again; ValueError or DamagedError if they cannot be."""
-    cursor = Cursor(data)
-    grids = [None if column.grid is None else _fill_grid(cursor, column.grid) for column in columns]
+    cursor, at, sizes = Cursor(data), 0, [0] * len(columns)
+
+    def counted(place: int, table: T) -> T:
+        nonlocal at
+        sizes[place] += cursor.at - at
+        at = cursor.at
+        return table
+
+    grids = [
+        None if column.grid is None else counted(place, _fill_grid(cursor, column.grid))
+        for place, column in enumerate(columns)
+    ]
     derived = [
-        None if column.derived is None else _fill_derived(cursor, column.derived) for column in columns
+        None if column.derived is None else counted(place, _fill_derived(cursor, column.derived))
+        for place, column in enumerate(columns)
     ]
     dictionaries: list[pa.Array | None] = [None] * len(columns)
     for place, kind in enumerate(kinds):
         if grids[place] is not None and isinstance(kind, pa.DictionaryType):
             count = cursor.varint()
-            dictionaries[place] = unpack(cursor.take(cursor.varint()), kind.value_type, count)
+            table = unpack(cursor.take(cursor.varint()), kind.value_type, count)
+            dictionaries[place] = counted(place, table)
     if cursor.left:
         raise DamagedError("bytes are left over")
-    return Filled(grids, derived, dictionaries)
+    return Filled(grids, derived, dictionaries, sizes)
 
 
 def _fill_grid(cursor: Cursor, plain: dict[str, Any]) -> ColumnGrid:

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as _pc
 
 from data.errors import DamagedError
-from data.stored import one_array
+from data.stored import one_array, storage_type
 from vae.codec.budget import Budget
 from vae.codec.framing import Cursor, put_varint
 from vae.codec.numbers import Numbers, pack_numbers, unpack_numbers
@@ -70,7 +70,7 @@ def unpack(data: bytes | memoryview, kind: pa.DataType, count: int) -> pa.Array:
 def number_type(kind: pa.DataType) -> np.dtype[Any] | None:
     """The numpy type of the numbers by which Arrow stores values of this type, if it is a type of plain numbers."""
     if types.is_integer(kind) or types.is_floating(kind):
-        return np.dtype(kind.to_pandas_dtype())
+        return storage_type(kind)
     if types.is_date32(kind) or types.is_time32(kind) or types.is_decimal32(kind):
         return np.dtype("i4")
     if types.is_temporal(kind) and not types.is_interval(kind):
@@ -151,9 +151,7 @@ def _values(array: Any, quick: bool) -> bytes:
 def _nested(array: Any, quick: bool) -> bytes:
     kind = array.type
     if types.is_dictionary(kind):
-        indices = pack_numbers(
-            _buffer(array.indices, np.dtype(kind.index_type.to_pandas_dtype())), quick=quick
-        )
+        indices = pack_numbers(_buffer(array.indices, storage_type(kind.index_type)), quick=quick)
         return _piece(indices) + put_varint(len(array.dictionary)) + _node(array.dictionary, quick)
     if types.is_struct(kind):
         return b"".join(_piece(_node(array.field(i), quick)) for i in range(kind.num_fields))
@@ -310,9 +308,7 @@ def _read_values(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
 def _read_nested(cursor: Cursor, kind: Any, count: int, budget: Budget) -> Any:
     budget.spend(count, 8)
     if types.is_dictionary(kind):
-        indices = unpack_numbers(
-            cursor.take(cursor.varint()), count, np.dtype(kind.index_type.to_pandas_dtype()), budget
-        )
+        indices = unpack_numbers(cursor.take(cursor.varint()), count, storage_type(kind.index_type), budget)
         dictionary = _read(cursor, kind.value_type, cursor.varint(), budget)
         return pa.DictionaryArray.from_arrays(indices, dictionary, ordered=kind.ordered)
     if types.is_struct(kind):

@@ -82,7 +82,7 @@ class Parts:
                 filled = blocks.unpack_tables(
                     container.load(container.tables, "tables"), self.header.columns, kinds
                 )
-            self.grids, self.functions, self.dictionaries = filled
+            self.grids, self.functions, self.dictionaries, self.table_sizes = filled
             self._oldest = max([1, *(blocks.grid_version(grid) for grid in self.grids if grid is not None)])
             if self._oldest > container.version:
                 raise ValueError(f"version {container.version} of the format has no such grids")

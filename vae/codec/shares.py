@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from vae.codec import blocks
 from vae.codec.parts import Parts
 from vae.codec.summary import ArchiveReport, ByteShares, CodesSummary, ColumnReport
 
@@ -11,7 +10,7 @@ def report_of(parts: Parts) -> ArchiveReport:
     """The report that was stored, with the sizes of what is in the file."""
     header, stored = parts.header, parts.stored
     entries = parts.container
-    sizes = blocks.pack_tables(parts.grids, parts.functions, parts.dictionaries)[1]
+    sizes = list(parts.table_sizes)
     codes = 0
     for group in range(header.groups):
         for place in range(len(header.columns)):

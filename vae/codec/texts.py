@@ -18,7 +18,6 @@ import pyarrow.compute as _pc
 from data.errors import DamagedError
 from vae.codec.budget import Budget
 from vae.codec.framing import Cursor, put_varint, squeeze, unsqueeze
-from vae.codec.mixing import END, justified, mix, unmix
 from vae.codec.needs import is_known, need
 from vae.codec.numbers import Numbers, pack_numbers, unpack_numbers
 
@@ -138,6 +137,8 @@ def _unpack_values(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget
 
 def _pack_mixed(array: pa.Array) -> bytes | None:
     """None if mixing would not make it smaller, or smaller than a reader believes."""
+    from vae.codec.mixing import END, mix  # with numba, which takes a third of the time that `inspect` has
+
     lengths, body = _split(array)
     ends = np.cumsum(lengths + 1) - 1
     symbols = np.empty(len(body) + len(lengths), np.int16)
@@ -150,6 +151,8 @@ def _pack_mixed(array: pa.Array) -> bytes | None:
 
 
 def _unpack_mixed(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget) -> tuple[pa.Array, Numbers]:
+    from vae.codec.mixing import END, justified, unmix
+
     budget.need(MIXED_VERSION, "mixed texts")
     total = cursor.varint()
     budget.spend(count, _LONG.itemsize)
