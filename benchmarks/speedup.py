@@ -224,7 +224,7 @@ SPEEDUP = Benchmark(
         *(
             f"vae/{name}.py"
             for name in (
-                "beside", "calibration", "codes_only", "features", "heads", "latents", "lesson", "loop", "model",
+                "averaging", "beside", "calibration", "codes_only", "features", "heads", "latents", "lesson", "loop", "model",
                 "networks", "planning", "schedule", "sparse", "steered", "stencil", "train",
             )
         ),

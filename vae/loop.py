@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vae import schedule
+from vae.averaging import averaged, follow
 from vae.checkpoint import Checkpoints
 from vae.schedule import Phase
 from vae.settings import TrainSettings
@@ -92,6 +93,7 @@ class State:
     best_bits: dict[str, float] = field(default_factory=dict[str, float])
     stale: int = 0
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    mean: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     optimiser: dict[str, Any] = field(default_factory=dict[str, Any])
     history: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
@@ -195,14 +197,17 @@ class Referee(pl.Callback):
         """One step is done."""
         module = cast(PhaseModule, pl_module)
         state, terms = module.state, module.terms
+        follow(state.mean, module.model, state.step - module.phase.start)
         state.step += 1
         self.counted += 1
         self.sums = {name: self.sums.get(name, 0.0) + value.cpu().double() for name, value in terms.items()}
         if state.step % schedule.interval(module.total) == 0 or state.step == module.phase.stop:
-            self._judge(trainer, module)
+            with averaged(state.mean, module.model):
+                self._judge(module)
+            self._go_on(trainer, module)
         self.report(state, module.phase, terms["loss"])
 
-    def _judge(self, trainer: pl.Trainer, module: PhaseModule) -> None:
+    def _judge(self, module: PhaseModule) -> None:
         state = module.state
         bits = self.validate()
         means = {name: value.item() / self.counted for name, value in self.sums.items()}
@@ -211,13 +216,17 @@ class Referee(pl.Callback):
         if module.phase.name == "joint" and cast(Trainable, module.model).calibrated:
             # the code is on its way to what is asked for: the last one is the nearest, whatever a row costs
             keep(state, module.model, bits)
-        if state.stale >= module.settings.patience or not math.isfinite(bits["bits"]):
+        self.sums, self.counted = {}, 0
+
+    def _go_on(self, trainer: pl.Trainer, module: PhaseModule) -> None:
+        """Or end, where it no longer improves; with the weights themselves, not their mean."""
+        state = module.state
+        if state.stale >= module.settings.patience or not math.isfinite(state.history[-1]["bits"]):
             trainer.should_stop = True
             state.step = module.phase.stop
         state.optimiser = trainer.optimizers[0].state_dict()
         if state.step < module.phase.stop and self.checkpoints is not None:
             self.checkpoints.save(state.step, pack(state, module.model))
-        self.sums, self.counted = {}, 0
 
 
 class Report:

@@ -211,7 +211,7 @@ def _end(state: State, model: nn.Module, settings: TrainSettings) -> None:
         )
     model.load_state_dict(state.best)
     state.phase += 1
-    state.best_bits, state.stale, state.best, state.optimiser = {}, 0, {}, {}
+    state.best_bits, state.stale, state.best, state.mean, state.optimiser = {}, 0, {}, {}, {}
 
 
 def _trainer(settings: TrainSettings, referee: Referee) -> pl.Trainer:
