@@ -87,3 +87,29 @@ def test_a_probe_may_decide_and_has_to_be_there(home: Path, flights: Path) -> No
     assert 0 < found.score <= 1
     with pytest.raises(UsageError, match="neither `bytes` nor `probe:COLUMN`"):
         choose(job, TuneSettings(trials=1, folds=2, score="probe:nothing"), say)
+
+
+def test_a_trial_that_falls_behind_is_given_up(
+    home: Path, flights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data.ingest import ingest
+    from flows.tune import TuneSettings, choose
+    from vae import tuning
+    from vae.tuning import Fold
+
+    job = open_job(str(flights), SETTINGS, out=str(home / "out"), config=None)
+    ingest(flights, job.dataset)
+    measured = list[Fold]()
+
+    def measure(*_: object, **__: object) -> Fold:
+        # the first four trials go through, whatever they say; the fifth is far behind them
+        total = 100.0 if len(measured) < 4 * 3 else 1_000.0
+        measured.append(Fold(total, 10, 1.0, 0.5, 3.0, None))
+        return measured[-1]
+
+    monkeypatch.setattr(tuning, "measure", measure)
+    found = choose(job, TuneSettings(trials=5, folds=3, rows=2_000), lambda *_: None)
+    assert (found.trials, found.pruned, found.score) == (4, 1, 100.0)
+    assert len(measured) == 4 * 3 + 1
+    runs = children(Store(load_tracking()), found.run_id)
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 4 + ["KILLED"]
