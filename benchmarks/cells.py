@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,8 @@ class Benchmark(NamedTuple):
     """Facts of a case with a seed; `SourceError` where its data is not installed."""
     alone: bool = False
     """Whether it looks at the clock, and is measured where it is asked for by name only."""
+    tools: Sequence[str] = ("torch", "scikit-learn", "lightning")
+    """Packages whose versions figures depend on."""
 
 
 def path_of(name: str, case: str, seed: int) -> Path:
@@ -60,9 +62,17 @@ def path_of(name: str, case: str, seed: int) -> Path:
 
 def key_for(benchmark: Benchmark, case: str, seed: int) -> str:
     """What a cell depends on: its sources, settings, seed and the versions of what it uses."""
-    tools = {name: version(name) for name in ("torch", "scikit-learn", "lightning")}
+    tools = {name: _version(name) for name in benchmark.tools}
     content = {"case": case, "settings": benchmark.cases[case].settings, "seed": seed, "versions": tools}
     return key_of("sparse", content, sources=digest(benchmark.sources))
+
+
+def _version(name: str) -> str | None:
+    """Of a package; None where it is not installed, so that cells made elsewhere can be told apart, not made."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def digest(sources: Sequence[str]) -> str:

@@ -21,13 +21,15 @@ from benchmarks import cells, readme
 from benchmarks.labels import LABELS
 from benchmarks.learning import LEARNING
 from benchmarks.likelihood import LIKELIHOOD
-from benchmarks.pixels import PIXELS
+from benchmarks.pictures import PICTURES
+from benchmarks.pixels import PIXELS, SETS
 from benchmarks.speedup import SPEEDUP
 from benchmarks.texts import TEXTS
 from data.errors import SourceError
 
+IMAGES = {"pixels": PIXELS, "pictures": PICTURES}
 BENCHMARKS = {
-    **PIXELS,
+    **{f"{kind}-{name}": what[f"{kind}-{name}"] for name in SETS for kind, what in IMAGES.items()},
     "texts": TEXTS,
     "likelihood": LIKELIHOOD,
     "labels": LABELS,

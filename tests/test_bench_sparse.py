@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks import cells, datasets, labels, learning, sparse, speedup
+from benchmarks import cells, datasets, labels, learning, pictures, sparse, speedup
 from benchmarks.cells import Benchmark, Case
 from data.schema import Schema
 from vae import train
@@ -138,3 +138,27 @@ def test_both_trainings_are_timed_to_the_same_bits(monkeypatch: pytest.MonkeyPat
     assert facts["plain"]["1e-09"] is None or facts["plain"]["1e-09"] > 0
     told = speedup.SPEEDUP.cases["none"].tell(facts)
     assert "times quicker" in told
+
+
+@pytest.mark.parametrize("name", ["brotli-11", "xz -9e", "WebP", "JPEG XL", "PNG", "JPEG-LS"])
+def test_a_coder_of_images_gives_them_back(name: str) -> None:
+    images = np.random.default_rng(0).integers(0, 3, (6, 28, 28)).astype(np.uint8)
+    coders = pictures.coders_of_bytes()
+    if name not in coders:
+        pytest.importorskip("imagecodecs")
+        coders = pictures.coders_of_pictures()
+    found = pictures.bits(coders[name], pictures.mosaic(images, 3))
+    assert np.log2(3) < found < 6
+
+
+def test_a_coder_that_gives_other_values_back_has_no_size() -> None:
+    values = np.arange(6, dtype=np.uint8)
+    with pytest.raises(ValueError, match="what was read is not what was written"):
+        pictures.bits(pictures.Coder(lambda values: values.tobytes(), lambda _, size: np.zeros(size)), values)
+
+
+def test_pictures_are_told_from_the_least_on() -> None:
+    case = pictures.PICTURES["pictures-mnist"].cases["test"]
+    facts = {"bits": {"PNG": 1.68, "xz -9e": 1.39}, "images": 10_000}
+    said = "xz -9e 1.390, PNG 1.680; pictures are one mosaic, 100 × 100 images"
+    assert case.tell(facts) == f"bits a pixel of the 10,000 test images: {said}"
