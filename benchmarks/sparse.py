@@ -9,6 +9,8 @@ that does nothing else::
     python -m benchmarks.sparse --only learning
     python -m benchmarks.sparse --show      # measures nothing: the table of what is there
 
+A table of all cells is written to `benchmarks/results/sparse.md` and into the README.
+
 A further benchmark is a `Benchmark` in a module of its own, and a line in `BENCHMARKS`.
 """
 
@@ -25,9 +27,11 @@ from benchmarks.pictures import PICTURES
 from benchmarks.pixels import PIXELS, SETS
 from benchmarks.speedup import SPEEDUP
 from benchmarks.texts import TEXTS
+from data.atomic import atomic_path
 from data.errors import SourceError
 
 IMAGES = {"pixels": PIXELS, "pictures": PICTURES}
+PAGE = cells.FOLDER.with_suffix(".md")
 BENCHMARKS = {
     **{f"{kind}-{name}": what[f"{kind}-{name}"] for name in SETS for kind, what in IMAGES.items()},
     "texts": TEXTS,
@@ -39,7 +43,7 @@ BENCHMARKS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is not measured yet, put the table into the README, and print it."""
+    """Measure what is not measured yet; write the table, put it into the README, and print it."""
     asked = _parser().parse_args(arguments)
     names = asked.only or [name for name, benchmark in BENCHMARKS.items() if not benchmark.alone]
     for name in () if asked.show else names:
@@ -52,9 +56,22 @@ def main(arguments: list[str] | None = None) -> int:
             except SourceError as error:
                 print(f"left out: {error}", file=sys.stderr)
                 break
+    write()
     readme.main()
     print(known_table())
     return 0
+
+
+def write() -> None:
+    """The table, under `benchmarks/results/`."""
+    with atomic_path(PAGE) as path:
+        path.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """All of `sparse.md`."""
+    made = "Made by `make bench-sparse` and, what looks at the clock, as the README says"
+    return f"# Images, texts, sparse codes and trainings\n\n{made}; each cell is a file in `sparse/`.\n\n{known_table()}"
 
 
 def known_table() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks import cells, datasets, labels, learning, pictures, sparse, speedup
+from benchmarks import cells, datasets, labels, learning, pictures, readme, sparse, speedup
 from benchmarks.cells import Benchmark, Case
 from data.schema import Schema
 from vae import train
@@ -162,3 +162,13 @@ def test_pictures_are_told_from_the_least_on() -> None:
     facts = {"bits": {"PNG": 1.68, "xz -9e": 1.39}, "images": 10_000}
     said = "xz -9e 1.390, PNG 1.680; pictures are one mosaic, 100 × 100 images"
     assert case.tell(facts) == f"bits a pixel of the 10,000 test images: {said}"
+
+
+def test_what_is_shown_is_written_beside_the_cells(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sparse, "PAGE", folder / "sparse.md")
+    monkeypatch.setattr(readme, "main", lambda: 0)
+    assert sparse.main(["--show"]) == 0
+    assert (folder / "sparse.md").read_text() == sparse.page()
+    assert capsys.readouterr().out.strip() in sparse.page()

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pcodec import standalone
 
-from benchmarks import archive, coders, datasets, readme, rivals, show, speed
+from benchmarks import archive, coders, datasets, readme, rivals, show, sparse, speed
 from benchmarks.forms import SLACK, columns_of
 from data.schema import Schema
 from vae import pipeline, store
@@ -174,6 +174,9 @@ def test_the_readme_and_the_results_folder_say_what_the_cells_say() -> None:
     text = readme.README.read_text(encoding="utf-8")
     assert readme.replaced(text) == text, "run: python -m benchmarks.readme"
     assert (show.RESULTS / "archive.md").read_text(encoding="utf-8") == show.page(), "run: make bench-archive"
+    assert sparse.PAGE.read_text(encoding="utf-8") == sparse.page(), (
+        "run: make bench-sparse BENCH_ARGS=--show"
+    )
     assert (show.RESULTS / "archive.svg").read_text(encoding="utf-8") == show.chart(
         show.rows_of(show.results())
     )
