@@ -7,7 +7,7 @@ that does nothing else::
     python -m benchmarks.sparse --only likelihood --cases spike_slab
     python -m benchmarks.sparse --only speedup
     python -m benchmarks.sparse --only learning
-    python -m benchmarks.sparse --show      # measures nothing: the table of what is there
+    python -m benchmarks.sparse --show      # measures nothing: the table of what is there, and what of it is outdated
 
 A table of all cells is written to `benchmarks/results/sparse.md` and into the README.
 
@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     write()
     readme.main()
     print(known_table())
+    print(cells.outdated(BENCHMARKS), file=sys.stderr)
     return 0
 
 
@@ -70,8 +71,11 @@ def write() -> None:
 
 def page() -> str:
     """All of `sparse.md`."""
-    made = "Made by `make bench-sparse` and, what looks at the clock, as the README says"
-    return f"# Images, texts, sparse codes and trainings\n\n{made}; each cell is a file in `sparse/`.\n\n{known_table()}"
+    return (
+        "# Images, texts, sparse codes and trainings\n\n"
+        "Made by `make bench-sparse` and, what looks at the clock, as the README says; "
+        f"each cell is a file in `sparse/`.\n\n{known_table()}"
+    )
 
 
 def known_table() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks import cells, datasets, labels, learning, pictures, readme, sparse, speedup
+from benchmarks import archive, cells, datasets, labels, learning, pictures, readme, sparse, speedup
 from benchmarks.cells import Benchmark, Case
 from data.schema import Schema
 from vae import train
@@ -57,25 +57,40 @@ def test_another_source_is_another_cell() -> None:
     assert cells.key_for(one, "a", 0) != cells.key_for(other, "a", 0)
 
 
-def test_the_table_has_a_row_for_each_cell_and_for_what_is_not_measured(folder: Path) -> None:
+def test_the_table_has_a_row_for_each_cell_and_for_what_is_not_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "_commit", lambda: "abc")
     for seed in (0, 1):
         cells.measure("x", benchmark([]), "a", seed)
     text = cells.table({"x": benchmark([])})
     rows = text.splitlines()[2:5]
     assert rows == [
-        "| Images | `a` | 80 nats | 88 | 90 |",
-        "|  | `a` | 81 nats | 88 |  |",
-        "|  | `a-b` | not measured yet | 88 |  |",
+        "| Images | `a` | 80 nats | 88 | 90 | abc |",
+        "|  | `a` | 81 nats | 88 |  | abc |",
+        "|  | `a-b` | not measured yet | 88 |  |  |",
     ]
-    assert "Measured at" in text
+    assert "at commits abc: each row" in text
+    cells.measure("x", benchmark([]), "a-b", 0)
+    assert cells.table({"x": benchmark([])}).count("nats") == 3
+
+
+def test_cells_that_the_sources_have_left_behind_are_named(folder: Path) -> None:
+    cells.measure("x", benchmark([]), "a", 0)
+    assert cells.outdated({"x": benchmark([])}) == "0 of 1 cells are of other sources than these"
+    edited = {"x": benchmark([], steps=2)}
+    assert cells.outdated(edited) == "1 of 1 cells are of other sources than these: x-a-0"
 
 
 def test_seeds_of_a_case_that_names_what_spreads_are_told_together() -> None:
     case = cells.Case({}, "88", lambda facts: f"{facts['nll']:.1f} nats", "nll")
     known = [{"nll": nll, "seed": seed} for seed, nll in enumerate((80.0, 81.0, 83.5))]
-    assert cells.told(case, known) == ["81.5 nats (mean of 3 seeds: 80, 81, 83.5)"]
-    assert cells.told(case, known[:1]) == ["80.0 nats"]
-    assert cells.told(case, []) == ["not measured yet"]
+    assert cells.rows_of(case, known) == [known]
+    assert cells.rows_of(case._replace(spread=""), known) == [[cell] for cell in known]
+    assert cells.rows_of(case, []) == [[]]
+    assert cells.told(case, known) == "81.5 nats (mean of 3 seeds: 80, 81, 83.5)"
+    assert cells.told(case, known[:1]) == "80.0 nats"
+    assert cells.told(case, []) == "not measured yet"
 
 
 def test_of_what_learnt_from_less_the_bytes_are_told_beside_those_of_all(

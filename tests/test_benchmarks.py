@@ -143,16 +143,23 @@ def test_a_row_says_what_its_cells_say() -> None:
         "| adult | 1% | a 100 | balanced | 0, 1 | 0.850 | 0.100 | 85 | 8 | 30 | 0.50 | 1.167 | 0.333 | 7 | abc |"
         in text
     )
-    assert "Measured 2026-01-02 on m, 2 cores, Python 3." in text
+    assert "Measured 2026-01-02 on m, 2 cores, Python 3, at commits abc: each row" in text
     assert "**100**" in show.rival_table(cells)
 
 
-def test_rows_of_older_sources_are_marked() -> None:
-    old = cell("balanced", 1, sources="older", measured="2025-01-01T00:00:00+00:00")
+def test_cells_of_other_sources_have_a_row_that_names_their_commit() -> None:
+    old = cell("balanced", 1, sources="older", commit="aaa", measured="2025-01-01T00:00:00+00:00")
     text = show.table([cell(None), cell("balanced"), old])
-    assert text.count("†") == 2
-    assert "| adult | 1% | a 100 | balanced † | 1 |" in text
-    assert "†" not in show.table([cell(None), cell("balanced")])
+    rows = [line for line in text.splitlines() if line.startswith("| adult | 1% | a 100 | balanced |")]
+    assert sorted(row.split(" | ")[4] + row[-8:] for row in rows) == ["0 | abc |", "1 | aaa |"]
+    assert "Measured 2025-01-01 to 2026-01-02 on m, 2 cores, Python 3, at commits aaa, abc: each row" in text
+    assert "`make bench-archive BENCH_ARGS=--show` names the cells of older ones." in text
+
+
+def test_cells_that_the_sources_have_left_behind_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "results", lambda: [cell("none", sources="older"), cell("balanced")])
+    monkeypatch.setattr(archive, "own_sources", lambda: "s")
+    assert archive._outdated() == "1 of 2 cells are of other sources than these: adult-1%-none-standard-0"
 
 
 def test_a_tax_needs_the_same_seeds_without_a_code() -> None:
