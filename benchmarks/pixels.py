@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.cells import Benchmark, Case, Facts
+from benchmarks.sources import READ, TABLES, TEXTS, TOLD, reached
 from data.schema import Schema
 from data.sources import open_source
 from data.split import TEST, VALIDATION
@@ -33,31 +34,8 @@ SETS = {"mnist": (1.00, 1.06), "fashion-mnist": (2.96, 3.03)}
 TITLES = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
 PUBLISHED = {"mnist": "decoder not counted: BB-ANS 1.41, Bit-Swap 1.29", "fashion-mnist": ""}
 """What others report; what general coders make of the images is measured, by `benchmarks.pictures`."""
-SOURCES = (
-    "benchmarks/pixels.py",
-    "vae/codec/images.py",
-    "vae/codec/pixels.py",
-    "vae/codec/shades.py",
-    *(
-        f"vae/{name}.py"
-        for name in (
-            "images",
-            "whole",
-            "pixels",
-            "heads",
-            "convolution",
-            "networks",
-            "latents",
-            "sparse",
-            "steered",
-            "calibration",
-            "stencil",
-            "train",
-            "loop",
-            "schedule",
-        )
-    ),
-)
+WITHOUT = (*TABLES, *TEXTS, *TOLD, *READ, "vae/evaluate.py")
+SOURCES = ("benchmarks/pixels.py", *reached("benchmarks/pixels.py", WITHOUT))
 
 
 def settings(codes: Codes) -> tuple[ModelSettings, TrainSettings]:

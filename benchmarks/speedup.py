@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import datasets
 from benchmarks.cells import Benchmark, Case, Facts
+from benchmarks.sources import IMAGES, TEXTS, TOLD, reached
 from data.split import split_for
 from vae import schedule, train
 from vae.features import Layout
@@ -34,6 +35,7 @@ NEAR = 1.02
 PATIENCE = 4.0
 TRIAL = 60
 """Steps by which threads are chosen."""
+WITHOUT = (*IMAGES, *TEXTS, *TOLD, "vae/judging.py", "vae/codec/integer.py")
 RATES = (0.001, 0.003, 0.01)
 TRAINING = TrainSettings()
 MODELS = {str(codes): ModelSettings(codes=codes) for codes in (Codes.none, Codes.balanced)}
@@ -219,17 +221,8 @@ def _case(name: str) -> Case:
 SPEEDUP = Benchmark(
     title="Training on `flights` to 2% of its final bits, beside a plain PyTorch loop",
     published="",
-    sources=(
-        "benchmarks/speedup.py",
-        *(
-            f"vae/{name}.py"
-            for name in (
-                "averaging", "beside", "calibration", "codes_only", "features", "heads", "latents", "lesson", "loop", "model",
-                "networks", "planning", "schedule", "sparse", "steered", "stencil", "train",
-            )
-        ),
-    ),
+    sources=("benchmarks/speedup.py", *reached("benchmarks/speedup.py", WITHOUT)),
     cases={name: _case(name) for name in MODELS},
     measure=measure,
     alone=True,
-)  # fmt: skip
+)

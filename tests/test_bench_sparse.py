@@ -11,7 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks import archive, cells, datasets, labels, learning, pictures, readme, sparse, speedup
+from benchmarks import (
+    archive,
+    cells,
+    datasets,
+    labels,
+    learning,
+    likelihood,
+    pictures,
+    pixels,
+    readme,
+    sources,
+    sparse,
+    speedup,
+    texts,
+)  # fmt: skip
 from benchmarks.cells import Benchmark, Case
 from data.schema import Schema
 from vae import train
@@ -118,6 +132,39 @@ def test_of_what_learnt_from_less_the_bytes_are_told_beside_those_of_all(
     assert facts["bytes"] > 0
     assert facts["usual_bytes"] > 0
     assert "than" in learning.LEARNING.cases["solar, exact, a fifth of the rows"].tell(facts)
+
+
+@pytest.mark.parametrize(
+    "module", [labels, likelihood, pixels, speedup, texts], ids=lambda module: module.__name__
+)
+def test_sources_are_all_that_is_imported_but_what_is_left_out_by_name(module: types.ModuleType) -> None:
+    file = f"{module.__name__.replace('.', '/')}.py"
+    sources_of = {name: set(sources.reached(name)) for name in module.WITHOUT}  # of files that are there
+    found = set(sources.reached(file, module.WITHOUT))
+    alone = set(module.WITHOUT).union(*sources_of.values())
+    assert set(sources.reached(file)) - found <= alone
+    assert not found & set(module.WITHOUT)
+    assert {"vae/train.py", "vae/loop.py", "vae/averaging.py", "vae/settings.py"} <= found
+    benchmarks = [one for one in sparse.BENCHMARKS.values() if file in one.sources]
+    assert benchmarks
+    assert all(found <= set(one.sources) for one in benchmarks)
+
+
+def test_imports_are_followed_from_file_to_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "benchmarks/x.py": "from vae import a, missing\nfrom data import d\n",
+        "vae/a.py": "def later():\n    import vae.b as b\n    from vae.codec.c import name\n",
+        "vae/b.py": "from vae.a import later\n",
+        "vae/codec/c.py": "import vae.e\n",
+        "vae/e.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    monkeypatch.setattr(sources, "imported", sources.imported.__wrapped__)
+    assert sources.reached("benchmarks/x.py") == ("vae/a.py", "vae/b.py", "vae/codec/c.py", "vae/e.py")
+    assert sources.reached("benchmarks/x.py", ["vae/codec/c.py"]) == ("vae/a.py", "vae/b.py")
 
 
 def test_every_benchmark_names_sources_that_are_there() -> None:
