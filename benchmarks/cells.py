@@ -53,6 +53,8 @@ class Benchmark(NamedTuple):
     """Whether it looks at the clock, and is measured where it is asked for by name only."""
     tools: Sequence[str] = ("torch", "scikit-learn", "lightning")
     """Packages whose versions figures depend on."""
+    seeds: Sequence[int] = (0,)
+    """Those that are measured where no others are asked for."""
 
 
 def path_of(name: str, case: str, seed: int) -> Path:

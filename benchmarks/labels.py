@@ -109,4 +109,5 @@ LABELS = Benchmark(
     sources=("benchmarks/labels.py", *reached("benchmarks/labels.py", WITHOUT)),
     cases={name: _case(name) for name in (RAW, *MODELS)},
     measure=measure,
+    seeds=(0, 1, 2),
 )

@@ -4,7 +4,7 @@ Cells that are there already, of the same sources, settings and seed, are not me
 goes on where it was (see `benchmarks.cells`). What looks at the clock is measured only where it is named, on a machine
 that does nothing else::
 
-    python -m benchmarks.sparse --only likelihood --cases spike_slab
+    python -m benchmarks.sparse --only likelihood --cases spike_slab --seeds 0 1 2
     python -m benchmarks.sparse --only speedup
     python -m benchmarks.sparse --only learning
     python -m benchmarks.sparse --show      # measures nothing: the table of what is there, and what of it is outdated
@@ -47,20 +47,24 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     names = asked.only or [name for name, benchmark in BENCHMARKS.items() if not benchmark.alone]
     for name in () if asked.show else names:
-        benchmark = BENCHMARKS[name]
-        for case in benchmark.cases:
-            if asked.cases and case not in asked.cases:
-                continue
-            try:
-                cells.measure(name, benchmark, case, asked.seed, fresh=asked.fresh)
-            except SourceError as error:
-                print(f"left out: {error}", file=sys.stderr)
-                break
+        try:
+            _measure(name, asked)
+        except SourceError as error:
+            print(f"left out: {error}", file=sys.stderr)
     write()
     readme.main()
     print(known_table())
     print(cells.outdated(BENCHMARKS), file=sys.stderr)
     return 0
+
+
+def _measure(name: str, asked: argparse.Namespace) -> None:
+    """The cells of one benchmark that are asked for: all seeds of a case before the next case."""
+    benchmark = BENCHMARKS[name]
+    for case in benchmark.cases:
+        if not asked.cases or case in asked.cases:
+            for seed in asked.seeds or benchmark.seeds:
+                cells.measure(name, benchmark, case, seed, fresh=asked.fresh)
 
 
 def write() -> None:
@@ -91,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, help="default: all but those of the clock")
     parser.add_argument("--cases", nargs="+", help="default: all of the benchmark")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, help="default: 0 1 2 of images and labels, 0 of the others"
+    )
     parser.add_argument("--fresh", action="store_true", help="measure again what is measured already")
     parser.add_argument("--show", action="store_true", help="measure nothing")
     return parser

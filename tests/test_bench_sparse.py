@@ -226,6 +226,22 @@ def test_pictures_are_told_from_the_least_on() -> None:
     assert case.tell(facts) == f"bits a pixel of the 10,000 test images: {said}"
 
 
+def test_seeds_are_the_benchmarks_own_or_those_that_are_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = list[str]()
+    known = {"x": benchmark(measured)._replace(seeds=(0, 1)), "y": benchmark(measured)._replace(alone=True)}
+    monkeypatch.setattr(sparse, "BENCHMARKS", known)
+    monkeypatch.setattr(sparse, "PAGE", folder / "sparse.md")
+    monkeypatch.setattr(readme, "main", lambda: 0)
+    sparse.main([])
+    assert measured == ["a-0", "a-1", "a-b-0", "a-b-1"]
+    sparse.main(["--only", "x", "--cases", "a", "--seeds", "5", "1"])
+    assert measured[4:] == ["a-5"]
+    sparse.main(["--only", "y"])
+    assert measured[5:] == ["a-0", "a-b-0"]
+
+
 def test_what_is_shown_is_written_beside_the_cells(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
