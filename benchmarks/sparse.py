@@ -9,7 +9,8 @@ that does nothing else::
     python -m benchmarks.sparse --only learning
     python -m benchmarks.sparse --show      # measures nothing: the table of what is there, and what of it is outdated
 
-A table of all cells is written to `benchmarks/results/sparse.md` and into the README.
+A table of all cells is written to `benchmarks/results/sparse.md` and into the README, and how trainings went to
+`speedup.svg` beside it.
 
 A further benchmark is a `Benchmark` in a module of its own, and a line in `BENCHMARKS`.
 """
@@ -25,13 +26,14 @@ from benchmarks.learning import LEARNING
 from benchmarks.likelihood import LIKELIHOOD
 from benchmarks.pictures import PICTURES
 from benchmarks.pixels import PIXELS, SETS
-from benchmarks.speedup import SPEEDUP
+from benchmarks.speedup import SPEEDUP, drawing
 from benchmarks.texts import TEXTS
 from data.atomic import atomic_path
 from data.errors import SourceError
 
 IMAGES = {"pixels": PIXELS, "pictures": PICTURES}
 PAGE = cells.FOLDER.with_suffix(".md")
+DRAWING = PAGE.with_name("speedup.svg")
 BENCHMARKS = {
     **{f"{kind}-{name}": what[f"{kind}-{name}"] for name in SETS for kind, what in IMAGES.items()},
     "texts": TEXTS,
@@ -68,9 +70,12 @@ def _measure(name: str, asked: argparse.Namespace) -> None:
 
 
 def write() -> None:
-    """The table, under `benchmarks/results/`."""
+    """The table, and the curves of trainings that kept them, under `benchmarks/results/`."""
     with atomic_path(PAGE) as path:
         path.write_text(page(), encoding="utf-8")
+    if drawn := known_drawing():
+        with atomic_path(DRAWING) as path:
+            path.write_text(drawn, encoding="utf-8")
 
 
 def page() -> str:
@@ -85,6 +90,11 @@ def page() -> str:
 def known_table() -> str:
     """What was measured last, as Markdown."""
     return cells.table(BENCHMARKS)
+
+
+def known_drawing() -> str:
+    """How trainings went that were measured last, the first seed of each case; "" if no cell knows."""
+    return drawing({case: known[0] for case in SPEEDUP.cases if (known := cells.cells_of("speedup", case))})
 
 
 def _parser() -> argparse.ArgumentParser:

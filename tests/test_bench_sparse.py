@@ -6,6 +6,7 @@ import json
 import types
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pyarrow as pa
@@ -200,6 +201,31 @@ def test_both_trainings_are_timed_to_the_same_bits(monkeypatch: pytest.MonkeyPat
     assert facts["plain"]["1e-09"] is None or facts["plain"]["1e-09"] > 0
     told = speedup.SPEEDUP.cases["none"].tell(facts)
     assert "times quicker" in told
+    assert facts["curve"][-1][0] == facts["all_seconds"]
+    assert facts["plain_curves"]["0.05"][-1][0] == facts["plain"]["0.05"]
+    assert facts["plain_curves"]["1e-09"]
+    kept = json.loads(json.dumps(facts))
+    assert "rate 1e-09" in speedup.drawing({"none": kept})
+
+
+def test_curves_are_drawn_of_the_cells_that_kept_them() -> None:
+    curves = {rate: [[2.0 * k, 200.0], [40.0, 102.5]] for k, rate in enumerate(("0.001", "0.003", "0.01"), 1)}
+    facts = {
+        "final_bits": 100.0,
+        "curve": [[1.0, 500.0], [3.0, 120.0], [30.0, 100.0]],
+        "plain_curves": curves,
+    }
+    drawn = speedup.drawing({"none": facts, "balanced": {"final_bits": 1.0}, "lean": facts})
+    texts = [element.text for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314
+    assert texts.count("this project") == texts.count("2% over the end") == texts.count("rate 0.01") == 2
+    assert {"3", "10", "30"} <= set(texts)
+    assert not any("balanced" in text for text in texts if text)
+    assert speedup.drawing({"balanced": {"final_bits": 1.0}}) == ""
+
+
+def test_a_curve_arrives_where_it_is_near_enough_or_never() -> None:
+    assert speedup.arrival([(1.0, 9.0), (2.0, 5.0)], 5.0) == 2.0
+    assert speedup.arrival([(1.0, 9.0)], 5.0) is None
 
 
 @pytest.mark.parametrize("name", ["brotli-11", "xz -9e", "WebP", "JPEG XL", "PNG", "JPEG-LS"])

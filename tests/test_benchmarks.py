@@ -184,6 +184,8 @@ def test_the_readme_and_the_results_folder_say_what_the_cells_say() -> None:
     assert sparse.PAGE.read_text(encoding="utf-8") == sparse.page(), (
         "run: make bench-sparse BENCH_ARGS=--show"
     )
+    drawn = sparse.known_drawing()
+    assert not drawn or sparse.DRAWING.read_text(encoding="utf-8") == drawn
     assert (show.RESULTS / "archive.svg").read_text(encoding="utf-8") == show.chart(
         show.rows_of(show.results())
     )
