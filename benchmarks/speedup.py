@@ -249,7 +249,9 @@ def drawing(cells: Mapping[str, Facts]) -> str:
 
 def _panel(case: str, facts: Facts) -> str:
     end = facts["final_bits"]
-    curves = {"this project": facts["curve"]} | {f"rate {k}": v for k, v in facts["plain_curves"].items()}
+    curves = {"this project": facts["curve"]} | {
+        f"plain, rate {k}": v for k, v in facts["plain_curves"].items()
+    }
     styles = [(charts.BLUE, ""), *zip(COLOURS, DASHES, strict=True)]
     lines = [
         charts.Line(name, *_points(curve, SHOWN * end), color, dash, dots=len(curve) < 2)
