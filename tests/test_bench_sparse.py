@@ -205,7 +205,7 @@ def test_both_trainings_are_timed_to_the_same_bits(monkeypatch: pytest.MonkeyPat
     assert facts["plain_curves"]["0.05"][-1][0] == facts["plain"]["0.05"]
     assert facts["plain_curves"]["1e-09"]
     kept = json.loads(json.dumps(facts))
-    assert "rate 1e-09" in speedup.drawing({"none": kept})
+    assert "plain, rate 1e-09" in speedup.drawing({"none": kept})
 
 
 def test_curves_are_drawn_of_the_cells_that_kept_them() -> None:
@@ -217,7 +217,9 @@ def test_curves_are_drawn_of_the_cells_that_kept_them() -> None:
     }
     drawn = speedup.drawing({"none": facts, "balanced": {"final_bits": 1.0}, "lean": facts})
     texts = [element.text for element in ET.fromstring(drawn).iter() if element.tag.endswith("text")]  # noqa: S314
-    assert texts.count("this project") == texts.count("2% over the end") == texts.count("rate 0.01") == 2
+    assert (
+        texts.count("this project") == texts.count("2% over the end") == texts.count("plain, rate 0.01") == 2
+    )
     assert {"3", "10", "30"} <= set(texts)
     assert not any("balanced" in text for text in texts if text)
     assert speedup.drawing({"balanced": {"final_bits": 1.0}}) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pytest
 from pcodec import standalone
 
-from benchmarks import archive, coders, datasets, readme, rivals, show, sparse, speed
+from benchmarks import archive, coders, datasets, read_part, readme, rivals, show, sparse, speed
 from benchmarks.forms import SLACK, columns_of
 from data.schema import Schema
+from data.sources import TableSource
 from vae import pipeline, store
 from vae.settings import TrainSettings
 
@@ -235,6 +237,63 @@ def test_a_cell_names_the_commit_of_its_sources(
         [*as_someone, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     )
     assert archive._commit.__wrapped__() == head.stdout.strip() + "-dirty" * dirty
+
+
+def test_archive_cells_are_measured_once_for_their_sources_and_again_when_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = list[archive.Cell]()
+
+    def ours(cell: archive.Cell) -> dict[str, Any]:
+        measured.append(cell)
+        return {"bytes": len(measured)}
+
+    monkeypatch.setattr(archive, "_ours", ours)
+    monkeypatch.setattr(archive, "_rivals", ours)
+    monkeypatch.setattr(show, "RESULTS", tmp_path)
+    monkeypatch.setattr(show, "write", lambda: None)
+    monkeypatch.setattr(show, "table", lambda: "")
+    monkeypatch.setattr(readme, "main", lambda: 0)
+    monkeypatch.setattr(datasets, "source", lambda name: TableSource(sample()))
+    monkeypatch.setattr(archive, "_bounds", lambda name, bound: {})
+    monkeypatch.setattr(datasets, "digest", lambda name: "digest")
+    monkeypatch.setattr(rivals, "versions", dict)
+    asked = ["--sets", "adult", "--bounds", "1%", "--codes", "none", "--seeds"]
+
+    def seeds(*more: str) -> list[int | None]:
+        """Of what one run measures; None for the rivals."""
+        measured.clear()
+        assert archive.main([*asked, *more]) == 0
+        return [None if cell.codes is None else cell.seed for cell in measured]
+
+    assert seeds("0") == [None, 0]
+    assert seeds("0", "1") == [1]
+    assert seeds("0", "1") == []
+    assert seeds("0", "--fresh") == [None, 0]
+    assert seeds("0", "--show", "--fresh") == []
+    monkeypatch.setattr(archive, "own_sources", lambda: "edited")
+    assert seeds("0", "1") == [0, 1]
+    (kept,) = (tmp_path / "archive").glob("*-none-standard-1.json")
+    assert json.loads(kept.read_text())["sources"] == "edited"
+
+
+def test_a_part_of_flights_is_measured_kept_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pa.concat_tables([sample()] * 4)  # of more rows than are timed
+    model = pipeline.fit(table, Schema.from_arrow(table.schema), training=TrainSettings(steps=20))
+    monkeypatch.setattr(datasets, "variants", lambda name: (table,))
+    monkeypatch.setattr(speed, "trained", lambda *_: store.save(model, tmp_path / "model"))
+    monkeypatch.setattr(readme, "main", lambda: 0)
+    monkeypatch.setattr(archive, "_commit", lambda: "abc")
+    monkeypatch.setattr(read_part, "RESULT", tmp_path / "read_part.json")
+    assert read_part.known_line() == ""
+    assert read_part.main(["--runs", "1"]) == 0
+    assert "2,400 rows in blocks of" in capsys.readouterr().out
+    line = read_part.known_line()
+    assert line.startswith("1,000 rows from the middle of flights are read in ")
+    assert "that all 2,400 take (to reach: at most 0.1; " in line
+    assert line.endswith(", commit abc.\n")
 
 
 @pytest.fixture(scope="module")
