@@ -51,12 +51,13 @@ help:
 	@echo "make bench-archive archives against their rivals, on real tables (hours; goes on where it was)"
 	@echo "                some of it: BENCH_ARGS='--sets covertype --bounds 5% --codes none --seeds 0';"
 	@echo "                the rivals alone: BENCH_ARGS=--codes; table and chart anew: BENCH_ARGS=--show"
-	@echo "make bench-speed how fast archives are written and read, against xz, zstd, brotli and OpenZL, and what"
-	@echo "                trainings on less cost (an hour and a half;"
+	@echo "make bench-speed how fast archives are written and read, against xz, zstd, brotli and OpenZL, what a part of"
+	@echo "                one costs to read, and what trainings on less cost (an hour and a half;"
 	@echo "                BENCH_ARGS='--sets flights --effort fast' takes a quarter of an hour)"
 	@echo "make bench-scale what time and memory tables of up to ten million rows take (a quarter of an hour)"
-	@echo "make bench-sparse images: bits a pixel, likelihoods, labels from sparse codes (two to three hours;"
-	@echo "                Fashion-MNIST by apt-get install dataset-fashion-mnist); BENCH_ARGS='--only speedup' times the training"
+	@echo "make bench-sparse images: bits a pixel beside general coders, likelihoods, labels from sparse codes, texts"
+	@echo "                (about five hours; images and labels with three seeds, BENCH_ARGS='--seeds 0' with one; Fashion-MNIST"
+	@echo "                by apt-get install dataset-fashion-mnist); BENCH_ARGS='--only speedup' times the training"
 	@echo "make docs       the Python API's page, from its docstrings, into build/docs"
 	@echo "make pre-commit the checks of make lint before each commit"
 	@echo "make clean      removes the environments and what tools left behind"
@@ -177,6 +178,7 @@ bench-archive: $(STAMPS)/bench $(STAMPS)/samples
 
 bench-speed: $(STAMPS)/bench $(STAMPS)/samples
 	$(BIN)/python -m benchmarks.speed $(BENCH_ARGS)
+	$(if $(BENCH_ARGS),,$(BIN)/python -m benchmarks.read_part)
 	$(if $(BENCH_ARGS),,OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.sparse --only learning)
 
 bench-scale: $(STAMPS)/bench

@@ -91,7 +91,19 @@ def main(arguments: list[str] | None = None) -> int:
     show.write()
     readme.main()
     print(show.table())
+    print(_outdated(), file=sys.stderr)
     return 0
+
+
+def _outdated() -> str:
+    """Which cells the sources that are here have left behind."""
+    known = show.results()
+    names = [
+        Cell(**{name: cell[name] for name in Cell._fields}).path.stem
+        for cell in known
+        if cell["sources"] != (_rival_sources() if cell["codes"] is None else own_sources())[:16]
+    ]
+    return show.told_outdated(names, len(known))
 
 
 def _parser() -> argparse.ArgumentParser:

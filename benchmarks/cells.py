@@ -12,11 +12,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import archive
+from benchmarks import archive, show
 from data.atomic import atomic_path
 from flows.cache import key_of
 
@@ -51,6 +51,10 @@ class Benchmark(NamedTuple):
     """Facts of a case with a seed; `SourceError` where its data is not installed."""
     alone: bool = False
     """Whether it looks at the clock, and is measured where it is asked for by name only."""
+    tools: Sequence[str] = ("torch", "scikit-learn", "lightning")
+    """Packages whose versions figures depend on."""
+    seeds: Sequence[int] = (0,)
+    """Those that are measured where no others are asked for."""
 
 
 def path_of(name: str, case: str, seed: int) -> Path:
@@ -60,9 +64,17 @@ def path_of(name: str, case: str, seed: int) -> Path:
 
 def key_for(benchmark: Benchmark, case: str, seed: int) -> str:
     """What a cell depends on: its sources, settings, seed and the versions of what it uses."""
-    tools = {name: version(name) for name in ("torch", "scikit-learn", "lightning")}
+    tools = {name: _version(name) for name in benchmark.tools}
     content = {"case": case, "settings": benchmark.cases[case].settings, "seed": seed, "versions": tools}
     return key_of("sparse", content, sources=digest(benchmark.sources))
+
+
+def _version(name: str) -> str | None:
+    """Of a package; None where it is not installed, so that cells made elsewhere can be told apart, not made."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def digest(sources: Sequence[str]) -> str:
@@ -100,28 +112,43 @@ def measure(name: str, benchmark: Benchmark, case: str, seed: int, *, fresh: boo
 
 
 def table(benchmarks: Mapping[str, Benchmark]) -> str:
-    """All cases as Markdown, those that are not measured as well; of several seeds the mean."""
-    lines = ["| benchmark | case | found | to reach | published |", "|---|---|---|---|---|"]
-    places = set[str]()
+    """All cells as Markdown, those that are not measured as well; of several seeds the mean."""
+    lines = ["| benchmark | case | found | to reach | published | commit |", "|---|---|---|---|---|---|"]
     for name, benchmark in benchmarks.items():
         title, published = benchmark.title, benchmark.published
         for case, what in benchmark.cases.items():
-            known = [json.loads(path.read_text(encoding="utf-8")) for path in paths_of(name, case)]
-            for found in told(what, known):
-                lines.append(f"| {title} | `{case}` | {found} | {what.reach} | {published} |")
+            for row in rows_of(what, cells_of(name, case)):
+                found, at = told(what, row), show.commits(row)
+                lines.append(f"| {title} | `{case}` | {found} | {what.reach} | {published} | {at} |")
                 title = published = ""  # said once
-            places |= {f"{f['commit']} on {f['machine']}, {f['measured'][:10]}" for f in known}
-    return "\n".join([*lines, "", f"Measured at {'; '.join(sorted(places)) or 'no time yet'}."]) + "\n"
+    known = [cell for name, one in benchmarks.items() for case in one.cases for cell in cells_of(name, case)]
+    return "\n".join([*lines, "", show.measured(known, "make bench-sparse")]) + "\n"
 
 
-def told(case: Case, known: Sequence[Facts]) -> list[str]:
-    """What the table says of a case's cells: of their mean, where the case names what spreads, or of each."""
-    if not known:
-        return ["not measured yet"]
-    if len(known) == 1 or not case.spread:
-        return [case.tell(facts) for facts in known]
-    figures = ", ".join(f"{facts[case.spread]:.3f}".rstrip("0").rstrip(".") for facts in known)
-    return [f"{case.tell(mean(known))} (mean of {len(known)} seeds: {figures})"]
+def rows_of(case: Case, known: Sequence[Facts]) -> list[Sequence[Facts]]:
+    """Cells of a case that share a row of the table; without any a row that says so."""
+    return [known] if case.spread or not known else [[facts] for facts in known]
+
+
+def told(case: Case, row: Sequence[Facts]) -> str:
+    """What the table says of a row: what came out, of several seeds as a mean."""
+    if not row:
+        return "not measured yet"
+    if len(row) == 1:
+        return case.tell(row[0])
+    figures = ", ".join(f"{facts[case.spread]:.3f}".rstrip("0").rstrip(".") for facts in row)
+    return f"{case.tell(mean(row))} (mean of {len(row)} seeds: {figures})"
+
+
+def outdated(benchmarks: Mapping[str, Benchmark]) -> str:
+    """Which cells the sources, settings and versions that are here have left behind."""
+    known = [
+        (path_of(name, case, cell["seed"]).stem, cell["key"] == key_for(benchmark, case, cell["seed"]))
+        for name, benchmark in benchmarks.items()
+        for case in benchmark.cases
+        for cell in cells_of(name, case)
+    ]
+    return show.told_outdated([name for name, current in known if not current], len(known))
 
 
 def mean(cells: Sequence[Facts]) -> Facts:
@@ -137,8 +164,8 @@ def mean(cells: Sequence[Facts]) -> Facts:
     }
 
 
-def paths_of(name: str, case: str) -> list[Path]:
+def cells_of(name: str, case: str) -> list[Facts]:
     """The cells that there are of a case, by seed."""
-    return sorted(
-        path for path in FOLDER.glob(f"{name}-{case}-*.json") if path.stem.rpartition("-")[2].isdecimal()
-    )
+    begin = f"{name}-{case}-"
+    found = (path for path in FOLDER.glob(f"{begin}*.json") if path.stem.removeprefix(begin).isdecimal())
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(found)]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.cells import Benchmark, Case, Facts, digest
+from benchmarks.sources import IMAGES, TABLES, TEXTS, TOLD, reached
 from data.atomic import atomic_path
 from data.sources import open_source
 from flows.cache import key_of
@@ -29,10 +30,8 @@ LOOKED_AT = 2_000
 """Training images on which the bound is looked at while training goes on; nothing is held out."""
 TEST_SEED = 1
 """Of the test images' pixels."""
-SOURCES = tuple(
-    f"vae/{name}.py"
-    for name in ("binary", "convolution", "latents", "loop", "networks", "schedule", "sparse", "train")
-)
+WITHOUT = (*TABLES, *IMAGES, *TEXTS, *TOLD)
+SOURCES = reached("benchmarks/likelihood.py", WITHOUT)
 """What a trained model depends on."""
 DRAWS = 1_000
 """Importance samples an image."""

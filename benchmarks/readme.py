@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import scale, show
+from benchmarks import read_part, scale, show
 from data.atomic import atomic_path
 
 README = Path(__file__).parents[1] / "README.md"
@@ -25,13 +25,11 @@ def main() -> int:
 
 def replaced(text: str) -> str:
     """A README with its blocks made anew; ValueError if it lacks one."""
-    from benchmarks import sparse  # which needs what imports this module
-
     contents = {
         "archive": _archive(),
-        "speed": show.speed_table(),
+        "speed": _speed(),
         "scale": f"{scale.known_table()}\n",
-        "sparse": sparse.known_table(),
+        "sparse": _sparse(),
     }
     for name, content in contents.items():
         opening, closing = BEGIN.format(name), END.format(name)
@@ -46,6 +44,18 @@ def replaced(text: str) -> str:
 def _archive() -> str:
     chart = "![Bytes of the archive over those of the best rival](benchmarks/results/archive.svg)"
     return f"{show.table()}\n{chart}\n"
+
+
+def _speed() -> str:
+    line = read_part.known_line()
+    return show.speed_table() + (f"\n{line}" if line else "")
+
+
+def _sparse() -> str:
+    from benchmarks import sparse  # which needs what imports this module
+
+    chart = "![Bits of held-out rows over the seconds of training](benchmarks/results/speedup.svg)"
+    return sparse.known_table() + (f"\n{chart}\n" if sparse.known_drawing() else "")
 
 
 if __name__ == "__main__":

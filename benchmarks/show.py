@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,8 +34,6 @@ class Row(NamedTuple):
     """The best one's name and bytes."""
     plain: list[Result]
     """Cells without a code, of the same sources and seeds."""
-    latest: bool
-    """Whether its sources are those of the newest cell."""
 
     def mean(self, of: Callable[[Result], float]) -> float:
         """Mean over the seeds."""
@@ -84,14 +82,13 @@ def results() -> list[Result]:
 
 
 def rows_of(cells: list[Result]) -> list[Row]:
-    """The rows of the table, in the order of sets, bounds and codes; rows of older sources come after newer ones."""
+    """The rows of the table, in the order of sets, bounds and codes; cells of other sources have a row of their own."""
     best = {
         (r["dataset"], r["bound"]): min((size, name) for name, size in r["bytes"].items() if size is not None)
         for r in cells
         if r["codes"] is None
     }
     own = sorted((r for r in cells if r["codes"] is not None), key=_place)
-    newest = max(own, key=lambda r: r["measured"])["sources"] if own else ""
     rows: list[Row] = []
     for (name, bound, codes, effort, sources), group in groupby(own, key=_kind):
         found = list(group)
@@ -103,7 +100,7 @@ def rows_of(cells: list[Result]) -> list[Row]:
         rows.append(
             Row(
                 name, bound, codes, effort, found, (rival, size) if rival else None,
-                plain if len(plain) == len(found) else [], sources == newest,
+                plain if len(plain) == len(found) else [],
             )
         )  # fmt: skip
     return rows
@@ -162,10 +159,8 @@ def table(cells: list[Result] | None = None) -> str:
         "|" + "|".join("---:" if right else "---" for _, right in COLUMNS) + "|",
         *("| " + " | ".join(_cells(row)) + " |" for row in rows),
     ]
-    notes = [EXPLAINED]
-    if not all(row.latest for row in rows):
-        notes.append("†: measured on older sources than the newest of these cells.\n")
-    return "\n".join(lines) + "\n\n" + "\n".join([*notes, _measured(rows)])
+    own = [cell for row in rows for cell in row.cells]
+    return "\n".join([*lines, "", EXPLAINED, measured(own, "make bench-archive"), ""])
 
 
 def _cells(row: Row) -> list[str]:
@@ -175,7 +170,7 @@ def _cells(row: Row) -> list[str]:
         row.dataset,
         row.bound,
         f"{row.rival[0]} {row.rival[1]:,}" if row.rival else "not measured",
-        f"{row.codes}{effort}" + ("" if row.latest else " †"),
+        f"{row.codes}{effort}",
         ", ".join(str(cell["seed"]) for cell in row.cells),
         _number(statistics.mean(ratios), 3) if ratios else "",
         _number(max(ratios) - min(ratios), 3) if len(ratios) > 1 else "",
@@ -184,7 +179,7 @@ def _cells(row: Row) -> list[str]:
         _number(row.overhead, 3),
         _number(row.tax, 3),
         f"{row.mean(lambda cell: cell['seconds']['train']):.0f}",
-        ", ".join(dict.fromkeys(cell["commit"] for cell in row.cells)),
+        commits(row.cells),
     ]
 
 
@@ -200,13 +195,33 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _measured(rows: list[Row]) -> str:
-    """Machine, versions and dates of the cells."""
-    cells = [cell for row in rows for cell in row.cells]
-    days = sorted({cell["measured"][:10] for cell in cells})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    where = "; ".join(dict.fromkeys(f"{cell['machine']}, {cell['software']}" for cell in cells))
-    return f"Measured {when} on {where}.\n"
+def commits(cells: Iterable[Mapping[str, Any]]) -> str:
+    """Those that cells were measured at, as a row names them."""
+    return ", ".join(dict.fromkeys(cell["commit"] for cell in cells))
+
+
+def measured(cells: Iterable[Mapping[str, Any]], command: str) -> str:
+    """When and on what cells were measured, and of which sources.
+
+    No row is marked for being of older sources than those beside it: an edit of these would then change the README.
+    """
+    known = sorted(cells, key=lambda cell: cell["measured"])
+    if not known:
+        return "Nothing is measured yet."
+    days = [known[place]["measured"][:10] for place in (0, -1)]
+    when = " to ".join(dict.fromkeys(days))
+    where = "; ".join(sorted({f"{cell['machine']}, {cell['software']}" for cell in known}))
+    return (
+        f"Measured {when} on {where}, at commits {commits(known)}: each row is of the sources at the commit that it "
+        f"names, older than those beside this table where these were edited since; "
+        f"`{command} BENCH_ARGS=--show` names the cells of older ones."
+    )
+
+
+def told_outdated(names: Sequence[str], known: int) -> str:
+    """Which of the known cells are of other sources than those that are here."""
+    listed = f": {'; '.join(names)}" if names else ""
+    return f"{len(names)} of {known} cells are of other sources than these{listed}"
 
 
 def rival_table(cells: list[Result] | None = None) -> str:

@@ -10,8 +10,9 @@ after `PATIENCE` times our seconds is given up.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -21,19 +22,23 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import datasets
 from benchmarks.cells import Benchmark, Case, Facts
+from benchmarks.sources import IMAGES, TEXTS, TOLD, reached
 from data.split import split_for
-from vae import schedule, train
+from vae import charts, schedule, train
 from vae.features import Layout
 from vae.lesson import Lesson, lesson_of
 from vae.loop import Rows, validate, validation_batches
 from vae.model import SparseVAE
 from vae.settings import Codes, ModelSettings, TrainSettings
 
+Curve = list[tuple[float, float]]
+"""Seconds, and bits a row of rows held out, at each validation."""
 NEAR = 1.02
 """Bits that are near enough, over those at the end."""
 PATIENCE = 4.0
 TRIAL = 60
 """Steps by which threads are chosen."""
+WITHOUT = (*IMAGES, *TEXTS, *TOLD, "vae/charts.py", "vae/judging.py", "vae/codec/integer.py")
 RATES = (0.001, 0.003, 0.01)
 TRAINING = TrainSettings()
 MODELS = {str(codes): ModelSettings(codes=codes) for codes in (Codes.none, Codes.balanced)}
@@ -48,10 +53,12 @@ def measure(case: str, seed: int) -> dict[str, Any]:
     training = TRAINING.model_copy(update={"seed": seed})
     times, steps, final = ours(lesson, MODELS[case], training)
     near = NEAR * final
-    first = next(second for second, bits in times if bits <= near)
+    first = arrival(times, near)
+    if first is None:
+        raise ValueError("no validation is near the bits at the end")
     threads = quickest_threads(lesson, MODELS[case], training)
-    plain = {
-        str(rate): plain_seconds(
+    curves = {
+        str(rate): plain_curve(
             lesson,
             MODELS[case],
             training,
@@ -68,11 +75,22 @@ def measure(case: str, seed: int) -> dict[str, Any]:
         "seconds": first,
         "all_seconds": times[-1][0],
         "steps": steps,
-        "plain": plain,
+        "plain": {rate: arrival(curve, near) for rate, curve in curves.items()},
+        "curve": times,
+        "plain_curves": curves,
         "threads": train.threads(training)._asdict(),
         "plain_threads": threads,
         "given_up": PATIENCE * first,
     }
+
+
+def arrival(curve: Curve, near: float) -> float | None:
+    """Seconds at the first validation that is near enough; None if there is none.
+
+    >>> arrival([(1.0, 9.0), (2.0, 5.0), (3.0, 4.0)], near=5.0)
+    2.0
+    """
+    return next((seconds for seconds, bits in curve if bits <= near), None)
 
 
 def paid(bits: dict[str, float]) -> float:
@@ -85,9 +103,7 @@ def rows_of(lesson: Lesson) -> Rows:
     return Rows(lesson.arrays, lesson.learn, lesson.held)
 
 
-def ours(
-    lesson: Lesson, model: ModelSettings, training: TrainSettings
-) -> tuple[list[tuple[float, float]], int, float]:
+def ours(lesson: Lesson, model: ModelSettings, training: TrainSettings) -> tuple[Curve, int, float]:
     """Seconds and bits at each validation, the number of steps, and the bits at the end."""
     began, told = time.perf_counter(), list[tuple[int, float]]()
 
@@ -132,7 +148,7 @@ def quickest_threads(lesson: Lesson, settings: ModelSettings, training: TrainSet
     return min({1, train.cores()}, key=seconds)
 
 
-def plain_seconds(
+def plain_curve(
     lesson: Lesson,
     settings: ModelSettings,
     training: TrainSettings,
@@ -142,18 +158,20 @@ def plain_seconds(
     steps: int,
     most: float,
     threads: int,
-) -> float | None:
-    """Seconds that the plain loop takes, validations not counted; None if it is given up after `most`."""
+) -> Curve:
+    """Seconds and bits at each validation of the plain loop, its validations not counted.
+
+    It ends where it is near enough, or is given up after `most` seconds.
+    """
     held = held_of(lesson, training)
     loop = plain_loop(lesson, settings, training, rate=rate, steps=steps, threads=threads)
-    spent, began = 0.0, time.perf_counter()
+    spent, began, curve = 0.0, time.perf_counter(), Curve()
     for step, model in enumerate(loop, 1):
         if step % schedule.interval(steps) == 0:
             spent += time.perf_counter() - began
-            if paid(validate(model, held)) <= near:
-                return spent
-            if spent > most:
-                return None
+            curve.append((spent, paid(validate(model, held))))
+            if curve[-1][1] <= near or spent > most:
+                return curve
             began = time.perf_counter()
     raise AssertionError("batches never end")
 
@@ -205,6 +223,54 @@ def _tell(facts: Facts) -> str:
     )
 
 
+COLOURS = (charts.ORANGE, charts.TEAL, charts.RED)
+DASHES = ("6 3", "2 2", "8 3 2 3")
+SHOWN = 1.3
+"""Bits that are drawn at most, over those at the end: the first ones would leave no room for the others."""
+SECONDS = (1, 3, 10, 30, 100, 300, 1_000)
+
+
+def drawing(cells: Mapping[str, Facts]) -> str:
+    """Bits of held-out rows over the seconds of training, in SVG: cells by case, beside each other; nothing of cells
+    that kept no curve, and "" if none did.
+    """
+    panels = [_panel(case, facts) for case, facts in cells.items() if "curve" in facts]
+    if not panels:
+        return ""
+    width, height = len(panels) * charts.WIDTH, charts.HEIGHT + 100
+    placed = (f'<g transform="translate({k * charts.WIDTH} 0)">{panel}</g>' for k, panel in enumerate(panels))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'font-family="sans-serif"><rect width="{width}" height="{height}" fill="white"/>\n'
+        + "\n".join([*placed, "</svg>"])
+        + "\n"
+    )
+
+
+def _panel(case: str, facts: Facts) -> str:
+    end = facts["final_bits"]
+    curves = {"this project": facts["curve"]} | {
+        f"plain, rate {k}": v for k, v in facts["plain_curves"].items()
+    }
+    styles = [(charts.BLUE, ""), *zip(COLOURS, DASHES, strict=True)]
+    lines = [
+        charts.Line(name, *_points(curve, SHOWN * end), color, dash, dots=len(curve) < 2)
+        for (name, curve), (color, dash) in zip(curves.items(), styles, strict=False)
+    ]
+    across = [x for line in lines for x in line.x] or [0.0, 1.0]
+    lines.append(charts.Line(f"{NEAR - 1:.0%} over the end", (min(across), max(across)), (NEAR * end,) * 2))
+    ticks = [(math.log10(k), str(k)) for k in SECONDS if min(across) <= math.log10(k) <= max(across)]
+    chart = charts.line_chart(lines, "seconds of training", "bits a row of rows held out", ticks=ticks)
+    title = f'<text x="8" y="22" font-size="14" fill="{charts.INK}">code `{case}`, beside a plain loop</text>'
+    return f'{title}<g transform="translate(0 30)">{chart}</g>'
+
+
+def _points(curve: Curve, most: float) -> tuple[list[float], list[float]]:
+    """Logarithms of seconds, and bits, where these are not more than is drawn."""
+    shown = [(math.log10(seconds), bits) for seconds, bits in curve if bits <= most and seconds > 0]
+    return [x for x, _ in shown], [y for _, y in shown]
+
+
 def _case(name: str) -> Case:
     settings = {
         "model": MODELS[name].model_dump(mode="json"),
@@ -219,17 +285,8 @@ def _case(name: str) -> Case:
 SPEEDUP = Benchmark(
     title="Training on `flights` to 2% of its final bits, beside a plain PyTorch loop",
     published="",
-    sources=(
-        "benchmarks/speedup.py",
-        *(
-            f"vae/{name}.py"
-            for name in (
-                "averaging", "beside", "calibration", "codes_only", "features", "heads", "latents", "lesson", "loop", "model",
-                "networks", "planning", "schedule", "sparse", "steered", "stencil", "train",
-            )
-        ),
-    ),
+    sources=("benchmarks/speedup.py", *reached("benchmarks/speedup.py", WITHOUT)),
     cases={name: _case(name) for name in MODELS},
     measure=measure,
     alone=True,
-)  # fmt: skip
+)

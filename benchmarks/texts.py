@@ -20,6 +20,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks.cells import Benchmark, Case, Facts
+from benchmarks.sources import IMAGES, READ, TABLES, TOLD, reached
 from data.schema import Schema
 from data.sources import open_source
 from data.split import TEST, VALIDATION
@@ -32,17 +33,8 @@ from vae.texts import TextLayout, TextVAE, share_read
 
 ARCHIVE = "archive"
 VALIDATES, HELD = 12, 10
-SOURCES = (
-    "benchmarks/texts.py",
-    "data/textgrid.py",
-    *(
-        f"vae/{name}.py"
-        for name in (
-            "texts", "whole", "pieces", "words", "recurrent", "latents", "sparse", "steered", "calibration", "stencil",
-            "train", "loop", "schedule", "codec/texts", "codec/mixing", "codec/surroundings",
-        )
-    ),
-)  # fmt: skip
+WITHOUT = (*TABLES, *IMAGES, *TOLD, *READ)
+SOURCES = ("benchmarks/texts.py", "data/textgrid.py", *reached("benchmarks/texts.py", WITHOUT))
 
 
 def measure(case: str, seed: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pytest
 from pcodec import standalone
 
-from benchmarks import archive, coders, datasets, readme, rivals, show, speed
+from benchmarks import archive, coders, datasets, read_part, readme, rivals, show, sparse, speed
 from benchmarks.forms import SLACK, columns_of
 from data.schema import Schema
+from data.sources import TableSource
 from vae import pipeline, store
 from vae.settings import TrainSettings
 
@@ -143,16 +145,23 @@ def test_a_row_says_what_its_cells_say() -> None:
         "| adult | 1% | a 100 | balanced | 0, 1 | 0.850 | 0.100 | 85 | 8 | 30 | 0.50 | 1.167 | 0.333 | 7 | abc |"
         in text
     )
-    assert "Measured 2026-01-02 on m, 2 cores, Python 3." in text
+    assert "Measured 2026-01-02 on m, 2 cores, Python 3, at commits abc: each row" in text
     assert "**100**" in show.rival_table(cells)
 
 
-def test_rows_of_older_sources_are_marked() -> None:
-    old = cell("balanced", 1, sources="older", measured="2025-01-01T00:00:00+00:00")
+def test_cells_of_other_sources_have_a_row_that_names_their_commit() -> None:
+    old = cell("balanced", 1, sources="older", commit="aaa", measured="2025-01-01T00:00:00+00:00")
     text = show.table([cell(None), cell("balanced"), old])
-    assert text.count("†") == 2
-    assert "| adult | 1% | a 100 | balanced † | 1 |" in text
-    assert "†" not in show.table([cell(None), cell("balanced")])
+    rows = [line for line in text.splitlines() if line.startswith("| adult | 1% | a 100 | balanced |")]
+    assert sorted(row.split(" | ")[4] + row[-8:] for row in rows) == ["0 | abc |", "1 | aaa |"]
+    assert "Measured 2025-01-01 to 2026-01-02 on m, 2 cores, Python 3, at commits aaa, abc: each row" in text
+    assert "`make bench-archive BENCH_ARGS=--show` names the cells of older ones." in text
+
+
+def test_cells_that_the_sources_have_left_behind_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "results", lambda: [cell("none", sources="older"), cell("balanced")])
+    monkeypatch.setattr(archive, "own_sources", lambda: "s")
+    assert archive._outdated() == "1 of 2 cells are of other sources than these: adult-1%-none-standard-0"
 
 
 def test_a_tax_needs_the_same_seeds_without_a_code() -> None:
@@ -174,6 +183,11 @@ def test_the_readme_and_the_results_folder_say_what_the_cells_say() -> None:
     text = readme.README.read_text(encoding="utf-8")
     assert readme.replaced(text) == text, "run: python -m benchmarks.readme"
     assert (show.RESULTS / "archive.md").read_text(encoding="utf-8") == show.page(), "run: make bench-archive"
+    assert sparse.PAGE.read_text(encoding="utf-8") == sparse.page(), (
+        "run: make bench-sparse BENCH_ARGS=--show"
+    )
+    drawn = sparse.known_drawing()
+    assert not drawn or sparse.DRAWING.read_text(encoding="utf-8") == drawn
     assert (show.RESULTS / "archive.svg").read_text(encoding="utf-8") == show.chart(
         show.rows_of(show.results())
     )
@@ -223,6 +237,63 @@ def test_a_cell_names_the_commit_of_its_sources(
         [*as_someone, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     )
     assert archive._commit.__wrapped__() == head.stdout.strip() + "-dirty" * dirty
+
+
+def test_archive_cells_are_measured_once_for_their_sources_and_again_when_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = list[archive.Cell]()
+
+    def ours(cell: archive.Cell) -> dict[str, Any]:
+        measured.append(cell)
+        return {"bytes": len(measured)}
+
+    monkeypatch.setattr(archive, "_ours", ours)
+    monkeypatch.setattr(archive, "_rivals", ours)
+    monkeypatch.setattr(show, "RESULTS", tmp_path)
+    monkeypatch.setattr(show, "write", lambda: None)
+    monkeypatch.setattr(show, "table", lambda: "")
+    monkeypatch.setattr(readme, "main", lambda: 0)
+    monkeypatch.setattr(datasets, "source", lambda name: TableSource(sample()))
+    monkeypatch.setattr(archive, "_bounds", lambda name, bound: {})
+    monkeypatch.setattr(datasets, "digest", lambda name: "digest")
+    monkeypatch.setattr(rivals, "versions", dict)
+    asked = ["--sets", "adult", "--bounds", "1%", "--codes", "none", "--seeds"]
+
+    def seeds(*more: str) -> list[int | None]:
+        """Of what one run measures; None for the rivals."""
+        measured.clear()
+        assert archive.main([*asked, *more]) == 0
+        return [None if cell.codes is None else cell.seed for cell in measured]
+
+    assert seeds("0") == [None, 0]
+    assert seeds("0", "1") == [1]
+    assert seeds("0", "1") == []
+    assert seeds("0", "--fresh") == [None, 0]
+    assert seeds("0", "--show", "--fresh") == []
+    monkeypatch.setattr(archive, "own_sources", lambda: "edited")
+    assert seeds("0", "1") == [0, 1]
+    (kept,) = (tmp_path / "archive").glob("*-none-standard-1.json")
+    assert json.loads(kept.read_text())["sources"] == "edited"
+
+
+def test_a_part_of_flights_is_measured_kept_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pa.concat_tables([sample()] * 4)  # of more rows than are timed
+    model = pipeline.fit(table, Schema.from_arrow(table.schema), training=TrainSettings(steps=20))
+    monkeypatch.setattr(datasets, "variants", lambda name: (table,))
+    monkeypatch.setattr(speed, "trained", lambda *_: store.save(model, tmp_path / "model"))
+    monkeypatch.setattr(readme, "main", lambda: 0)
+    monkeypatch.setattr(archive, "_commit", lambda: "abc")
+    monkeypatch.setattr(read_part, "RESULT", tmp_path / "read_part.json")
+    assert read_part.known_line() == ""
+    assert read_part.main(["--runs", "1"]) == 0
+    assert "2,400 rows in blocks of" in capsys.readouterr().out
+    line = read_part.known_line()
+    assert line.startswith("1,000 rows from the middle of flights are read in ")
+    assert "that all 2,400 take (to reach: at most 0.1; " in line
+    assert line.endswith(", commit abc.\n")
 
 
 @pytest.fixture(scope="module")

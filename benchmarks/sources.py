@@ -1,0 +1,60 @@
+"""Which modules of `vae` a benchmark's figures depend on: all that it imports, and that these import in turn.
+
+Left out is only what a benchmark names: modules for other kinds of data, or that change no figure. What they alone
+import is then out as well. So a new module counts wherever it is used, until somebody says that it does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+TABLES = ("vae/model.py", "vae/beside.py", "vae/codes_only.py", "vae/planning.py")
+"""What is for tables alone."""
+IMAGES = ("vae/images.py", "vae/codec/images.py")
+"""What is for images alone."""
+TEXTS = ("vae/texts.py", "vae/words.py", "vae/codec/texts.py")
+"""What is for texts alone."""
+TOLD = ("vae/report.py", "vae/mosaic.py", "vae/checkpoint.py")
+"""Pages, and trainings that were killed."""
+READ = (
+    *(
+        f"vae/codec/{name}.py"
+        for name in ("reader", "against", "salvage", "engines", "needs", "summary", "shares")
+    ),
+    "vae/extras.py",
+)
+"""What reads archives, or says what is in them, and makes none of their bytes."""
+
+
+def reached(start: str, without: Iterable[str] = ()) -> tuple[str, ...]:
+    """Files of `vae` that a file imports, and these in turn, from the project's root; functions' own imports as well.
+
+    >>> reached("vae/sections.py")
+    ()
+    >>> reached("vae/mosaic.py")
+    ('vae/sections.py',)
+    """
+    found, left = set[str](), [start]
+    while left:
+        new = imported(left.pop()) - found - set(without)
+        found |= new
+        left += new
+    return tuple(sorted(found))
+
+
+@functools.cache
+def imported(file: str) -> frozenset[str]:
+    """Files of `vae` that a file imports itself."""
+    names = set[str]()
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    files = (f"{name.replace('.', '/')}.py" for name in names if name.startswith("vae."))
+    return frozenset(file for file in files if (ROOT / file).is_file())
