@@ -19,6 +19,8 @@ SIZES = {
     "csv": "CSV, words quoted",
     "parquet_snappy": "Parquet, snappy",
     "parquet_zstd19": "Parquet, zstd 19",
+    "parquet_brotli11": "Parquet, brotli 11",
+    "pcodec": "pcodec, level 12",
 }
 """What the archive is compared with, and how a person calls it; what was not measured has no line."""
 

@@ -48,6 +48,9 @@ def run(
     schema: SchemaFile = None,
     seed: SeedOfSettings = None,
     steps: Steps = None,
+    rivals: Annotated[
+        bool, typer.Option("--rivals", help="Also measure what the slow ones of other tools need.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for what is made; default: svae-runs/NAME.")
     ] = None,
@@ -66,6 +69,7 @@ def run(
             "model.codes": codes and codes.value,
             "model.target": target,
             "model.column": column,
+            "report.rivals": rivals or None,
             **_known_columns(schema),
         }
         settings = load_retrain_settings(pipeline, tracking.home, changes)

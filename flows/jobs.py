@@ -23,8 +23,15 @@ CLEAR: Final = object()
 """In place of a value: what a settings file says of this key does not count."""
 
 
+class ReportSettings(Settings):
+    """What a run's evaluation measures beside what it always does; no model or archive depends on it."""
+
+    rivals: bool = False
+    """Whether also the slow ones of other tools are measured: Parquet with brotli at level 11, and pcodec of images."""
+
+
 class RetrainSettings(Settings):
-    """Everything that decides what a retraining makes."""
+    """Everything that decides what a retraining makes, and what its report measures."""
 
     model: ModelSettings = ModelSettings()
     """Shape of the model."""
@@ -38,6 +45,8 @@ class RetrainSettings(Settings):
     """What is known of columns, as in a schema file (`svae run --schema`); the others are inferred."""
     csv: CsvDialect | None = None
     """How the source is written, if it is CSV; null finds out."""
+    report: ReportSettings = ReportSettings()
+    """What is measured beside what always is."""
     allow_schema_change: bool = False
     """Whether a schema other than the champion's may be trained on; such a version waits for `svae models promote`."""
 
@@ -64,6 +73,10 @@ class RetrainSettings(Settings):
     def _as_told(self, csv: CsvDialect | None) -> dict[str, Any] | None:
         """Without what was not told, which is found out: a default in its place would be binding."""
         return None if csv is None else csv.model_dump(exclude_unset=True)
+
+    def decisive(self) -> dict[str, Any]:
+        """As JSON, without what only adds to the report."""
+        return self.model_dump(mode="json", exclude={"report"})
 
     @property
     def known(self) -> Schema | None:

@@ -184,6 +184,7 @@ def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive:
         "model": model.digest,
         "codes": codes.digest,
         "archive": archive.digest,
+        "rivals": job.settings.report.rivals,
     }
 
     def make() -> Evaluated:

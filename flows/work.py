@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -123,7 +124,7 @@ def run_of(job: Job, store: Store, dataset: Ingested, key: str) -> str:
     manifest = Manifest.read(dataset.path)
     run_id = store.start_run(
         f"{job.name}-{dataset.digest[:8]}",
-        params={**job.settings.model_dump(mode="json"), "source": job.source, "rows": dataset.rows},
+        params={**job.settings.decisive(), "source": job.source, "rows": dataset.rows},
         tags={FLOW_RUN_TAG: flow_run_id(), "svae.sources": cache.source_digest()},
     )
     schema = manifest.schema.to_json()
@@ -138,9 +139,9 @@ def run_of(job: Job, store: Store, dataset: Ingested, key: str) -> str:
 
 
 def run_key(job: Job, dataset: Ingested) -> str:
-    """What a run is of: the dataset and every setting, and where the runs are kept."""
+    """What a run is of: the dataset and every setting that decides it, and where the runs are kept."""
     place = job.tracking().tracking_uri
-    return cache.key_of(RUN_STEP, {**dataset.inputs, "settings": job.settings, "tracking": place})
+    return cache.key_of(RUN_STEP, {**dataset.inputs, "settings": job.settings.decisive(), "tracking": place})
 
 
 def flow_run_id() -> str:
@@ -275,6 +276,7 @@ def evaluate(
             job.report,
             split=split_of(data),
             archive_path=archive.path,
+            rivals=job.settings.report.rivals,
             on_progress=on_progress,
         )
         metrics.add(evaluation.flat(numbers))
@@ -309,6 +311,7 @@ def write_page(
         numbers=evaluated.numbers,
         figures=sections.pictures(evaluated.figures),
         verdicts={"What the gates said": [checked, judged]},
+        rivals_by=f"{again(job)} --rivals",
         footer=f"{job.source}, data {dataset.digest[:16]}, model {model.digest[:16]}.",
         **seen,
     )
@@ -316,6 +319,11 @@ def write_page(
     if run_id is not None:
         Store(job.tracking()).log_files(run_id, {"": [job.page]})
     return job.page
+
+
+def again(job: Job) -> str:
+    """The command that makes this run's page again."""
+    return f"svae run --dataset {shlex.quote(job.source)}"
 
 
 # -- what people see

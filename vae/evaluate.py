@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.atomic import atomic_path
-from data.grid import Coded
+from data.grid import Coded, TableGrid
 from data.onehot import with_groups
 from vae import codes, metrics, mosaic, report
 from vae.codec import archive
 from vae.codec.container import DEFAULT_BLOCK_ROWS
-from vae.codec.summary import ArchiveReport
+from vae.codec.summary import ArchiveReport, measure_rivals
 from vae.features import Layout, blank_model, block, training_arrays
 from vae.images import ImageLayout, moving
 from vae.judging import code_quality
@@ -32,7 +32,7 @@ TEST = 2
 CHUNK, IMAGE_CHUNK, IMAGE_CHUNK_VALUES, TEXT_CHUNK = 4_096, 128, 1 << 17, 256
 IWAE_SAMPLES, IWAE_ROWS = 100, 8_192
 SIZED_ROWS = 2_000_000
-"""Rows above which a table is not compressed by general tools just to know what they make of it."""
+"""Rows above which a table is compressed by general tools only if that is asked for."""
 MOST_SHOWN_NAMES = 256
 SHOWN_IMAGES = 10
 NUMBERS_NAME = "evaluation.json"
@@ -59,6 +59,7 @@ def evaluate(
     split: NDArray[np.uint8] | None = None,
     archive_path: str | Path | None = None,
     sizes: bool = True,
+    rivals: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Measures a model on the test rows of its table, writes `evaluation.json` and the figures into `out`.
@@ -67,6 +68,9 @@ def evaluate(
     Parts: `rows`, `bits` (per row, by the model), `likelihood` (bits per row), `sparsity`, `codes_only` (from the code
     alone: quality of each column, and `score`), and with an archive `size` (bytes and ratios), `written` (bits per row
     on disk) and `restored` (quality of each column as the archive gives it back).
+
+    `sizes` asks for the files of general tools too, which get columns of a bound on the same grid; `rivals` also for
+    the slow ones, and for those of the largest tables.
 
     `on_progress` is told `phase` as each of the STAGES begins, and `step` of `steps`.
     """
@@ -100,7 +104,10 @@ def evaluate(
         numbers["codes_only"] = {"score": metrics.code_score(modelled), "columns": {**quality, **modelled}}
     if archive_path is not None:
         begins("archive")
-        numbers |= _archived(table, Path(archive_path), sizes=sizes and table.num_rows <= SIZED_ROWS)
+        general: Mapping[str, int] = {}
+        if rivals or (sizes and table.num_rows <= SIZED_ROWS):
+            general = other_sizes(table, trained.grid, slow=rivals)
+        numbers |= _archived(table, Path(archive_path), general)
     begins("figures")
     numbers = _finite(numbers)
     with atomic_path(target / NUMBERS_NAME) as path:
@@ -221,13 +228,19 @@ def main_columns(trained: TrainedModel, bits: Mapping[str, float]) -> list[str]:
     return sorted(shown, key=lambda name: -bits[name])[: report.MOST_PANELS]
 
 
-def _archived(table: pa.Table, path: Path, *, sizes: bool) -> dict[str, Any]:
-    """What is written, and how it comes back."""
+def other_sizes(table: pa.Table, grid: TableGrid, *, slow: bool = False) -> dict[str, int]:
+    """Bytes of the table by general tools; those that are rivals get columns of a bound on the same grid."""
+    rivals = measure_rivals(table, {column.name: column for column in grid.columns}, slow=slow).model_dump()
+    return {**metrics.general_sizes(table), **{name: size for name, size in rivals.items() if size}}
+
+
+def _archived(table: pa.Table, path: Path, general: Mapping[str, int]) -> dict[str, Any]:
+    """What is written, beside the sizes of others, and how it comes back."""
     with archive.open(path) as opened:
         summary, restored = opened.report(), opened.read()
     rows = max(1, summary.rows)
     return {
-        "size": _sizes(summary, metrics.general_sizes(table) if sizes else {}),
+        "size": _sizes(summary, general),
         "written": {
             "code": 8 * summary.bytes.codes / rows,
             "columns": {column.name: column.bits_per_value for column in summary.per_column},

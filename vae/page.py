@@ -22,6 +22,10 @@ from vae.stretch import Stretch, stretch_of, stretch_section
 from vae.traversal import Latents, latents_section, traverse
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
+PLAIN = {"source", "csv"}
+"""Files that nobody compressed."""
+SAME_GRID = {"pcodec", "parquet_zstd19", "parquet_brotli11"}
+"""Tools that were given what the archive was, where a column has a bound."""
 CODERS = {"neural": "model", "derived": "follows from others", "rival": "other coders"}
 
 
@@ -37,18 +41,20 @@ def write(
     stretch: Stretch | None = None,
     latents: Latents | None = None,
     verdicts: Mapping[str, Sequence[str]] | None = None,
+    rivals_by: str = "svae compress --rivals",
     footer: str = "",
 ) -> Path:
     """Write the page of an archive, a model or both; what is not given has no section.
 
     numbers: as `vae.evaluate.evaluate` measures them; figures: its files, by `vae.sections.pictures`; examples, stretch
-    and latents: as `seen` finds them; verdicts: what gates said, by gate.
+    and latents: as `seen` finds them; verdicts: what gates said, by gate; rivals_by: the command that measures
+    all other tools.
     """
     import jinja2
 
     sections = [
         *_guarantee(report),
-        *_sizes(report, numbers or {}),
+        *_sizes(report, numbers or {}, rivals_by),
         *curve_section(curve),
         *_columns(report, numbers or {}),
         *_code(numbers or {}),
@@ -112,6 +118,15 @@ def _facts(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[tup
                 f"of which {model} are the model" if model else "no model: smaller without",
             ),
         ]
+        others = {name: size for name, size in _others(report, numbers).items() if name not in PLAIN}
+        if others:
+            best = min(others, key=lambda name: others[name])
+            facts.append(
+                (
+                    f"{others[best] / report.archive_bytes:.2f} to 1",
+                    f"best other tool ({RIVALS[best]}) over archive",
+                )
+            )
         if codes.latents:
             facts.append((f"{codes.mean_nonzero:.1f} of {codes.latents}", "latents on in a row"))
             facts.append((f"{codes.bits_per_row:.1f}", "bits of a row's code"))
@@ -158,17 +173,19 @@ def _guarantee(report: ArchiveReport | None) -> list[Section]:
     return [Section("What is guaranteed", words, tables)]
 
 
-def _sizes(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[Section]:
+def _others(report: ArchiveReport, numbers: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes of the same table by other tools, as the archive holds them or the evaluation measured them."""
+    found = {**numbers.get("size", {}), "source": report.source_bytes}
+    if report.rivals:
+        found |= {name: size for name, size in report.rivals.model_dump().items() if size}
+    return {name: int(found[name]) for name in RIVALS if found.get(name)}
+
+
+def _sizes(report: ArchiveReport | None, numbers: Mapping[str, Any], rivals_by: str) -> list[Section]:
     if report is None:
         return []
-    measured = {name: numbers.get("size", {}).get(name) for name in RIVALS}
-    rivals = report.rivals.model_dump() if report.rivals else {}
-    found = {
-        **measured,
-        **{name: size for name, size in rivals.items() if size},
-        "source": report.source_bytes,
-    }
-    sizes = [(words, int(found[name])) for name, words in RIVALS.items() if found.get(name)]
+    found = _others(report, numbers)
+    sizes = [(RIVALS[name], size) for name, size in found.items()]
     sizes = sorted([*sizes, ("archive, model included", report.archive_bytes)], key=lambda entry: -entry[1])
     largest = sizes[0][1] or 1
     rows = [
@@ -187,7 +204,15 @@ def _sizes(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[Sec
         [(name, f"{size:,}", f"{size / report.archive_bytes:.1%}") for name, size in shares.items()],
         (1, 2),
     )
-    words = [] if len(sizes) > 2 else ["What other tools need is measured with: svae compress --rivals."]
+    words: list[str] = []
+    if found.keys() & SAME_GRID and any(column.bound > 0 for column in report.per_column):
+        words.append(
+            "Columns with a bound were given to pcodec, and to Parquet with zstd and with brotli, on the same grid "
+            "as the archive’s."
+        )
+    if SAME_GRID - found.keys():
+        which = "the others, which take longer, are" if found.keys() & SAME_GRID else "what they need is"
+        words.append(f"Not all tools were measured; {which} with: {rivals_by}")
     return [Section("Beside other tools", words, [table, parts])]
 
 

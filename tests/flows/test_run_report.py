@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,12 @@ def test_the_evaluation_is_printed(
     assert "\x1b" not in out + err
     cells = [line.split() for line in out.splitlines()]
     size = numbers["size"]
-    for words, name in (("Parquet, snappy", "parquet_snappy"), ("Parquet, zstd 19", "parquet_zstd19")):
+    tools = {
+        "Parquet, snappy": "parquet_snappy",
+        "Parquet, zstd 19": "parquet_zstd19",
+        "pcodec, level 12": "pcodec",
+    }
+    for words, name in tools.items():
         ratios = [f"{size[f'ratio_to_{name}']:.3f}", f"{size[f'ratio_to_{name}_without_model']:.3f}"]
         assert [*words.split(), f"{size[name]:,}", *ratios] in cells
     for words, name in (("source", "source"), ("CSV, words quoted", "csv")):
@@ -110,6 +116,9 @@ def test_a_run_leaves_its_page(outcome: Outcome) -> None:
         "What the gates said",
     ):
         assert f">{title}</h2>" in text
+    assert ">pcodec, level 12</th>" in text
+    assert "on the same grid as the archive’s" in text
+    assert re.search(r"which take longer, are with: svae run --dataset \S+flights.csv --rivals</p>", text)
 
 
 def test_parts_that_were_not_measured_are_left_out() -> None:

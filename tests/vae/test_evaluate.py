@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data.gridfit import fit_table
 from vae import codes, evaluate, metrics, pipeline
-from vae.codec import archive, writer
+from vae.codec import archive, summary, writer
 from vae.codec.integer import IntegerModel
+from vae.codec.summary import measure_rivals
 from vae.evaluate import Evaluation
 from vae.features import block
 from vae.store import TrainedModel
@@ -93,8 +95,8 @@ def test_sizes_and_ratios_are_those_of_the_files(
 ) -> None:
     size, whole = found.numbers["size"], written.stat().st_size
     model = len(pipeline.integer_model(trained).to_bytes())
-    others = {"source": size["source"], **metrics.general_sizes(table)}
-    assert list(others) == ["source", "csv", "parquet_snappy", "parquet_zstd19"]
+    others = {"source": size["source"], **evaluate.other_sizes(table, trained.grid)}
+    assert list(others) == ["source", "csv", "parquet_snappy", "parquet_zstd19", "pcodec"]
     assert size == {
         "archive": whole,
         "model": model,
@@ -102,6 +104,31 @@ def test_sizes_and_ratios_are_those_of_the_files(
         **{f"ratio_to_{name}": bytes_ / whole for name, bytes_ in others.items()},
         **{f"ratio_to_{name}_without_model": bytes_ / (whole - model) for name, bytes_ in others.items()},
     }
+
+
+def test_other_tools_are_given_the_same_grid_and_slow_ones_if_asked(table: pa.Table) -> None:
+    grid = fit_table(table, {"weight": 0.5})
+    found = evaluate.other_sizes(table, grid, slow=True)
+    quick = evaluate.other_sizes(table, grid)
+    assert {**quick, "parquet_brotli11": found["parquet_brotli11"]} == found
+    grids = {column.name: column for column in grid.columns}
+    assert found == {**metrics.general_sizes(table), **measure_rivals(table, grids).model_dump()}
+    assert found["pcodec"] < measure_rivals(table).pcodec  # type: ignore[operator]
+
+
+def test_pcodec_of_what_it_does_not_code_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = pa.table({"v": pa.array([b"a", b"\xff", None] * 9, pa.binary()), "n": range(27)})
+    assert measure_rivals(few, slow=False).pcodec == measure_rivals(few).pcodec
+    monkeypatch.setattr(summary, "QUICK_BYTES", 10)
+    assert measure_rivals(few.select(["n"]), slow=False).pcodec is not None
+    assert measure_rivals(few, slow=False).pcodec is None
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])
+def test_views_are_measured_as_what_they_show(kind: pa.DataType) -> None:
+    table = pa.table({"v": pa.array(["a", "b", None, "a"], kind)})
+    plain = pa.large_string() if kind == pa.string_view() else pa.large_binary()
+    assert measure_rivals(table).pcodec == measure_rivals(table.cast(pa.schema({"v": plain}))).pcodec
 
 
 def test_bits_on_disk_are_those_of_the_archive(found: Evaluation, table: pa.Table, written: Path) -> None:

@@ -60,6 +60,24 @@ def test_an_archive_s_page_says_what_is_in_it(report: ArchiveReport, tmp_path: P
         assert f"{size:,}" in words
     assert {column.name for column in report.per_column} <= set(re.findall(r"\w+", words))
     assert "The sparse code" not in words
+    best = min(report.rivals.pcodec, report.rivals.parquet_zstd19, report.rivals.parquet_brotli11)  # type: ignore[type-var,union-attr]
+    assert f"{best / report.archive_bytes:.2f} to 1 best other tool (" in words
+    assert "given to pcodec, and to Parquet with zstd and with brotli, on the same grid" in words
+    assert "Not all tools" not in words
+
+
+def test_a_page_says_what_measures_the_other_tools(report: ArchiveReport, tmp_path: Path) -> None:
+    bare = report.model_copy(update={"rivals": None})
+    words = Read(page.write(tmp_path / "a.html", name="a", report=bare)).words
+    assert "Not all tools were measured; what they need is with: svae compress --rivals" in words
+    numbers = {"size": {"parquet_snappy": 2_000, "parquet_zstd19": 1_900, "pcodec": 1_800}}
+    text = page.write(
+        tmp_path / "b.html", name="b", report=bare, numbers=numbers, rivals_by="svae run --rivals"
+    )
+    words = Read(text).words
+    assert "the others, which take longer, are with: svae run --rivals" in words
+    for size in numbers["size"].values():
+        assert f"{size:,} {size / report.archive_bytes:.2f}" in words
 
 
 def test_a_model_s_page_has_its_code_its_rows_and_its_pictures(

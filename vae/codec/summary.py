@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data.grid import ColumnGrid, State
 from data.stored import one_array
 from vae.codec.blocks import undress
-from vae.codec.columns import number_type, pack
+from vae.codec.columns import number_type, pack, viewed_type
 from vae.codec.needs import known
 from vae.codec.texts import MIXED_VERSION
 
@@ -176,14 +176,25 @@ class StoredReport(Record):
 # -------------------------------------------------------------------------------------------------------- rivals
 
 
-def measure_rivals(table: pa.Table, grids: Mapping[str, ColumnGrid] | None = None) -> Rivals:
-    """What general tools make of `table`; columns with a bound above 0 in `grids` are given to them as grid symbols."""
+QUICK_BYTES = 1 << 20
+"""Of values that pcodec does not code, in memory: more take long."""
+
+
+def measure_rivals(
+    table: pa.Table, grids: Mapping[str, ColumnGrid] | None = None, *, slow: bool = True
+) -> Rivals:
+    """What general tools make of `table`; columns with a bound above 0 in `grids` are given to them as grid symbols.
+
+    Without `slow` is left out what takes longer than all others together: brotli, and pcodec of a table whose values
+    are mostly no numbers (images, say), which it does not code.
+    """
     bounded = {name: grid for name, grid in (grids or {}).items() if grid.bound > 0}
+    rounded = on_grid(table, bounded)
     return Rivals(
         csv=_csv_size(table),
-        parquet_zstd19=_parquet_size(on_grid(table, bounded), "zstd", 19),
-        parquet_brotli11=_parquet_size(on_grid(table, bounded), "brotli", 11),
-        pcodec=_pcodec_size(on_grid(table, bounded)),
+        parquet_zstd19=_parquet_size(rounded, "zstd", 19),
+        parquet_brotli11=_parquet_size(rounded, "brotli", 11) if slow else None,
+        pcodec=_pcodec_size(rounded) if slow or _foreign(rounded) <= QUICK_BYTES else None,
     )
 
 
@@ -239,6 +250,16 @@ def _parquet_size(table: pa.Table, codec: str, level: int) -> int | None:
     return sink.size
 
 
+def _foreign(table: pa.Table) -> int:
+    """Bytes in memory of the columns that are neither numbers nor text nor a dictionary."""
+    kinds = pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary, number_type
+    return sum(
+        column.nbytes
+        for column in table.columns
+        if not any(kind(viewed_type(column.type) or column.type) for kind in kinds)
+    )
+
+
 def _pcodec_size(table: pa.Table) -> int:
     return sum(_pcodec_column(one_array(column)) for column in table.columns)
 
@@ -249,6 +270,8 @@ def _pcodec_column(array: Any) -> int:
     zstd = cast(Any, pa.Codec("zstd", compression_level=19))
     config = ChunkConfig(compression_level=12)
     size = 0
+    viewed = viewed_type(array.type)
+    array = array if viewed is None else array.cast(viewed)
     if array.null_count:
         size += len(zstd.compress(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes()))
         array = array.drop_null()
