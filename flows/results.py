@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data.gate import Finding
 from vae.settings import Settings
 
 
@@ -33,6 +34,10 @@ class Checked(Settings):
 
     bounds: dict[str, float]
     """Absolute error bounds of the columns that need not be exact."""
+    findings: tuple[Finding, ...]
+    """What the gate found; one that did not pass was let through by `allow_schema_change`."""
+    against: str
+    """The champion whose data it was compared with, as `models:/NAME/VERSION`; empty where there was none."""
 
 
 class Trained(Settings):

@@ -205,7 +205,7 @@ def register(
 
     registered = register_version(job, dataset, checked, model, archive, report, get_run_logger().info)
     try:
-        work.write_page(job, dataset, model, archive, report, registered)
+        work.write_page(job, dataset, checked, model, archive, report, registered)
     except Exception as error:  # noqa: BLE001  (the version is judged: a picture of it must not undo that)
         get_run_logger().warning("the page %s could not be written: %s", job.page, error)
     rows = [

@@ -22,6 +22,7 @@ from flows import cache
 from flows.jobs import Job
 from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
 from flows.tracking import FLOW_RUN_TAG, Store, flatten
+from flows.verdicts import verdicts
 
 Advance = Callable[[float], None]
 Say = Callable[..., None]
@@ -71,6 +72,7 @@ def check(job: Job, dataset: Ingested, say: Say) -> tuple[list[data_gate.Finding
     data = open_dataset(dataset.path)
     settings = job.settings
     found = data_gate.check(data.manifest, manifest_of(folder) if folder else None, settings.data_gate)
+    told = tuple(found)
     if settings.allow_schema_change:
         found = [finding._replace(passed=finding.passed or finding.check == "type") for finding in found]
     widths = resolve_bounds(settings.bounds, data.schema, data.stats)
@@ -78,7 +80,7 @@ def check(job: Job, dataset: Ingested, say: Say) -> tuple[list[data_gate.Finding
         widths |= shares_kept(settings.bounds, data, manifest_of(folder).schema, *bounds_of(folder))
     for line in kept_exact(widths, data.schema):
         say("%s", line)
-    return found, Checked(bounds=widths)
+    return found, Checked(bounds=widths, findings=told, against=champion.uri if champion else "")
 
 
 def shares_kept(
@@ -291,7 +293,13 @@ def evaluate(
 
 
 def write_page(
-    job: Job, dataset: Ingested, model: Trained, archive: Archived, evaluated: Evaluated, version: Registered
+    job: Job,
+    dataset: Ingested,
+    checked: Checked,
+    model: Trained,
+    archive: Archived,
+    evaluated: Evaluated,
+    version: Registered,
 ) -> Path:
     """The evaluation page, in the job's folder and in the model's run."""
     from vae import page, sections, store
@@ -301,16 +309,13 @@ def write_page(
     with archives.open(archive.path) as opened:
         seen = page.seen(store.load(model.path), table_of(data), split_of(data), evaluated.numbers, opened)
         report = opened.report()
-    state = "is the champion" if version.promoted else "is not promoted"
-    judged = f"Version {version.version} of {version.name} {state}: {'; '.join(version.reasons)}."
-    checked = "The data passed its gate before training: types, nulls and ranges are what is allowed."
     page.write(
         job.page,
         name=job.name,
         report=report,
         numbers=evaluated.numbers,
         figures=sections.pictures(evaluated.figures),
-        verdicts={"What the gates said": [checked, judged]},
+        verdicts=verdicts(checked, version),
         rivals_by=f"{again(job)} --rivals",
         footer=f"{job.source}, data {dataset.digest[:16]}, model {model.digest[:16]}.",
         **seen,

@@ -40,14 +40,14 @@ def write(
     examples: Examples | None = None,
     stretch: Stretch | None = None,
     latents: Latents | None = None,
-    verdicts: Mapping[str, Sequence[str]] | None = None,
+    verdicts: Sequence[Section] = (),
     rivals_by: str = "svae compress --rivals",
     footer: str = "",
 ) -> Path:
     """Write the page of an archive, a model or both; what is not given has no section.
 
     numbers: as `vae.evaluate.evaluate` measures them; figures: its files, by `vae.sections.pictures`; examples, stretch
-    and latents: as `seen` finds them; verdicts: what gates said, by gate; rivals_by: the command that measures
+    and latents: as `seen` finds them; verdicts: what gates said; rivals_by: the command that measures
     all other tools.
     """
     import jinja2
@@ -62,7 +62,7 @@ def write(
         *examples_section(examples),
         *stretch_section(stretch),
         *([Section("Pictures", (), (), figures)] if figures else []),
-        *(Section(gate, tuple(lines)) for gate, lines in (verdicts or {}).items() if lines),
+        *verdicts,
     ]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(

@@ -17,8 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data.gate import Finding
 from data.schema import Schema
 from data.split import TEST
+from flows import verdicts
+from flows.results import Checked, Registered
 from vae import page, pipeline
 from vae.codec import archive
 from vae.curve import Curve, Point
@@ -99,10 +102,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     with archive.open(path) as opened:
         seen = page.seen(model, table, split, numbers, opened)
+    limit = "at most 5.00% (0.00% before, max_null_rise 0.05)"
+    found = (
+        Finding("level", "null share", "2.00%", limit, True),
+        Finding("kind", "type", "added", "any", True),
+    )
+    checked = Checked(bounds={}, findings=found, against="models:/series/1")
+    version = Registered(name="series", version=2, promoted=True, reasons=("It is better",), is_new=True)
     assert seen["stretch"] is not None
     return page.write(
         folder / "series.html", name="series", report=report, numbers=numbers, figures=pictures(figures),
-        curve=Curve(points, Point(0.005, {"archive": 25.0})), verdicts={"What the gates said": ["It is better."]},
+        curve=Curve(points, Point(0.005, {"archive": 25.0})), verdicts=verdicts.verdicts(checked, version),
         footer="Of a test.", **seen,
     )  # fmt: skip
 

@@ -113,7 +113,8 @@ def test_a_run_leaves_its_page(outcome: Outcome) -> None:
         "What the latents say",
         "Some rows",
         "Pictures",
-        "What the gates said",
+        "What the data gate said",
+        "What the registry’s gate said",
     ):
         assert f">{title}</h2>" in text
     assert ">pcodec, level 12</th>" in text

@@ -15,7 +15,7 @@ from vae.codec import archive
 from vae.codec.summary import ArchiveReport
 from vae.evaluate import evaluate
 from vae.examples import examples_of
-from vae.sections import pictures
+from vae.sections import Section, pictures
 from vae.store import TrainedModel
 from vae.traversal import traverse
 
@@ -121,6 +121,8 @@ def test_it_needs_nothing_but_itself(report: ArchiveReport, tmp_path: Path) -> N
 
 def test_names_are_text_whatever_they_hold(report: ArchiveReport, tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>"
-    target = page.write(tmp_path / "a.html", name=evil, report=report, verdicts={"Gate": [evil]}, footer=evil)
+    target = page.write(
+        tmp_path / "a.html", name=evil, report=report, verdicts=[Section("Gate", [evil])], footer=evil
+    )
     assert "<script" not in target.read_text()
     assert Read(target).words.count(evil) == 4  # title, heading, verdict and footer
