@@ -90,6 +90,7 @@ def train(
         from data.atomic import check_writable
         from data.bounds import kept_exact, resolve_bounds
         from data.largetable import table_of
+        from flows.results import COLLAPSED
         from flows.work import split_of
         from vae import pipeline
         from vae import train as training
@@ -123,9 +124,7 @@ def train(
             "code": trained.record["code"],
         }
         if trained.record["code"].get("collapsed"):
-            note(
-                "the code has collapsed: it says nothing of a row; train longer, or ask for more: --codes rich"
-            )
+            note(COLLAPSED)
         words = {**result, "code": code_words(result["code"])}
         output.show(result, lambda console: key_values(console, words))
 

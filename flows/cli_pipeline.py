@@ -142,10 +142,14 @@ def as_result(job: Job, outcome: Outcome) -> dict[str, Any]:
 
 
 def summary(job: Job, outcome: Outcome) -> dict[str, Any]:
-    """What a retraining made, for people."""
+    """What a retraining made, for people; what is wrong with it comes first."""
+    from flows.results import COLLAPSED
+
     version = outcome.version
     state = "champion" if version.promoted else "not promoted"
+    warning = {"warning": COLLAPSED} if outcome.collapsed else {}
     return {
+        **warning,
         "dataset": outcome.dataset,
         "model": outcome.model,
         "codes": outcome.codes,

@@ -8,6 +8,11 @@ from typing import Any
 from data.gate import Finding
 from vae.settings import Settings
 
+COLLAPSED = (
+    "the code has collapsed (posterior collapse): it is the same for every row and says nothing of one; train longer, "
+    "or ask for more: --codes rich"
+)
+
 
 class Ingested(Settings):
     """A dataset on disk."""
@@ -49,6 +54,8 @@ class Trained(Settings):
     """SHA-256 of weights and description."""
     seconds: float
     """Time it took to train."""
+    collapsed: bool = False
+    """Whether its code is the same for every row."""
 
 
 class Coded(Settings):
@@ -132,6 +139,8 @@ class Outcome(Settings):
     """The version in the registry."""
     run_id: str
     """The run in MLflow."""
+    collapsed: bool = False
+    """Whether the model's code is the same for every row."""
 
     @classmethod
     def of(
@@ -156,4 +165,5 @@ class Outcome(Settings):
             ratio=archive.ratio,
             version=version,
             run_id=run_id,
+            collapsed=model.collapsed,
         )

@@ -20,7 +20,7 @@ from data.manifest import Manifest
 from data.schema import Schema
 from flows import cache
 from flows.jobs import Job
-from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
+from flows.results import COLLAPSED, Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
 from flows.tracking import FLOW_RUN_TAG, Store, flatten
 from flows.verdicts import verdicts
 
@@ -198,7 +198,10 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
             metrics.add(numbers, int(entry["step"]))
         seconds = time.perf_counter() - began
         metrics.add({"seconds/train": seconds}, int(trained.record["steps"]))
-    return Trained(path=job.model, digest=trained.digest, seconds=seconds)
+    collapsed = bool(trained.record["code"].get("collapsed"))
+    if collapsed:
+        say("%s", COLLAPSED)
+    return Trained(path=job.model, digest=trained.digest, seconds=seconds, collapsed=collapsed)
 
 
 def split_of(data: Dataset) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:

@@ -255,7 +255,9 @@ def _code(numbers: Mapping[str, Any]) -> list[Section]:
         "accuracy above the majority share for names."
     ]
     if found["dead_latents"] >= found["latents"]:
-        words.append("The code has collapsed: it is the same for every row and says nothing.")
+        words.append(
+            "The code has collapsed (posterior collapse): it is the same for every row and says nothing of one."
+        )
     return [Section("The sparse code", words)]
 
 

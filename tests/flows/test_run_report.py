@@ -122,6 +122,27 @@ def test_a_run_leaves_its_page(outcome: Outcome) -> None:
     assert re.search(r"which take longer, are with: svae run --dataset \S+flights.csv --rivals</p>", text)
 
 
+def test_a_code_that_collapsed_is_named(
+    call: list[str],
+    outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    record = json.loads((outcome.model / "model.json").read_text())["record"]
+    assert outcome.collapsed == record["code"]["collapsed"]
+    for collapsed in (False, True):
+        found = outcome.model_copy(update={"collapsed": collapsed})
+        monkeypatch.setattr(cli_pipeline, "run_flow", lambda *_, found=found: found)
+        capfd.readouterr()
+        assert run(call) == 0
+        told = " ".join(capfd.readouterr().out.split())
+        assert (
+            "warning the code has collapsed (posterior collapse): it is the same for" in told
+        ) is collapsed
+        assert run([*call, "--json"]) == 0
+        assert json.loads(capfd.readouterr().out)["collapsed"] is collapsed
+
+
 def test_parts_that_were_not_measured_are_left_out() -> None:
     numbers: dict[str, Any] = {
         "rows": {"all": 9, "evaluated": 9, "held_out": 0},

@@ -106,6 +106,13 @@ def test_a_model_s_page_has_its_code_its_rows_and_its_pictures(
     assert all(image["alt"] for image in images)
 
 
+def test_a_code_that_collapsed_is_named(tmp_path: Path) -> None:
+    found = {"latents": 4, "mean_nonzero": 1.0, "active_units": 0.0, "dead_latents": 4.0}
+    numbers = {"sparsity": found, "codes_only": {"score": 0.0}}
+    words = Read(page.write(tmp_path / "a.html", name="a", numbers=numbers)).words
+    assert "The code has collapsed (posterior collapse)" in words
+
+
 def test_it_needs_nothing_but_itself(report: ArchiveReport, tmp_path: Path) -> None:
     read = Read(page.write(tmp_path / "a.html", name="a", report=report))
     links = [
