@@ -51,6 +51,10 @@ def run(
     rivals: Annotated[
         bool, typer.Option("--rivals", help="Also measure what the slow ones of other tools need.")
     ] = False,
+    curve: Annotated[
+        bool,
+        typer.Option("--curve", help="Also train briefly for six bounds, and draw bits over bounds."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for what is made; default: svae-runs/NAME.")
     ] = None,
@@ -70,6 +74,7 @@ def run(
             "model.target": target,
             "model.column": column,
             "report.rivals": rivals or None,
+            "report.curve": curve or None,
             **_known_columns(schema),
         }
         settings = load_retrain_settings(pipeline, tracking.home, changes)
@@ -155,6 +160,7 @@ def summary(job: Job, outcome: Outcome) -> dict[str, Any]:
         "codes": outcome.codes,
         "archive": f"{outcome.archive} ({outcome.archive_bytes:,} bytes, {outcome.ratio:.2f} to 1)",
         "figures": outcome.figures,
+        **({"curve": outcome.curve} if outcome.curve else {}),
         "page": job.page,
         "version": f"models:/{version.name}/{version.version} ({'new, ' if version.is_new else ''}{state})",
         "gate": "; ".join(version.reasons),

@@ -66,6 +66,8 @@ def report(
         else:
             trained = load_model(target, None, config)
             told = _of_model(target, trained)
+        if not curve:
+            told["curve_by"] = _curve_by(target, out, data, model)
         if data is None and not is_archive:
             note("without --data nothing is measured: name the dataset that the model is of")
         if data is not None:
@@ -79,6 +81,14 @@ def report(
         written = {"path": out, "bytes": out.stat().st_size}
         points = {"curve": curves.rows_of(told["curve"])} if curve else {}
         output.show({**written, **points}, lambda console: key_values(console, written))
+
+
+def _curve_by(target: str, out: Path, data: str | None, model: str | None) -> str:
+    """The same command, with a curve."""
+    import shlex
+
+    words = ["svae", "report", target, "-o", str(out), "--data", data or "SOURCE"]
+    return shlex.join([*words, *(["--model", model] if model else []), "--curve"])
 
 
 def _part(advance: Advance, start: float, stop: float) -> Advance:
@@ -185,8 +195,7 @@ def _curve(
     table, schema, stats = table_of(dataset), dataset.schema, dataset.stats
     given = None
     if report is not None:
-        bounds = {column.name: column.bound for column in report.per_column}
-        given = curve.point_of(report, curve.mean_share(bounds, schema, stats))
+        given = curve.point_of_archive(report, schema, stats)
     elif trained is not None:
         given = curve.point_of_model(trained, table, schema, stats)
     bare = report is not None and not report.codes_summary.latents

@@ -28,6 +28,8 @@ class ReportSettings(Settings):
 
     rivals: bool = False
     """Whether also the slow ones of other tools are measured: Parquet with brotli at level 11, and pcodec of images."""
+    curve: bool = False
+    """Whether a model is trained briefly for each of six bounds, to draw bits a row over them beside other tools'."""
 
 
 class RetrainSettings(Settings):
@@ -141,6 +143,11 @@ class Job(Settings):
     def report(self) -> Path:
         """Folder of numbers and figures."""
         return self.out / "report"
+
+    @property
+    def curve(self) -> Path:
+        """Bits a row over several bounds, where they are asked for."""
+        return self.out / "curve.json"
 
     @property
     def page(self) -> Path:

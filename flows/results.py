@@ -101,6 +101,28 @@ class Evaluated(Settings):
     """PNG files."""
 
 
+class Measured(Settings):
+    """A point of a curve."""
+
+    share: float
+    """The bound, as a share of the range."""
+    bits: dict[str, float]
+    """Bits a row, by tool."""
+
+
+class Curved(Settings):
+    """Bits a row over several bounds, on disk."""
+
+    path: Path
+    """The JSON file."""
+    points: tuple[Measured, ...]
+    """One a bound, the tightest first."""
+    given: Measured
+    """That of the run's own archive."""
+    images: bool
+    """Whether bounds are those of images."""
+
+
 class Registered(Settings):
     """A version in the registry."""
 
@@ -141,6 +163,8 @@ class Outcome(Settings):
     """The run in MLflow."""
     collapsed: bool = False
     """Whether the model's code is the same for every row."""
+    curve: Path | None = None
+    """Bits a row over several bounds, if they were asked for."""
 
     @classmethod
     def of(
@@ -152,6 +176,7 @@ class Outcome(Settings):
         report: Evaluated,
         version: Registered,
         run_id: str,
+        curve: Curved | None = None,
     ) -> Outcome:
         """From the results of the tasks."""
         return cls(
@@ -166,4 +191,5 @@ class Outcome(Settings):
             version=version,
             run_id=run_id,
             collapsed=model.collapsed,
+            curve=curve.path if curve else None,
         )

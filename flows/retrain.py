@@ -50,4 +50,6 @@ def retrain(
         archive = tasks.compress(job, dataset, checked, model)
         report = tasks.evaluate(job, dataset, model, codes, archive)
         version = tasks.register(job, dataset, checked, model, archive, report)
-    return Outcome.of(dataset, model, codes, archive, report, version, known_run(job) or "")
+        curve = tasks.curve(job, dataset, model, archive) if settings.report.curve else None
+        tasks.page(job, dataset, checked, model, archive, report, version, curve)
+    return Outcome.of(dataset, model, codes, archive, report, version, known_run(job) or "", curve)

@@ -21,10 +21,10 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from data.gate import require
-from flows import cache, work
+from flows import cache, curves, pages, work
 from flows.hooks import ON_TASK_FAILURE, outside_failed
 from flows.jobs import Job
-from flows.results import Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
+from flows.results import Archived, Checked, Coded, Curved, Evaluated, Ingested, Registered, Trained
 from flows.shown import ProgressArtifact, show_table
 from vae.settings import Settings
 
@@ -204,13 +204,47 @@ def register(
     from flows.register import register as register_version
 
     registered = register_version(job, dataset, checked, model, archive, report, get_run_logger().info)
-    try:
-        work.write_page(job, dataset, checked, model, archive, report, registered)
-    except Exception as error:  # noqa: BLE001  (the version is judged: a picture of it must not undo that)
-        get_run_logger().warning("the page %s could not be written: %s", job.page, error)
     rows = [
         {"model": registered.name, "version": registered.version, "reason": r} for r in registered.reasons
     ]
     words = "promoted" if registered.promoted else "not promoted"
     show_table(rows, key="registry-gate", description=f"Version {registered.version} is {words}")
     return registered
+
+
+@shell(hours=48, **outside)
+def curve(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Curved | None:
+    """Bits a row over several bounds, beside other tools; points that were measured before are not measured again."""
+    inputs = {
+        **dataset.inputs,
+        "model": model.digest,
+        "archive": archive.digest,
+        "train": job.settings.train,
+    }
+
+    def make() -> Curved:
+        bar = ProgressArtifact("curve", f"Sizes of {job.name} over bounds")
+        return curves.measure(job, dataset, model, archive, bar, get_run_logger().info)
+
+    if not curves.can_be_bounded(dataset):
+        get_run_logger().warning("no column of %s can have a bound: there is no curve to measure", job.name)
+        return None
+    return made_once(job, "curve", Curved, inputs, make, job.curve)
+
+
+@shell(hours=6)
+def page(
+    job: Job,
+    dataset: Ingested,
+    checked: Checked,
+    model: Trained,
+    archive: Archived,
+    report: Evaluated,
+    version: Registered,
+    curve: Curved | None,
+) -> None:
+    """The evaluation page; the work is done without it, so one that cannot be written fails nothing."""
+    try:
+        pages.write(job, dataset, checked, model, archive, report, version, curve)
+    except Exception as error:  # noqa: BLE001  (whatever it is)
+        get_run_logger().warning("the page %s could not be written: %s", job.page, error)

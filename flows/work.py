@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,8 @@ from data.manifest import Manifest
 from data.schema import Schema
 from flows import cache
 from flows.jobs import Job
-from flows.results import COLLAPSED, Archived, Checked, Coded, Evaluated, Ingested, Registered, Trained
+from flows.results import COLLAPSED, Archived, Checked, Coded, Evaluated, Ingested, Trained
 from flows.tracking import FLOW_RUN_TAG, Store, flatten
-from flows.verdicts import verdicts
 
 Advance = Callable[[float], None]
 Say = Callable[..., None]
@@ -293,45 +291,6 @@ def evaluate(
     return Evaluated(
         path=job.report, digest=cache.file_digest(numbers_file), numbers=numbers, figures=figures
     )
-
-
-def write_page(
-    job: Job,
-    dataset: Ingested,
-    checked: Checked,
-    model: Trained,
-    archive: Archived,
-    evaluated: Evaluated,
-    version: Registered,
-) -> Path:
-    """The evaluation page, in the job's folder and in the model's run."""
-    from vae import page, sections, store
-    from vae.codec import archive as archives
-
-    data = open_dataset(dataset.path)
-    with archives.open(archive.path) as opened:
-        seen = page.seen(store.load(model.path), table_of(data), split_of(data), evaluated.numbers, opened)
-        report = opened.report()
-    page.write(
-        job.page,
-        name=job.name,
-        report=report,
-        numbers=evaluated.numbers,
-        figures=sections.pictures(evaluated.figures),
-        verdicts=verdicts(checked, version),
-        rivals_by=f"{again(job)} --rivals",
-        footer=f"{job.source}, data {dataset.digest[:16]}, model {model.digest[:16]}.",
-        **seen,
-    )
-    run_id = known_run(job)
-    if run_id is not None:
-        Store(job.tracking()).log_files(run_id, {"": [job.page]})
-    return job.page
-
-
-def again(job: Job) -> str:
-    """The command that makes this run's page again."""
-    return f"svae run --dataset {shlex.quote(job.source)}"
 
 
 # -- what people see

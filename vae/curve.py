@@ -73,12 +73,11 @@ def measure(
     on_progress: Advance | None = None,
 ) -> list[Point]:
     """A point a bound: an archive whose model is trained for it, by default with effort `fast`, and the tools' files of
-    the same grid. Nothing of it is kept. Without `shares`, bounds are `SHARES`, or of images `GREY_SHARES`.
+    the same grid. Nothing of it is kept. Without `shares`, bounds are those of `shares_of`.
     """
     points: list[Point] = []
     images = images_of(schema)
-    if shares is None:
-        shares = GREY_SHARES if images else SHARES
+    shares = shares_of(schema) if shares is None else shares
     for done, share in enumerate(shares):
 
         def told(event: Mapping[str, Any], done: int = done, share: float = share) -> None:
@@ -102,6 +101,22 @@ def measure(
             )
         points.append(point_of(report, share))
     return points
+
+
+def can_be_bounded(schema: Schema, stats: Mapping[str, ColumnStats]) -> bool:
+    """Whether there is a column that a curve bounds."""
+    return bool(resolve_bounds(_specs(1.0, images_of(schema)), schema, stats))
+
+
+def shares_of(schema: Schema) -> Sequence[float]:
+    """Bounds of a curve, as shares of a range."""
+    return GREY_SHARES if images_of(schema) else SHARES
+
+
+def point_of_archive(report: ArchiveReport, schema: Schema, stats: Mapping[str, ColumnStats]) -> Point:
+    """An archive as a point, at the mean of its bounds."""
+    bounds = {column.name: column.bound for column in report.per_column}
+    return point_of(report, mean_share(bounds, schema, stats))
 
 
 def point_of(report: ArchiveReport, share: float) -> Point:
@@ -151,10 +166,12 @@ def rows_of(curve: Curve) -> list[dict[str, Any]]:
     return [{"bound": point.share, "given": False, **point.bits} for point in curve.points] + given
 
 
-def curve_section(curve: Curve | None) -> list[Section]:
-    """The curve as the page shows it: a chart, and the same figures as a table."""
+def curve_section(curve: Curve | None, by: str = "") -> list[Section]:
+    """The curve as the page shows it: a chart, and the same figures as a table; or by which command it is had."""
+    title = "Size by the error allowed"
     if curve is None:
-        return []
+        how = "Not measured yet. Models trained for a short time, for bounds from exact to wide, show it:"
+        return [Section(title, [f"{how} {by}"])] if by else []
     may = "Every value of an image may be off by so many grey levels" if curve.images else (
         "Every column of numbers may be off by so much of its range"
     )  # fmt: skip
@@ -171,7 +188,7 @@ def curve_section(curve: Curve | None) -> list[Section]:
         rows.append(_cells(f"{said(curve.given.share, images=curve.images)}, {GIVEN}", curve.given, names))
     ours = [len(curve.points)] if curve.given else []
     table = Table("Bits a row", heads, rows, range(1, len(heads)), (), ours)
-    return [Section("Size by the error allowed", words, [table], [_chart(curve, names)])]
+    return [Section(title, words, [table], [_chart(curve, names)])]
 
 
 def _words(name: str) -> str:

@@ -41,21 +41,22 @@ def write(
     stretch: Stretch | None = None,
     latents: Latents | None = None,
     verdicts: Sequence[Section] = (),
+    curve_by: str = "",
     rivals_by: str = "svae compress --rivals",
     footer: str = "",
 ) -> Path:
     """Write the page of an archive, a model or both; what is not given has no section.
 
     numbers: as `vae.evaluate.evaluate` measures them; figures: its files, by `vae.sections.pictures`; examples, stretch
-    and latents: as `seen` finds them; verdicts: what gates said; rivals_by: the command that measures
-    all other tools.
+    and latents: as `seen` finds them; verdicts: what gates said; curve_by and rivals_by: the commands
+    that measure the curve, and all other tools.
     """
     import jinja2
 
     sections = [
         *_guarantee(report),
         *_sizes(report, numbers or {}, rivals_by),
-        *curve_section(curve),
+        *curve_section(curve, curve_by),
         *_columns(report, numbers or {}),
         *_code(numbers or {}),
         *latents_section(latents),

@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 
+from data.errors import SourceError
 from flows import cli_pipeline
 from flows.cli import run
 from flows.cli_evaluation import NUMBERS_NAME, column_rows, summary
-from flows.jobs import RetrainSettings
+from flows.jobs import ReportSettings, RetrainSettings
 from flows.results import Outcome
-from vae import evaluate
+from flows.settings import load_tracking
+from flows.tracking import Store
+from vae import curve, evaluate
 from vae.settings import ModelSettings, TrainSettings
+
+SETTINGS = RetrainSettings(
+    model=ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1),
+    train=TrainSettings(steps=20, batch_rows=256, threads=1),
+    bounds=("air_time=1%",),
+)
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -32,12 +41,7 @@ def outcome(
     home = tmp_path_factory.mktemp("report")
     for name in ("mlflow.yml", "mlflow.db"):
         shutil.copy(migrated / name, home / name)
-    settings = RetrainSettings(
-        model=ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1),
-        train=TrainSettings(steps=20, batch_rows=256, threads=1),
-        bounds=("air_time=1%",),
-    )
-    return retrain(source=str(flights), settings=settings, out=str(home / "out"), config=str(home))
+    return retrain(source=str(flights), settings=SETTINGS, out=str(home / "out"), config=str(home))
 
 
 @pytest.fixture
@@ -119,7 +123,60 @@ def test_a_run_leaves_its_page(outcome: Outcome) -> None:
         assert f">{title}</h2>" in text
     assert ">pcodec, level 12</th>" in text
     assert "on the same grid as the archive’s" in text
-    assert re.search(r"which take longer, are with: svae run --dataset \S+flights.csv --rivals</p>", text)
+    assert re.search(
+        r"which take longer, are with: svae run --dataset \S+flights.csv --rivals \(and whatever", text
+    )
+    assert "Not measured yet." in text
+    assert re.search(
+        r"svae run --dataset \S+flights.csv --curve \(and whatever options this run had\)</p>", text
+    )
+
+
+def test_a_run_may_draw_its_curve_and_keeps_its_points(
+    outcome: Outcome, flights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder of a run that is done: everything else is found made."""
+    from flows.retrain import retrain
+
+    monkeypatch.setattr(curve, "SHARES", (0.0, 0.1))
+    measured: list[float] = []
+    measure = curve.measure
+
+    def counted(*given: Any, shares: list[float], **told: Any) -> list[curve.Point]:
+        measured.extend(shares)
+        if len(measured) == 2:
+            raise SourceError("killed")
+        return measure(*given, shares=shares, **told)
+
+    monkeypatch.setattr(curve, "measure", counted)
+    settings = SETTINGS.model_copy(update={"report": ReportSettings(curve=True)})
+    out = outcome.figures.parent
+
+    def again() -> Outcome:
+        return retrain(source=str(flights), settings=settings, out=str(out), config=str(out.parent))
+
+    with pytest.raises(SourceError, match="killed"):
+        again()
+    found = again()
+    assert measured == [0.0, 0.1, 0.1]
+    assert found == outcome.model_copy(update={"curve": out / "curve.json", "version": found.version})
+    rows = json.loads((out / "curve.json").read_text())
+    assert [(row["bound"], row["given"]) for row in rows[:2]] == [(0.0, False), (0.1, False)]
+    assert rows[0]["archive"] > rows[1]["archive"]
+    assert rows[2]["given"]
+    text = (out / "report.html").read_text()
+    assert "Not measured yet." not in text
+    assert "Bits a row over the bound" in text
+    store = Store(load_tracking(out.parent))
+    run_of_model = store.client.get_run(outcome.run_id)
+    assert run_of_model.data.metrics["curve/pcodec/0.1"] == rows[1]["pcodec"]
+    assert run_of_model.info.status == "FINISHED"
+    assert {"curve.json", "report.html"} <= {
+        entry.path for entry in store.client.list_artifacts(outcome.run_id)
+    }
+    assert measured == [0.0, 0.1, 0.1]
+    assert again() == found
+    assert len(measured) == 3
 
 
 def test_a_code_that_collapsed_is_named(

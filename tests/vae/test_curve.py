@@ -116,6 +116,15 @@ def test_the_page_has_the_figures_drawn_and_as_a_table(tmp_path: Path) -> None:
     assert "20.0 (exact) to 5.0 (10%)" in picture.alt
     assert "as given" in page.write(tmp_path / "p.html", name="p", curve=found).read_text()
     assert curve.curve_section(None) == []
+    (part,) = curve.curve_section(None, "svae run --curve")
+    assert (part.title, part.words[0].split(": ")[1]) == ("Size by the error allowed", "svae run --curve")
+
+
+def test_what_can_be_bounded(dataset: Dataset, tmp_path: Path) -> None:
+    assert curve.can_be_bounded(dataset.schema, dataset.stats)
+    names = ingest(TableSource(pa.table({"name": ["a", "b"] * 50})), tmp_path / "names")
+    assert not curve.can_be_bounded(names.schema, names.stats)
+    assert curve.shares_of(names.schema) == curve.SHARES
 
 
 def test_json_has_every_point(points: list[Point]) -> None:
