@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import pyarrow as pa
 from data.atomic import atomic_path
 from data.errors import UsageError
 from data.images import image_shape, images_of
-from vae.sections import Figure
+from vae.sections import Figure, picture
 
 Bytes = npt.NDArray[np.uint8]
 GAP = 2
@@ -88,5 +87,4 @@ def write_grid(table: pa.Table, path: str | Path, *, across: int | None = None) 
 
 def figure(rows: Sequence[Bytes], alt: str, caption: str) -> Figure:
     """Rows of images as a figure of the page."""
-    data = base64.b64encode(png(mosaic(rows), rows[0].shape[1])).decode()
-    return Figure(f"data:image/png;base64,{data}", alt, caption)
+    return picture(png(mosaic(rows), rows[0].shape[1]), alt, caption)

@@ -24,6 +24,10 @@ RIVALS = {
 """Names of files that a report or an evaluation has sizes of."""
 
 
+SHRUNK_PIXELS = 640
+"""Width up to which a picture is shrunk on a phone; wider ones keep their size, and are moved."""
+
+
 class Table(NamedTuple):
     """A table; the first cell of a row names it."""
 
@@ -46,6 +50,8 @@ class Figure(NamedTuple):
     caption: str
     small: bool = False
     """Whether several fit beside each other, and each on a phone."""
+    fits: bool = False
+    """Whether it has so few pixels that it is seen as well when it is shrunk to a phone's width."""
 
 
 class Section(NamedTuple):
@@ -60,11 +66,14 @@ class Section(NamedTuple):
 def pictures(paths: Sequence[Path]) -> list[Figure]:
     """PNG files of an evaluation as the page holds them; files of other names are left out."""
     return [
-        Figure(
-            "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(),
-            FIGURES[path.name][1],
-            FIGURES[path.name][0],
-        )
+        picture(path.read_bytes(), FIGURES[path.name][1], FIGURES[path.name][0])
         for path in paths
         if path.name in FIGURES
     ]
+
+
+def picture(png: bytes, alt: str, caption: str) -> Figure:
+    """A PNG file as the page holds it."""
+    wide = int.from_bytes(png[16:20], "big")
+    data = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return Figure(data, alt, caption, fits=wide <= SHRUNK_PIXELS)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vae import page
+from vae import mosaic, page
 from vae.codec import archive
 from vae.codec.summary import ArchiveReport
 from vae.evaluate import evaluate
@@ -111,6 +111,15 @@ def test_a_code_that_collapsed_is_named(tmp_path: Path) -> None:
     numbers = {"sparsity": found, "codes_only": {"score": 0.0}}
     words = Read(page.write(tmp_path / "a.html", name="a", numbers=numbers)).words
     assert "The code has collapsed (posterior collapse)" in words
+
+
+def test_small_pictures_shrink_on_a_phone_and_large_ones_are_moved(tmp_path: Path) -> None:
+    grey = np.zeros((2, 8, 8, 1), np.uint8)
+    few = mosaic.figure([grey], "two", "Two")
+    many = mosaic.figure([np.repeat(grey, 40, 0)], "eighty", "Eighty")
+    read = Read(page.write(tmp_path / "a.html", name="a", figures=[few, many]))
+    shown = [attributes.get("class") for tag, attributes in read.tags if tag == "img"]
+    assert shown == ["fits", None]
 
 
 def test_it_needs_nothing_but_itself(report: ArchiveReport, tmp_path: Path) -> None:
