@@ -37,8 +37,8 @@ def data_gate(checked: Checked) -> Section:
     kinds = Counter(finding.check for finding in found)
     passed = Counter(finding.check for finding in found if finding.passed)
     counts = [
-        (kind, "table" if kind == "rows" else f"{kinds[kind]:,} columns", f"{passed[kind]:,}")
-        for kind in kinds
+        (kind, "table" if kind == "rows" else f"{n:,} column{'s' * (n > 1)}", f"{passed[kind]:,}")
+        for kind, n in kinds.items()
     ]
     tables = [Table("Checks", ("check", "of", "passed"), counts, (2,))]
     changed = [finding for finding in found if changes(finding)]
