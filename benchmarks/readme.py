@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import read_part, scale, show
+from benchmarks import first_run, read_part, scale, show
 from data.atomic import atomic_path
 
 README = Path(__file__).parents[1] / "README.md"
@@ -26,6 +26,7 @@ def main() -> int:
 def replaced(text: str) -> str:
     """A README with its blocks made anew; ValueError if it lacks one."""
     contents = {
+        "first": first_run.known_table(),
         "archive": _archive(),
         "speed": _speed(),
         "scale": f"{scale.known_table()}\n",
