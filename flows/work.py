@@ -194,7 +194,8 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
             }
             metrics.add(numbers, int(entry["step"]))
         seconds = time.perf_counter() - began
-        metrics.add({"seconds/train": seconds}, int(trained.record["steps"]))
+        facts = {f"code/{name}": value for name, value in trained.record["code"].items()}
+        metrics.add({"seconds/train": seconds, **facts}, int(trained.record["steps"]))
     return Trained(path=job.model, digest=trained.digest, seconds=seconds)
 
 
