@@ -126,14 +126,29 @@ class Steered(nn.Module):
         code = self.encode(batch)
         there = float((code != 0).sum(1).float().mean())
         if self.target.what == "bits" and there > 0:
-            asked = entropy(code) / excess
-            low, high = (0.0, there) if excess > 1 else (there, float(code.shape[1]))
-            for _ in range(HALVINGS):
-                middle = (low + high) / 2
-                threshold.copy_(threshold_for(gates, middle))
-                low, high = (low, middle) if entropy(self.encode(batch)) > asked else (middle, high)
+            self._give_bits(batch, gates, there, float(entropy(code)) / excess)
         elif excess > 1:
             threshold.copy_(threshold_for(gates, there / excess))
+
+    def _give_bits(self, batch: Tensors, gates: Tensor, there: float, asked: float) -> None:
+        """The threshold with which a code of which so many latents are `there` has the entropy that is `asked`, or as
+        much as it can have: what is nearly always on says little again.
+        """
+
+        def bits(on: float) -> float:
+            self.latents.get_buffer("threshold").copy_(threshold_for(gates, on))
+            return float(entropy(self.encode(batch)))
+
+        low, high = 0.0, there
+        if bits(there) < asked:
+            most = float(gates.shape[1])
+            low, high = (
+                there,
+                max((there + (most - there) * k / HALVINGS for k in range(HALVINGS + 1)), key=bits),
+            )
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if bits(middle) > asked else (middle, high)
 
     @torch.no_grad()
     def steer(
