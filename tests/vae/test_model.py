@@ -20,6 +20,7 @@ from vae.latents import STEP, gaussian_kl, gaussian_log_density
 from vae.loop import Rows
 from vae.model import (
     ENCODER_GAIN,
+    IDLE_WEIGHT,
     LEARNING_RATES,
     PRESENCE,
     SERIES_ENCODER_GAIN,
@@ -38,6 +39,7 @@ from vae.settings import (
     TrainSettings,
     codes_weight,
 )
+from vae.sparse import TopK
 from vae.steered import LEAST_SLACK
 from vae.train import fit
 
@@ -573,6 +575,31 @@ def test_a_code_that_says_the_same_of_all_rows_has_collapsed(made: Any, family: 
     facts = model.code_facts(made.batch)
     assert (facts["dead_latents"], facts["collapsed"]) == (4, True)
     assert model.code_facts(rows(made.batch, 0, 1))["collapsed"] is False  # of one row nothing can be said
+
+
+@pytest.mark.parametrize("weight", [IDLE_WEIGHT, 0.0])
+def test_dead_latents_come_back_by_the_term_of_idle_ones_alone(
+    made: Any, weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vae.model.IDLE_WEIGHT", weight)
+    model = model_of(made, SMALL.model_copy(update={"family": Family.topk, "active": 1.5})).train()
+    batch = rows(made.batch, 0, 256)
+    model.begin("joint", batch)
+    assert isinstance(model.latents, TopK)
+    with torch.no_grad():  # two of four say next to nothing, and have not been there for long
+        model.encoder.get_parameter("outer")[2:] *= 0.001
+        model.encoder.get_parameter("outer_bias")[2:] = 0.0
+        model.latents.often[2:] = 0.0
+    assert (model.encode(batch) != 0).any(0).tolist() == [True, True, False, False]
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(200):
+        optimiser.zero_grad()
+        losses(model, batch, progress=0.0)["loss"].backward()
+        optimiser.step()
+    back = weight > 0
+    there = (model.eval().encode(batch) != 0).float().mean(0)
+    assert (there > 0.1).tolist() == [True, True, back, back]
+    assert model.code_facts(batch)["dead_latents"] == (0 if back else 2)
 
 
 # -------------------------------------------------------------------------------------------------------- beginnings
