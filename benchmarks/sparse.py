@@ -21,6 +21,7 @@ import argparse
 import sys
 
 from benchmarks import cells, readme
+from benchmarks.families import CALIBRATION, FAMILIES
 from benchmarks.labels import LABELS
 from benchmarks.learning import LEARNING
 from benchmarks.likelihood import LIKELIHOOD
@@ -39,6 +40,8 @@ BENCHMARKS = {
     "texts": TEXTS,
     "likelihood": LIKELIHOOD,
     "labels": LABELS,
+    "families": FAMILIES,
+    "calibration": CALIBRATION,
     "speedup": SPEEDUP,
     "learning": LEARNING,
 }

@@ -195,8 +195,10 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
             }
             metrics.add(numbers, int(entry["step"]))
         seconds = time.perf_counter() - began
-        metrics.add({"seconds/train": seconds}, int(trained.record["steps"]))
-    collapsed = bool(trained.record["code"].get("collapsed"))
+        facts = trained.record["code"]
+        told = {f"code/{name}": value for name, value in facts.items()}
+        metrics.add({"seconds/train": seconds, **told}, int(trained.record["steps"]))
+    collapsed = bool(facts.get("collapsed"))
     if collapsed:
         say("%s", COLLAPSED)
     return Trained(path=job.model, digest=trained.digest, seconds=seconds, collapsed=collapsed)

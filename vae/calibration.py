@@ -24,7 +24,7 @@ LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 50.0
 
 @torch.no_grad()
 def moved(weight: Tensor, found: Tensor, target: float) -> Tensor:
-    """λ after a step in which the code was `found` to be so much; both scalars.
+    """λ after a step in which the code was `found` to be so much; elementwise.
 
     >>> moved(torch.tensor(1.0), torch.tensor(8.0), 8.0).item()
     1.0
@@ -61,3 +61,18 @@ def threshold_for(gates: Tensor, nonzeros: float) -> Tensor:
     place = int((above.double() - nonzeros * len(gates)).abs().argmin())
     edges = torch.cat([levels[:1] - 1, (levels[1:] + levels[:-1]) / 2, levels[-1:] + 1])
     return edges[place]
+
+
+@torch.no_grad()
+def entropy(code: Tensor) -> Tensor:
+    """Bits a row of a code whose latents know nothing of each other; integers (rows, latents), scalar.
+
+    >>> entropy(torch.tensor([[0, 1], [0, -1], [0, 0], [0, 0]])).item()
+    1.5
+    """
+    values = code.long() - code.long().min()
+    counts = values.new_zeros(code.shape[1], int(values.max()) + 1).scatter_add_(
+        1, values.T, torch.ones_like(values.T)
+    )
+    shares = counts.double() / len(code)
+    return -torch.special.xlogy(shares, shares).sum() / math.log(2)

@@ -194,6 +194,26 @@ def interpolated_rate(nats: Tensor, soft: Tensor, reach: int) -> Tensor:
     return (low + (place - below) * (high - low)).squeeze(1).T
 
 
+def code_facts(hard: Tensor, drawn: Tensor) -> dict[str, float | int | bool]:
+    """What a code is like: the hard one of some rows, and one that training drew of them, both (batch, latents).
+
+    `mean_nonzero` a row, of the hard code, and `drawn_nonzero`, of the drawn one: their difference is what hard gates
+    change. `dead_latents`, which never vary, and whether the code has `collapsed`: whether all are dead, so that it
+    says nothing of a row.
+
+    >>> code_facts(torch.tensor([[1, 0], [0, 0]]), torch.tensor([[1.0, 0.5], [0.0, 0.0]]))
+    {'mean_nonzero': 0.5, 'drawn_nonzero': 1.0, 'dead_latents': 1, 'collapsed': False}
+    """
+    dead = int((hard == hard[:1]).all(0).sum())
+    here, there = (round(float((code != 0).sum(1).float().mean()), 4) for code in (hard, drawn))
+    return {
+        "mean_nonzero": here,
+        "drawn_nonzero": there,
+        "dead_latents": dead,
+        "collapsed": len(hard) > 1 and dead == hard.shape[1],
+    }
+
+
 def free_bits(cost: Tensor, nats: float) -> Tensor:
     """Cost of each latent, (batch, latents) -> (latents,), no less than `nats` each (Kingma et al. 2016, eq. 15)."""
     return cost.mean(0).clamp(min=nats)

@@ -27,7 +27,7 @@ from vae.codec.integer import IntegerModel
 from vae.codec.plan import Head
 from vae.codes_only import CodesOnly
 from vae.features import Layout, row_view
-from vae.latents import Draw, Latents, free_bits, interpolated_rate
+from vae.latents import Draw, Latents, code_facts, free_bits, interpolated_rate
 from vae.networks import ColumnEncoder, DenseEncoder, Hidden, RowInput
 from vae.settings import CODES_SCORE, Effort, ModelSettings
 from vae.sparse import make_latents
@@ -202,23 +202,13 @@ class SparseVAE(Steered):
 
     @torch.no_grad()
     def code_facts(self, batch: Tensors) -> dict[str, float | int | bool]:
-        """What the code of a batch is like; empty without a code.
-
-        `mean_nonzero` a row, with hard codes, and `drawn_nonzero`, with those that training draws: their difference is
-        what hard gates change. `dead_latents`, which never vary, and whether the code has `collapsed`: whether all are
-        dead, so that it says nothing of a row.
-        """
+        """What the code of a batch is like, hard and as training draws it; empty without a code. See `code_facts`."""
         if not self.layout.plan.latents:
             return {}
-        code = self.encode(batch)
-        dead = int((code == code[:1]).all(0).sum())
-        drawn = self._draw(batch, "joint", torch.Generator(code.device).manual_seed(0)).presence.sum(1).mean()
-        return {
-            "mean_nonzero": round(float((code != 0).sum(1).float().mean()), 4),
-            "drawn_nonzero": round(float(drawn), 4),
-            "dead_latents": dead,
-            "collapsed": len(code) > 1 and dead == code.shape[1],
-        }
+        drawn = self._draw(batch, "joint", torch.Generator(self.origin.device).manual_seed(0)).code
+        if self.latents.relabels:
+            drawn = self._relabelled(drawn.round() - self.origin)  # zero is by now what most rows say
+        return code_facts(self.encode(batch), drawn)
 
     @torch.no_grad()
     def cell_bits(self, batch: Tensors) -> Tensor:

@@ -13,12 +13,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae.calibration import moved, moved_price, threshold_for
+from vae.calibration import entropy, moved, moved_price, threshold_for
 from vae.latents import Latents
 from vae.settings import FIRST_CODES_WEIGHT, ModelSettings, Target, codes_weight
 from vae.stencil import Tensors
 
 LEAST_SLACK = 0.001
+HALVINGS = 12
+"""Steps in which the threshold is found that gives a code so many bits."""
+MOST_GROWTH = 1.5
+"""Factor on the bits of a code, at most, by a threshold that lets more through: a code that is further off has little
+to say.
+"""
 
 
 class Steered(nn.Module):
@@ -103,21 +109,46 @@ class Steered(nn.Module):
 
     @torch.no_grad()
     def set_threshold(self, batch: Tensors) -> None:
-        """Before the encoder is frozen: how many latents are on, where the target asks for it or the code is too much.
+        """Before the encoder is frozen: how many latents are on, where the target asks for it, or the code is too much
+        or, in bits, too little.
 
-        Bits and score are taken to go with the number of latents that are on: what the prior, or the decoder, says of
-        codes that it was not trained on tells nothing.
+        What the prior, or the decoder, says of codes that it was not trained on tells nothing. So bits are taken to go
+        with the entropies of the latents, for those that go first cost less than others; a score with how many are on.
         """
         gates = self.gates(batch) if self.target else None
         if gates is None or self.target is None:
             return
-        wanted = self.target.value
-        if self.target.what != "nonzeros":
-            excess = float(self.measured(batch) * self.settling) / wanted
-            if excess <= 1:
-                return
-            wanted = float((self.encode(batch) != 0).sum(1).float().mean()) / excess
-        self.latents.get_buffer("threshold").copy_(threshold_for(gates, wanted))
+        wanted, threshold = self.target.value, self.latents.get_buffer("threshold")
+        if self.target.what == "nonzeros":
+            threshold.copy_(threshold_for(gates, wanted))
+            return
+        excess = max(float(self.measured(batch) * self.settling) / wanted, 1 / MOST_GROWTH)
+        code = self.encode(batch)
+        there = float((code != 0).sum(1).float().mean())
+        if self.target.what == "bits" and there > 0:
+            self._give_bits(batch, gates, there, float(entropy(code)) / excess)
+        elif excess > 1:
+            threshold.copy_(threshold_for(gates, there / excess))
+
+    def _give_bits(self, batch: Tensors, gates: Tensor, there: float, asked: float) -> None:
+        """The threshold with which a code of which so many latents are `there` has the entropy that is `asked`, or as
+        much as it can have: what is nearly always on says little again.
+        """
+
+        def bits(on: float) -> float:
+            self.latents.get_buffer("threshold").copy_(threshold_for(gates, on))
+            return float(entropy(self.encode(batch)))
+
+        low, high = 0.0, there
+        if bits(there) < asked:
+            most = float(gates.shape[1])
+            low, high = (
+                there,
+                max((there + (most - there) * k / HALVINGS for k in range(HALVINGS + 1)), key=bits),
+            )
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if bits(middle) > asked else (middle, high)
 
     @torch.no_grad()
     def steer(

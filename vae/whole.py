@@ -19,7 +19,7 @@ from vae import schedule
 from vae.codec.plan import Plan
 from vae.convolution import ConvEncoder
 from vae.features import Layout
-from vae.latents import Draw, free_bits, interpolated_rate
+from vae.latents import Draw, code_facts, free_bits, interpolated_rate
 from vae.recurrent import RecurrentEncoder
 from vae.settings import MOST_LATENTS, Codes, Effort, ModelSettings, Target
 from vae.steered import Steered
@@ -227,14 +227,7 @@ class CodedWhole(Steered):
         if not self.codes.latents:
             return {}
         code = self.encode(batch)
-        dead = int((code == code[:1]).all(0).sum())
-        drawn = self.draw(batch, "joint", torch.Generator(code.device).manual_seed(0)).presence.sum(1).mean()
-        return {
-            "mean_nonzero": round(float((code != 0).sum(1).float().mean()), 4),
-            "drawn_nonzero": round(float(drawn), 4),
-            "dead_latents": dead,
-            "collapsed": len(code) > 1 and dead == code.shape[1],
-        }
+        return code_facts(code, self.draw(batch, "joint", torch.Generator(code.device).manual_seed(0)).code)
 
     def draw(self, batch: Tensors, phase: str, generator: torch.Generator) -> Draw:
         """A code for training; of a phase in which the encoder is frozen, the hard one."""

@@ -128,6 +128,7 @@ def test_the_run_holds_it_all(home: Path, first: Outcome) -> None:
         "likelihood/hard",
         "codes_only/score",
         "sparsity/mean_nonzero",
+        "code/drawn_nonzero",
     ):
         assert name in run.data.metrics
     assert store.client.get_metric_history(first.run_id, "train/loss")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import torch
 
 from data.errors import ModelError, SchemaError, SourceError
-from vae import codes, metrics
+from data.schema import Schema
+from vae import codes, metrics, pipeline
 from vae.codec.integer import IntegerModel
 from vae.features import block, training_arrays
-from vae.settings import Codes
+from vae.settings import Codes, Family, ModelSettings, TrainSettings
 from vae.store import TrainedModel
 
 
@@ -76,6 +78,24 @@ def test_a_row_has_the_same_code_in_any_company(
     order = np.random.default_rng(0).permutation(1500)
     assert np.array_equal(codes.encode_rows(trained, table.take(order)), found[order])
     assert codes.encode_rows(trained, table.slice(0, 0)).shape == (0, 6)
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_codes_of_all_families_are_the_same_in_any_company(
+    family: Family, table: pa.Table, mixed: Callable[..., pa.Table]
+) -> None:
+    """A quarter of a million latents each; none of the million may differ."""
+    model = ModelSettings(family=family, latents=50, width=8, encoder_width=32, encoder_depth=1)
+    training = TrainSettings(steps=20, batch_rows=256, threads=1)
+    made = pipeline.fit(table, Schema.from_arrow(table.schema), model=model, training=training)
+    many = mixed(5_000, seed=1)
+    whole = codes.encode_rows(made, many)
+    assert whole.size == 250_000
+    assert 0.01 < (whole != 0).mean() < 0.99
+    parts = [codes.encode_rows(made, many.slice(start, 333)) for start in range(0, 5_000, 333)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    for row in range(0, 5_000, 250):
+        assert np.array_equal(codes.encode_rows(made, many.slice(row, 1)), whole[row : row + 1])
 
 
 def test_progress_counts_rows(trained: TrainedModel, table: pa.Table, found: codes.Codes) -> None:

@@ -20,6 +20,7 @@ from vae.latents import STEP, gaussian_kl, gaussian_log_density
 from vae.loop import Rows
 from vae.model import (
     ENCODER_GAIN,
+    IDLE_WEIGHT,
     LEARNING_RATES,
     PRESENCE,
     SERIES_ENCODER_GAIN,
@@ -38,6 +39,7 @@ from vae.settings import (
     TrainSettings,
     codes_weight,
 )
+from vae.sparse import TopK
 from vae.steered import LEAST_SLACK
 from vae.train import fit
 
@@ -515,6 +517,89 @@ def test_the_bounds_hold_for_a_table(made: Any) -> None:
 def test_codes_that_are_not_drawn_have_no_weights(made: Any) -> None:
     with pytest.raises(TypeError, match="^the posterior of this latent family is not stochastic$"):
         model_of(made).log_weights(made.batch, 1, torch.Generator())
+
+
+# --------------------------------------------------------------------------------------------------- what a code is
+
+
+def test_what_training_draws_of_rounded_codes_is_what_is_stored(prepare: Prepare, varied: Any) -> None:
+    """With zero moved to what most rows say, as well."""
+    made = prepare(varied(ROWS), block_rows=250)
+    model = model_of(made)
+    with torch.no_grad():
+        model.encoder.shift(torch.tensor([3.0, -5.0, 20.0, 0.0]))
+    model.begin("refit", made.batch)
+    facts = model.code_facts(made.batch)
+    assert model.origin.any()
+    assert facts["drawn_nonzero"] == facts["mean_nonzero"] < 4
+
+
+def test_what_training_draws_is_counted_before_a_threshold_decides(made: Any) -> None:
+    model = model_of(made, SMALL.model_copy(update={"target": "nonzeros=1"}))
+    gates = model.gates(made.batch)
+    assert gates is not None
+    model.latents.get_buffer("threshold").fill_(2.0)
+    facts = model.code_facts(made.batch)
+    assert facts["drawn_nonzero"] == pytest.approx((gates > 0.5).sum(1).float().mean().item(), abs=1e-4)
+    assert facts["mean_nonzero"] == pytest.approx((gates > 2).sum(1).float().mean().item(), abs=1e-4)
+    assert facts["mean_nonzero"] < facts["drawn_nonzero"]
+
+
+def test_a_gaussian_draw_is_never_zero(made: Any) -> None:
+    facts = model_of(made, GAUSSIAN).code_facts(made.batch)
+    assert facts["drawn_nonzero"] == 4 > facts["mean_nonzero"]
+
+
+def test_topk_draws_as_many_as_it_keeps(made: Any) -> None:
+    settings = SMALL.model_copy(update={"family": Family.topk, "active": 1.5, "reads": 0})
+    assert model_of(made, settings).eval().code_facts(made.batch)["drawn_nonzero"] == 1.5
+
+
+def test_spikes_and_slabs_are_drawn_as_often_as_gates_say(made: Any) -> None:
+    model = model_of(made, SMALL.model_copy(update={"family": Family.spike_slab}))
+    gates = model.gates(made.batch)
+    assert gates is not None
+    chance = torch.sigmoid(gates.detach())
+    deviation = (chance * (1 - chance)).sum().sqrt().item() / ROWS
+    expected = chance.sum(1).mean().item()
+    assert model.code_facts(made.batch)["drawn_nonzero"] == pytest.approx(expected, abs=4 * deviation)
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_a_code_that_says_the_same_of_all_rows_has_collapsed(made: Any, family: Family) -> None:
+    model = model_of(made, SMALL.model_copy(update={"family": family})).eval()
+    assert model.code_facts(made.batch)["collapsed"] is False
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.zero_()
+    facts = model.code_facts(made.batch)
+    assert (facts["dead_latents"], facts["collapsed"]) == (4, True)
+    assert model.code_facts(rows(made.batch, 0, 1))["collapsed"] is False  # of one row nothing can be said
+
+
+@pytest.mark.parametrize("weight", [IDLE_WEIGHT, 0.0])
+def test_dead_latents_come_back_by_the_term_of_idle_ones_alone(
+    made: Any, weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vae.model.IDLE_WEIGHT", weight)
+    model = model_of(made, SMALL.model_copy(update={"family": Family.topk, "active": 1.5})).train()
+    batch = rows(made.batch, 0, 256)
+    model.begin("joint", batch)
+    assert isinstance(model.latents, TopK)
+    with torch.no_grad():  # two of four say next to nothing, and have not been there for long
+        model.encoder.get_parameter("outer")[2:] *= 0.001
+        model.encoder.get_parameter("outer_bias")[2:] = 0.0
+        model.latents.often[2:] = 0.0
+    assert (model.encode(batch) != 0).any(0).tolist() == [True, True, False, False]
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(200):
+        optimiser.zero_grad()
+        losses(model, batch, progress=0.0)["loss"].backward()
+        optimiser.step()
+    back = weight > 0
+    there = (model.eval().encode(batch) != 0).float().mean(0)
+    assert (there > 0.1).tolist() == [True, True, back, back]
+    assert model.code_facts(batch)["dead_latents"] == (0 if back else 2)
 
 
 # -------------------------------------------------------------------------------------------------------- beginnings

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vae.latents import STEP, Quantized, bounded, gaussian_kl
+from vae.codec.plan import Plan
+from vae.latents import STEP, Quantized, bounded, gaussian_kl, interpolated_rate
 from vae.settings import Codes, Family, ModelSettings, Target
 from vae.sparse import (
     IDLE,
@@ -22,6 +23,7 @@ from vae.sparse import (
     spike_slab_kl,
     spike_slab_log_density,
 )
+from vae.whole import prior_of
 
 FEW = settings(max_examples=25)
 REACH, DRAWS = 5, 400_000
@@ -148,6 +150,30 @@ def test_what_is_kept_is_priced_as_what_is_sent() -> None:
     draw.soft.sum().backward()
     assert parameters.grad is not None
     assert (parameters.grad > 0).all()
+
+
+@FEW
+@given(there=st.floats(0.02, 0.98), falls=st.floats(0.1, 0.9))
+def test_a_topk_latent_costs_its_bernoulli_mask_and_its_value(there: float, falls: float) -> None:
+    """Under a prior that can be written down: there with some probability, then of geometric size, of either sign."""
+    family = TopK(REACH, 4, 1.5)
+    parameters = 3 * torch.randn(64, 4, 1, generator=torch.Generator().manual_seed(0))
+    draw = family.draw(parameters, torch.zeros(64, 4, 1), progress=1.0, prior=None)
+    prior = prior_of(Plan(latents=4, width=1, columns=(), reach=REACH))
+    first = (1 - falls) / (2 * (1 - falls**REACH))  # of 1, and of -1
+    size = (torch.arange(2 * REACH + 1) - REACH).abs()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.zero_()
+        logs = math.log(there * first) + (size - 1) * math.log(falls)
+        prior.prior_head_bias.copy_(torch.where(size == 0, math.log(1 - there), logs).expand(4, -1))
+        nats = prior.prior_nats(prior.weights(quantised=False), draw.code, torch.zeros(64, 4))
+    kept = draw.presence
+    mask = -(kept * math.log(there) + (1 - kept) * math.log(1 - there))
+    value = -kept * (math.log(first) + (draw.soft.abs().clamp(max=REACH) - 1) * math.log(falls))
+    found = interpolated_rate(nats, draw.soft, REACH)
+    assert kept.sum() == 1.5 * 64
+    torch.testing.assert_close(found, mask + value, rtol=1e-4, atol=1e-4)
 
 
 def test_latents_that_are_never_there_are_shown_what_they_would_say() -> None:
