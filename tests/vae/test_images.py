@@ -28,6 +28,7 @@ from vae.images import (
     make_layout,
     moving,
 )
+from vae.judging import alone
 from vae.settings import Codes, Family, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
 from vae.whole import latents_of_wholes
@@ -59,6 +60,12 @@ def table_of(images: np.ndarray) -> pa.Table:
 @pytest.fixture(scope="module")
 def table() -> pa.Table:
     return table_of(bars(IMAGES))
+
+
+@pytest.fixture(scope="module")
+def fresh() -> pa.Table:
+    """Images that no model has seen."""
+    return table_of(bars(IMAGES, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -274,16 +281,24 @@ def test_all_families_code_images_from_settings_alone(
         assert archive.read().equals(table)
 
 
-@pytest.mark.parametrize("target", ["nonzeros=2", "bits=6", "score=0.3"])
-def test_codes_of_images_have_targets(target: str, table: pa.Table) -> None:
+def aimed(table: pa.Table, target: str, steps: int) -> TrainedModel:
     model = SMALL.model_copy(update={"target": target, "latents": 6})
-    longer = QUICK.model_copy(update={"steps": 300})
-    made = pipeline.fit(table, Schema.from_arrow(table.schema), model=model, training=longer)
-    what, value = target.split("=")
-    last = made.record["history"][-1]
-    found = {"nonzeros": last["nonzeros"], "bits": last["code_bits"]}
-    if what in found:
-        assert found[what] == pytest.approx(float(value), rel=0.5)
+    training = QUICK.model_copy(update={"steps": steps})
+    return pipeline.fit(table, Schema.from_arrow(table.schema), model=model, training=training)
+
+
+def test_a_code_of_images_has_as_many_latents_on_as_are_asked_for(table: pa.Table, fresh: pa.Table) -> None:
+    codes = encode_rows(aimed(table, "nonzeros=2", 150), fresh)
+    assert (codes != 0).sum(1).mean() == pytest.approx(2, rel=0.05)
+
+
+def test_a_code_of_images_has_the_bits_and_the_score_that_are_asked_for(
+    table: pa.Table, fresh: pa.Table
+) -> None:
+    of_bits = aimed(table, "bits=10", 300)
+    found = evaluate.model_bits(of_bits, *evaluate.coded_among(of_bits, fresh, np.arange(IMAGES)))
+    assert found["code"] == pytest.approx(10, rel=0.05)
+    assert alone(aimed(table, "score=0.3", 150), fresh) >= 0.95 * 0.3
 
 
 def test_without_a_code_there_is_no_encoder(table: pa.Table, tmp_path: Path) -> None:
