@@ -196,8 +196,8 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
             metrics.add(numbers, int(entry["step"]))
         seconds = time.perf_counter() - began
         facts = trained.record["code"]
-        told = {f"code/{name}": value for name, value in facts.items()}
-        metrics.add({"seconds/train": seconds, **told}, int(trained.record["steps"]))
+        code = {f"code/{name}": value for name, value in facts.items()}
+        metrics.add({"seconds/train": seconds, **code}, int(trained.record["steps"]))
     collapsed = bool(facts.get("collapsed"))
     if collapsed:
         say("%s", COLLAPSED)
