@@ -132,53 +132,6 @@ def test_a_run_leaves_its_page(outcome: Outcome) -> None:
     )
 
 
-def test_a_run_may_draw_its_curve_and_keeps_its_points(
-    outcome: Outcome, flights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the folder of a run that is done: everything else is found made."""
-    from flows.retrain import retrain
-
-    monkeypatch.setattr(curve, "SHARES", (0.0, 0.1))
-    measured: list[float] = []
-    measure = curve.measure
-
-    def counted(*given: Any, shares: list[float], **told: Any) -> list[curve.Point]:
-        measured.extend(shares)
-        if len(measured) == 2:
-            raise SourceError("killed")
-        return measure(*given, shares=shares, **told)
-
-    monkeypatch.setattr(curve, "measure", counted)
-    settings = SETTINGS.model_copy(update={"report": ReportSettings(curve=True)})
-    out = outcome.figures.parent
-
-    def again() -> Outcome:
-        return retrain(source=str(flights), settings=settings, out=str(out), config=str(out.parent))
-
-    with pytest.raises(SourceError, match="killed"):
-        again()
-    found = again()
-    assert measured == [0.0, 0.1, 0.1]
-    assert found == outcome.model_copy(update={"curve": out / "curve.json", "version": found.version})
-    rows = json.loads((out / "curve.json").read_text())
-    assert [(row["bound"], row["given"]) for row in rows[:2]] == [(0.0, False), (0.1, False)]
-    assert rows[0]["archive"] > rows[1]["archive"]
-    assert rows[2]["given"]
-    text = (out / "report.html").read_text()
-    assert "Not measured yet." not in text
-    assert "Bits a row over the bound" in text
-    store = Store(load_tracking(out.parent))
-    run_of_model = store.client.get_run(outcome.run_id)
-    assert run_of_model.data.metrics["curve/pcodec/0.1"] == rows[1]["pcodec"]
-    assert run_of_model.info.status == "FINISHED"
-    assert {"curve.json", "report.html"} <= {
-        entry.path for entry in store.client.list_artifacts(outcome.run_id)
-    }
-    assert measured == [0.0, 0.1, 0.1]
-    assert again() == found
-    assert len(measured) == 3
-
-
 def test_a_code_that_collapsed_is_named(
     call: list[str],
     outcome: Outcome,
@@ -252,3 +205,50 @@ def test_long_steps_have_progress_and_codes_have_a_table(outcome: Outcome, numbe
     assert rows["latents"] == 4
     assert 0 < rows["mean_nonzero"] <= 4
     assert 0 < rows["bits_per_row"] < 8 * 4
+
+
+def test_a_run_may_draw_its_curve_and_keeps_its_points(
+    outcome: Outcome, flights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder of a run that is done: everything else is found made."""
+    from flows.retrain import retrain
+
+    monkeypatch.setattr(curve, "SHARES", (0.0, 0.1))
+    measured: list[float] = []
+    measure = curve.measure
+
+    def counted(*given: Any, shares: list[float], **told: Any) -> list[curve.Point]:
+        measured.extend(shares)
+        if len(measured) == 2:
+            raise SourceError("killed")
+        return measure(*given, shares=shares, **told)
+
+    monkeypatch.setattr(curve, "measure", counted)
+    settings = SETTINGS.model_copy(update={"report": ReportSettings(curve=True)})
+    out = outcome.figures.parent
+
+    def again() -> Outcome:
+        return retrain(source=str(flights), settings=settings, out=str(out), config=str(out.parent))
+
+    with pytest.raises(SourceError, match="killed"):
+        again()
+    found = again()
+    assert measured == [0.0, 0.1, 0.1]
+    assert found == outcome.model_copy(update={"curve": out / "curve.json", "version": found.version})
+    rows = json.loads((out / "curve.json").read_text())
+    assert [(row["bound"], row["given"]) for row in rows[:2]] == [(0.0, False), (0.1, False)]
+    assert rows[0]["archive"] > rows[1]["archive"]
+    assert rows[2]["given"]
+    text = (out / "report.html").read_text()
+    assert "Not measured yet." not in text
+    assert "Bits a row over the bound" in text
+    store = Store(load_tracking(out.parent))
+    run_of_model = store.client.get_run(outcome.run_id)
+    assert run_of_model.data.metrics["curve/pcodec/0.1"] == rows[1]["pcodec"]
+    assert run_of_model.info.status == "FINISHED"
+    assert {"curve.json", "report.html"} <= {
+        entry.path for entry in store.client.list_artifacts(outcome.run_id)
+    }
+    assert measured == [0.0, 0.1, 0.1]
+    assert again() == found
+    assert len(measured) == 3
