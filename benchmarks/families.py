@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from benchmarks import datasets
 from benchmarks.cells import Benchmark, Case, Facts
+from benchmarks.sources import READ, TEXTS, TOLD, reached
 from data.bounds import resolve_bounds
 from data.schema import Schema
 from data.sources import open_source
@@ -39,36 +40,8 @@ TARGETS = ("nonzeros=4", "bits=8", "score=0.6")
 SPARSE = (Family.quantized, Family.spike_slab, Family.topk)
 NEAR = 0.05
 """Of its target, that a code may miss it by; of a score, that it may lack."""
-SOURCES = (
-    "benchmarks/families.py",
-    "vae/codec/images.py",
-    "vae/codec/pixels.py",
-    *(
-        f"vae/{name}.py"
-        for name in (
-            "averaging",
-            "calibration",
-            "codes_only",
-            "convolution",
-            "features",
-            "heads",
-            "images",
-            "latents",
-            "lesson",
-            "loop",
-            "model",
-            "networks",
-            "pixels",
-            "planning",
-            "schedule",
-            "sparse",
-            "steered",
-            "stencil",
-            "train",
-            "whole",
-        )
-    ),
-)
+WITHOUT = (*TEXTS, *TOLD, *READ)
+SOURCES = ("benchmarks/families.py", *reached("benchmarks/families.py", WITHOUT))
 
 
 def measure_families(name: str, seed: int) -> dict[str, Any]:

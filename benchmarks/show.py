@@ -212,7 +212,7 @@ def measured(cells: Iterable[Mapping[str, Any]], command: str) -> str:
     when = " to ".join(dict.fromkeys(days))
     where = "; ".join(sorted({f"{cell['machine']}, {cell['software']}" for cell in known}))
     return (
-        f"Measured {when} on {where}, at commits {commits(known)}: each row is of the sources at the commit that it "
+        f"Measured {when} on {where}, at commits {commits(known)}: each row is of the sources at the commits that it "
         f"names, older than those beside this table where these were edited since; "
         f"`{command} BENCH_ARGS=--show` names the cells of older ones."
     )

@@ -67,7 +67,7 @@ def report(
             trained = load_model(target, None, config)
             told = _of_model(target, trained)
         if not curve:
-            told["curve_by"] = _curve_by(target, out, data, model)
+            told["curve_by"] = _curve_by(target, out, data, model, config)
         if data is None and not is_archive:
             note("without --data nothing is measured: name the dataset that the model is of")
         if data is not None:
@@ -83,12 +83,14 @@ def report(
         output.show({**written, **points}, lambda console: key_values(console, written))
 
 
-def _curve_by(target: str, out: Path, data: str | None, model: str | None) -> str:
+def _curve_by(target: str, out: Path, data: str | None, model: str | None, config: Path | None) -> str:
     """The same command, with a curve."""
     import shlex
 
     words = ["svae", "report", target, "-o", str(out), "--data", data or "SOURCE"]
-    return shlex.join([*words, *(["--model", model] if model else []), "--curve"])
+    options = {"--model": model, "--config": config}
+    words += [str(word) for option in options.items() if option[1] for word in option]
+    return shlex.join([*words, "--curve"])
 
 
 def _part(advance: Advance, start: float, stop: float) -> Advance:

@@ -9,7 +9,7 @@ from data.ingest import open_dataset
 from data.largetable import table_of
 from flows.curves import can_be_bounded, curve_of
 from flows.jobs import Job
-from flows.results import Archived, Checked, Curved, Evaluated, Ingested, Registered, Trained
+from flows.results import Archived, Curved, Evaluated, Ingested, Registered, Trained
 from flows.tracking import Store
 from flows.verdicts import verdicts
 from flows.work import known_run, split_of
@@ -18,7 +18,6 @@ from flows.work import known_run, split_of
 def write(
     job: Job,
     dataset: Ingested,
-    checked: Checked,
     model: Trained,
     archive: Archived,
     evaluated: Evaluated,
@@ -39,7 +38,7 @@ def write(
         report=report,
         numbers=evaluated.numbers,
         figures=sections.pictures(evaluated.figures),
-        verdicts=verdicts(checked, version),
+        verdicts=verdicts(model.checked, version),
         curve=curve and curve_of(curve),
         curve_by=again(job, "--curve") if can_be_bounded(dataset) else "",
         rivals_by=again(job, "--rivals"),

@@ -45,6 +45,7 @@ def register(
         {
             "model": model.digest,
             "report": {**report.numbers, "size": None},  # what others need has no say
+            "ratio": archive.ratio,
             "gate": tracking.settings.gate,
             "uri": tracking.registry_uri,
             "name": name,

@@ -54,6 +54,8 @@ class Trained(Settings):
     """SHA-256 of weights and description."""
     seconds: float
     """Time it took to train."""
+    checked: Checked
+    """What the data gate found before it was trained; a later run of the same compares with its own champion."""
     collapsed: bool = False
     """Whether its code is the same for every row."""
 

@@ -1,4 +1,4 @@
-"""The main job: ingest -> validate -> train -> codes -> compress -> evaluate -> register."""
+"""The main job: ingest -> validate -> train -> codes -> compress -> evaluate -> register -> curve, if asked -> page."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ def retrain(
         archive = tasks.compress(job, dataset, checked, model)
         report = tasks.evaluate(job, dataset, model, codes, archive)
         version = tasks.register(job, dataset, checked, model, archive, report)
-        curve = tasks.curve(job, dataset, model, archive) if settings.report.curve else None
-        tasks.page(job, dataset, checked, model, archive, report, version, curve)
+        if settings.report.curve:  # hours, perhaps: what is registered has its page before
+            tasks.page(job, dataset, model, archive, report, version, None)
+        curve = tasks.curve(job, dataset, model, archive)
+        tasks.page(job, dataset, model, archive, report, version, curve)
     return Outcome.of(dataset, model, codes, archive, report, version, known_run(job) or "", curve)

@@ -74,18 +74,27 @@ def made_once(
     job: Job, step: str, kind: type[S], inputs: Mapping[str, Any], make: Callable[[], S], *outputs: Path
 ) -> S:
     """The receipt's result if everything it names is there unchanged, else what `make` returns, with a new receipt."""
-    key = cache.key_of(step, {**inputs, "out": job.out})
-    receipt = cache.find(job.out, step, key)
-    if receipt:
+    known = made(job, step, kind, inputs)
+    if known is not None:
         get_run_logger().info("%s: made already, with the same inputs, settings and sources", step)
         reused.set(True)
-        return kind.model_validate(receipt.result)
+        return known
     cache.forget(job.out, step)
     started = time.perf_counter()
     result = make()
-    cache.keep(job.out, step, key, outputs, result.model_dump(mode="json"))
+    cache.keep(job.out, step, _key(job, step, inputs), outputs, result.model_dump(mode="json"))
     get_run_logger().info("%s: done in %.1f s", step, time.perf_counter() - started)
     return result
+
+
+def made(job: Job, step: str, kind: type[S], inputs: Mapping[str, Any]) -> S | None:
+    """What a step made of these inputs, if all of it is there unchanged."""
+    receipt = cache.find(job.out, step, _key(job, step, inputs))
+    return kind.model_validate(receipt.result) if receipt else None
+
+
+def _key(job: Job, step: str, inputs: Mapping[str, Any]) -> str:
+    return cache.key_of(step, {**inputs, "out": job.out})
 
 
 @shell(hours=6, **outside)
@@ -184,8 +193,10 @@ def evaluate(job: Job, dataset: Ingested, model: Trained, codes: Coded, archive:
         "model": model.digest,
         "codes": codes.digest,
         "archive": archive.digest,
-        "rivals": job.settings.report.rivals,
     }
+    # what has been measured is not thrown away by a run that does not ask for it
+    known = made(job, "evaluate", Evaluated, {**inputs, "rivals": True}) is not None
+    inputs["rivals"] = job.settings.report.rivals or known
 
     def make() -> Evaluated:
         bar = ProgressArtifact("measuring", f"Evaluation of {job.name}")
@@ -214,7 +225,10 @@ def register(
 
 @shell(hours=48, **outside)
 def curve(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Curved | None:
-    """Bits a row over several bounds, beside other tools; points that were measured before are not measured again."""
+    """Bits a row over several bounds, beside other tools; points that were measured before are not measured again.
+
+    Where it is not asked for it is the one that was measured before, if there is one.
+    """
     inputs = {
         **dataset.inputs,
         "model": model.digest,
@@ -226,6 +240,8 @@ def curve(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Cur
         bar = ProgressArtifact("curve", f"Sizes of {job.name} over bounds")
         return curves.measure(job, dataset, model, archive, bar, get_run_logger().info)
 
+    if not job.settings.report.curve:
+        return made(job, "curve", Curved, inputs)
     if not curves.can_be_bounded(dataset):
         get_run_logger().warning("no column of %s can have a bound: there is no curve to measure", job.name)
         return None
@@ -236,7 +252,6 @@ def curve(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Cur
 def page(
     job: Job,
     dataset: Ingested,
-    checked: Checked,
     model: Trained,
     archive: Archived,
     report: Evaluated,
@@ -245,6 +260,6 @@ def page(
 ) -> None:
     """The evaluation page; the work is done without it, so one that cannot be written fails nothing."""
     try:
-        pages.write(job, dataset, checked, model, archive, report, version, curve)
+        pages.write(job, dataset, model, archive, report, version, curve)
     except Exception as error:  # noqa: BLE001  (whatever it is)
         get_run_logger().warning("the page %s could not be written: %s", job.page, error)

@@ -201,7 +201,9 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
     collapsed = bool(facts.get("collapsed"))
     if collapsed:
         say("%s", COLLAPSED)
-    return Trained(path=job.model, digest=trained.digest, seconds=seconds, collapsed=collapsed)
+    return Trained(
+        path=job.model, digest=trained.digest, seconds=seconds, checked=checked, collapsed=collapsed
+    )
 
 
 def split_of(data: Dataset) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:

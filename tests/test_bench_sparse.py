@@ -16,6 +16,7 @@ from benchmarks import (
     archive,
     cells,
     datasets,
+    families,
     labels,
     learning,
     likelihood,
@@ -136,7 +137,7 @@ def test_of_what_learnt_from_less_the_bytes_are_told_beside_those_of_all(
 
 
 @pytest.mark.parametrize(
-    "module", [labels, likelihood, pixels, speedup, texts], ids=lambda module: module.__name__
+    "module", [families, labels, likelihood, pixels, speedup, texts], ids=lambda module: module.__name__
 )
 def test_sources_are_all_that_is_imported_but_what_is_left_out_by_name(module: types.ModuleType) -> None:
     file = f"{module.__name__.replace('.', '/')}.py"

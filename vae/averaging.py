@@ -31,8 +31,12 @@ def share(steps: int) -> float:
 def follow(mean: dict[str, Tensor], model: nn.Module, steps: int) -> None:
     """Takes the weights that train into the `mean`, empty at first, after so many steps that it knows of already."""
     for name, weights in model.named_parameters():
-        if weights.requires_grad:
-            mean[name] = weights.detach().clone() if steps == 0 else mean[name].lerp_(weights, share(steps))
+        if not weights.requires_grad:
+            continue
+        if steps == 0:
+            mean[name] = weights.detach().clone()
+        else:  # that of a checkpoint lies in the processor's memory, wherever the model is
+            mean[name] = mean[name].to(weights.device).lerp_(weights, share(steps))
 
 
 @contextmanager

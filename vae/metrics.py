@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -15,6 +14,7 @@ import pyarrow.parquet as _pq
 from numpy.typing import NDArray
 
 from data.stored import is_numeric, stored_numbers
+from vae.codec.summary import Count
 
 pc, csv, pq = cast(Any, _pc), cast(Any, _csv), cast(Any, _pq)
 
@@ -207,21 +207,6 @@ def _floats(array: pa.Array) -> tuple[Floats, Mask]:
     return numbers.astype(np.float64), missing
 
 
-class _Counter(io.RawIOBase):
-    """A file that keeps nothing but its length."""
-
-    def __init__(self) -> None:
-        self.length = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        size = memoryview(data).nbytes
-        self.length += size
-        return size
-
-
 def general_sizes(table: pa.Table) -> dict[str, int]:
     """Bytes of the table as CSV text (as Arrow writes it) and as Parquet with snappy, as it comes without options.
 
@@ -230,10 +215,10 @@ def general_sizes(table: pa.Table) -> dict[str, int]:
     sizes: dict[str, int] = {}
     with suppress(pa.ArrowException):
         sizes["csv"] = csv_bytes(table)
-    counter = _Counter()
+    counter = Count()
     with suppress(pa.ArrowException), pa.PythonFile(counter, mode="w") as sink:
         pq.write_table(table, sink, compression="snappy")
-        sizes["parquet_snappy"] = counter.length
+        sizes["parquet_snappy"] = counter.size
     return sizes
 
 
@@ -246,10 +231,10 @@ def csv_bytes(table: pa.Table) -> int:
     for index, field in enumerate(table.schema):
         if pa.types.is_nested(field.type) or pa.types.is_dictionary(field.type):
             table = table.set_column(index, field.name, _flat(table.column(index)))
-    counter = _Counter()
+    counter = Count()
     with pa.PythonFile(counter, mode="w") as sink:
         csv.write_csv(table, sink)
-    return counter.length
+    return counter.size
 
 
 def _flat(column: pa.ChunkedArray) -> Any:

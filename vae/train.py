@@ -1,7 +1,7 @@
 """Training on Lightning, in phases, with exact resume.
 
 Batch order, noise and learning rate are functions of seed and step (see `schedule`), so a checkpoint holds
-the step, the weights, the optimiser and the early stopping, and a training that was killed ends with the
+the step, the weights and their mean, the optimiser and the early stopping, and a training that was killed ends with the
 weights of one that was not, bit for bit, if as many threads share an operation.
 """
 

@@ -230,8 +230,11 @@ def test_a_run_may_draw_its_curve_and_keeps_its_points(
     def again() -> Outcome:
         return retrain(source=str(flights), settings=settings, out=str(out), config=str(out.parent))
 
+    page = out / "report.html"
+    page.unlink()
     with pytest.raises(SourceError, match="killed"):
         again()
+    assert "Not measured yet." in page.read_text()  # what is registered has its page without the curve
     found = again()
     assert measured == [0.0, 0.1, 0.1]
     assert found == outcome.model_copy(update={"curve": out / "curve.json", "version": found.version})
@@ -239,9 +242,10 @@ def test_a_run_may_draw_its_curve_and_keeps_its_points(
     assert [(row["bound"], row["given"]) for row in rows[:2]] == [(0.0, False), (0.1, False)]
     assert rows[0]["archive"] > rows[1]["archive"]
     assert rows[2]["given"]
-    text = (out / "report.html").read_text()
+    text = page.read_text()
     assert "Not measured yet." not in text
     assert "Bits a row over the bound" in text
+    assert "There was no champion whose data" in text  # when it was trained, whoever is champion now
     store = Store(load_tracking(out.parent))
     run_of_model = store.client.get_run(outcome.run_id)
     assert run_of_model.data.metrics["curve/pcodec/0.1"] == rows[1]["pcodec"]
@@ -252,3 +256,26 @@ def test_a_run_may_draw_its_curve_and_keeps_its_points(
     assert measured == [0.0, 0.1, 0.1]
     assert again() == found
     assert len(measured) == 3
+    page.unlink()
+    assert retrain(source=str(flights), settings=SETTINGS, out=str(out), config=str(out.parent)) == found
+    assert "Bits a row over the bound" in page.read_text()  # nobody has to ask again
+    assert len(measured) == 3
+
+
+def test_slow_rivals_are_measured_once_and_have_no_say(outcome: Outcome, flights: Path) -> None:
+    from flows.retrain import retrain
+
+    out = outcome.figures.parent
+    verdict = out / ".receipts" / "register.json"
+    numbers, judged = outcome.figures / NUMBERS_NAME, verdict.read_bytes()
+
+    def again(settings: RetrainSettings) -> tuple[Outcome, int]:
+        found = retrain(source=str(flights), settings=settings, out=str(out), config=str(out.parent))
+        return found, numbers.stat().st_mtime_ns
+
+    assert "parquet_brotli11" not in json.loads(numbers.read_text())["size"]
+    found, made = again(SETTINGS.model_copy(update={"report": ReportSettings(rivals=True)}))
+    assert json.loads(numbers.read_text())["size"]["parquet_brotli11"] > 0
+    assert (found.version.version, found.version.is_new) == (outcome.version.version, False)
+    assert verdict.read_bytes() == judged
+    assert again(SETTINGS) == (found, made)  # what is there is kept

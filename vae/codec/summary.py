@@ -185,8 +185,8 @@ def measure_rivals(
 ) -> Rivals:
     """What general tools make of `table`; columns with a bound above 0 in `grids` are given to them as grid symbols.
 
-    Without `slow` is left out what takes longer than all others together: brotli, and pcodec of a table whose values
-    are mostly no numbers (images, say), which it does not code.
+    Without `slow` is left out what takes longer than all others together: brotli, and pcodec of a table with more than
+    `QUICK_BYTES` of values that it does not code (images, say).
     """
     bounded = {name: grid for name, grid in (grids or {}).items() if grid.bound > 0}
     rounded = on_grid(table, bounded)
@@ -214,8 +214,8 @@ def on_grid(table: pa.Table, grids: Mapping[str, ColumnGrid]) -> pa.Table:
     return table
 
 
-class _Count(io.RawIOBase):
-    """A file that only counts."""
+class Count(io.RawIOBase):
+    """A file that keeps nothing but its length, `size`."""
 
     size = 0
 
@@ -231,7 +231,7 @@ class _Count(io.RawIOBase):
 def _csv_size(table: pa.Table) -> int | None:
     import pyarrow.csv
 
-    sink = _Count()
+    sink = Count()
     try:
         cast(Any, pyarrow.csv).write_csv(table, sink)
     except pa.ArrowException:
@@ -242,7 +242,7 @@ def _csv_size(table: pa.Table) -> int | None:
 def _parquet_size(table: pa.Table, codec: str, level: int) -> int | None:
     import pyarrow.parquet
 
-    sink = _Count()
+    sink = Count()
     try:
         cast(Any, pyarrow.parquet).write_table(table, sink, compression=codec, compression_level=level)
     except (pa.ArrowException, NotImplementedError):
