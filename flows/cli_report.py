@@ -83,13 +83,13 @@ def report(
         output.show({**written, **points}, lambda console: key_values(console, written))
 
 
-def _curve_by(target: str, out: Path, data: str | None, model: str | None, config: Path | None) -> str:
+def _curve_by(target: str, out: Path, data: str | None, model: str | None, config: str | None) -> str:
     """The same command, with a curve."""
     import shlex
 
     words = ["svae", "report", target, "-o", str(out), "--data", data or "SOURCE"]
-    options = {"--model": model, "--config": config}
-    words += [str(word) for option in options.items() if option[1] for word in option]
+    for option, value in (("--model", model), ("--config", config)):
+        words += [option, value] if value else []
     return shlex.join([*words, "--curve"])
 
 
