@@ -50,8 +50,10 @@ def retrain(
         archive = tasks.compress(job, dataset, checked, model)
         report = tasks.evaluate(job, dataset, model, codes, archive)
         version = tasks.register(job, dataset, checked, model, archive, report)
-        if settings.report.curve:  # hours, perhaps: what is registered has its page before
-            tasks.page(job, dataset, model, archive, report, version, None)
-        curve = tasks.curve(job, dataset, model, archive)
+        curve = tasks.known_curve(job, dataset, model, archive)
+        if settings.report.curve:
+            # hours, perhaps: what is registered has its page before
+            tasks.page(job, dataset, model, archive, report, version, curve)
+            curve = tasks.curve(job, dataset, model, archive)
         tasks.page(job, dataset, model, archive, report, version, curve)
     return Outcome.of(dataset, model, codes, archive, report, version, known_run(job) or "", curve)

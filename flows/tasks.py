@@ -223,28 +223,32 @@ def register(
     return registered
 
 
-@shell(hours=48, **outside)
-def curve(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Curved | None:
-    """Bits a row over several bounds, beside other tools; points that were measured before are not measured again.
+def known_curve(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Curved | None:
+    """The curve of this archive that an earlier run measured, if one did."""
+    return made(job, "curve", Curved, _curve_inputs(job, dataset, model, archive))
 
-    Where it is not asked for it is the one that was measured before, if there is one.
-    """
-    inputs = {
+
+def _curve_inputs(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> dict[str, Any]:
+    return {
         **dataset.inputs,
         "model": model.digest,
         "archive": archive.digest,
         "train": job.settings.train,
     }
 
+
+@shell(hours=48, **outside)
+def curve(job: Job, dataset: Ingested, model: Trained, archive: Archived) -> Curved | None:
+    """Bits a row over several bounds, beside other tools; points that were measured before are not measured again."""
+
     def make() -> Curved:
         bar = ProgressArtifact("curve", f"Sizes of {job.name} over bounds")
         return curves.measure(job, dataset, model, archive, bar, get_run_logger().info)
 
-    if not job.settings.report.curve:
-        return made(job, "curve", Curved, inputs)
     if not curves.can_be_bounded(dataset):
         get_run_logger().warning("no column of %s can have a bound: there is no curve to measure", job.name)
         return None
+    inputs = _curve_inputs(job, dataset, model, archive)
     return made_once(job, "curve", Curved, inputs, make, job.curve)
 
 
