@@ -26,7 +26,7 @@ def is_numeric(kind: pa.DataType) -> bool:
 def storage_type(kind: pa.DataType) -> np.dtype[Any]:
     """The numpy type in which Arrow stores numbers of this type.
 
-    Arrow's own `to_pandas_dtype` imports pandas for it, which takes as long as all the rest of `svae inspect`.
+    Arrow's own `to_pandas_dtype` imports pandas for it, which takes long, and `svae inspect` needs for nothing else.
 
     >>> storage_type(pa.uint16()), storage_type(pa.float16()), storage_type(pa.date32())
     (dtype('uint16'), dtype('float16'), dtype('int32'))

@@ -137,7 +137,7 @@ def _unpack_values(cursor: Cursor, kind: pa.DataType, count: int, budget: Budget
 
 def _pack_mixed(array: pa.Array) -> bytes | None:
     """None if mixing would not make it smaller, or smaller than a reader believes."""
-    from vae.codec.mixing import END, mix  # with numba, which takes a third of the time that `inspect` has
+    from vae.codec.mixing import END, mix  # with numba, which takes long, and `inspect` seldom needs
 
     lengths, body = _split(array)
     ends = np.cumsum(lengths + 1) - 1
