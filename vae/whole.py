@@ -107,8 +107,8 @@ class CodedWhole(Steered):
             self.look_first(batch)
             if self.codes.latents:
                 self.encoder.shift(-self.posterior(batch)[..., 0].median(0).values)
-        elif phase == "refit":
-            self.set_threshold(batch)
+        else:
+            self.set_threshold(phase, batch)
 
     def look_first(self, batch: Tensors) -> None:
         """What is to be known of values before the first step."""
