@@ -92,12 +92,12 @@ class SparseVAE(Steered):
             self.progress.fill_(0.0)
             middle = self.posterior(batch["value"], batch["entry"])[..., 0].median(0).values
             self.encoder.shift(-middle)
-            return
-        self.set_threshold(phase, batch)
-        if phase == "refit" and self.latents.relabels:
-            usual = self.encode(batch).mode(0).values
-            self.origin.copy_(self._relabelled(self.origin + usual))
-            self.stencil.relabel(usual.long())
+        elif phase == "refit":
+            self.set_threshold(batch)
+            if self.latents.relabels:
+                usual = self.encode(batch).mode(0).values
+                self.origin.copy_(self._relabelled(self.origin + usual))
+                self.stencil.relabel(usual.long())
 
     def loss(
         self, batch: Tensors, *, progress: float, phase: str, generator: torch.Generator

@@ -3,8 +3,7 @@
 Without a target it is a score: λ, what the code alone is asked to rebuild, falls once the code scores more than its
 `codes` ask for. With one (`vae.calibration`) it is λ, or the price of presence, that a controller moves. Halfway the
 encoder is held fast for a while (`vae.schedule`), to see what becomes of the code while prior and decoder go on
-learning; half of that is put against what is measured from then on. What is still off when they have learnt a threshold
-takes up, before the last phase.
+learning; half of that is put against what is measured from then on.
 """
 
 from __future__ import annotations
@@ -109,9 +108,9 @@ class Steered(nn.Module):
         return True
 
     @torch.no_grad()
-    def set_threshold(self, phase: str, batch: Tensors) -> None:
+    def set_threshold(self, batch: Tensors) -> None:
         """Before the encoder is frozen: how many latents are on, where the target asks for it, or the code is too much
-        or, in bits, too little. Before the last phase again for bits, when the prior has learnt what the code is.
+        or, in bits, too little.
 
         What the prior, or the decoder, says of codes that it was not trained on tells nothing. So bits are taken to go
         with the entropies of the latents, for those that go first cost less than others; a score with how many are on.
@@ -119,10 +118,6 @@ class Steered(nn.Module):
         gates = self.gates(batch) if self.target else None
         if gates is None or self.target is None:
             return
-        if phase == "quantise":
-            if self.target.what != "bits":
-                return
-            self.settling.fill_(1.0)
         wanted, threshold = self.target.value, self.latents.get_buffer("threshold")
         if self.target.what == "nonzeros":
             threshold.copy_(threshold_for(gates, wanted))

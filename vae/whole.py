@@ -107,8 +107,8 @@ class CodedWhole(Steered):
             self.look_first(batch)
             if self.codes.latents:
                 self.encoder.shift(-self.posterior(batch)[..., 0].median(0).values)
-        else:
-            self.set_threshold(phase, batch)
+        elif phase == "refit":
+            self.set_threshold(batch)
 
     def look_first(self, batch: Tensors) -> None:
         """What is to be known of values before the first step."""

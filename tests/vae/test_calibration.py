@@ -77,29 +77,18 @@ def test_the_threshold_gives_a_code_the_bits_that_are_asked_for(share: float) ->
     batch = {"x": 0.4 * torch.randn(2_000, 8, 1, generator=torch.Generator().manual_seed(0))}
     rounded = float(Rounded("bits=1").measured(batch))
     model = Rounded(f"bits={share * rounded:.6f}")
-    model.set_threshold("refit", batch)
+    model.set_threshold(batch)
     assert model.measured(batch).item() == pytest.approx(share * rounded, rel=0.01)
-
-
-def test_before_the_last_phase_it_is_set_by_what_the_code_is_and_not_by_what_it_may_become() -> None:
-    batch = {"x": 0.4 * torch.randn(2_000, 8, 1, generator=torch.Generator().manual_seed(0))}
-    rounded = float(Rounded("bits=1").measured(batch))
-    model = Rounded(f"bits={rounded:.6f}")
-    model.settling.fill_(1.25)
-    model.set_threshold("refit", batch)
-    assert model.measured(batch).item() == pytest.approx(0.8 * rounded, rel=0.01)
-    model.set_threshold("quantise", batch)
-    assert model.measured(batch).item() == pytest.approx(rounded, rel=0.01)
 
 
 def test_a_code_that_says_too_little_is_not_made_to_say_just_anything() -> None:
     batch = {"x": 0.3 * torch.randn(2_000, 8, 1, generator=torch.Generator().manual_seed(0))}
     model = Rounded("bits=200")
     rounded = float(model.measured(batch))
-    model.set_threshold("refit", batch)
+    model.set_threshold(batch)
     assert model.measured(batch).item() == pytest.approx(MOST_GROWTH * rounded, rel=0.01)
     nothing = {"x": torch.zeros(2_000, 8, 1)}
-    model.set_threshold("refit", nothing)
+    model.set_threshold(nothing)
     assert not model.encode(nothing).any()
 
 
