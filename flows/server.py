@@ -24,6 +24,8 @@ from flows.settings import Tracking
 
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
+EVENT_ATTEMPTS = 2
+"""How often a connection is sought again for an event; Prefect pauses before a third time, and each one after."""
 URL_VARIABLE = "PREFECT_API_URL"
 DATABASE_VARIABLE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 HOST = "127.0.0.1"
@@ -90,13 +92,37 @@ def needed() -> Iterator[None]:
     import httpx
 
     try:
-        yield
+        with _hasty_events():
+            yield
     except httpx.TransportError as error:
         name = api_url()
         raise ServerError(
             f"{f'the Prefect server at {name}' if name else 'Prefect, its local server,'} went away in mid-run "
             f"({error}); what is done is kept: {'start it and ' if name else ''}run again"
         ) from error
+
+
+@contextlib.contextmanager
+def _hasty_events() -> Iterator[None]:
+    """Within, an event that the server that is named does not take is soon given up.
+
+    Prefect tries each for seven seconds, and those of a run whose server went away one after the other at its end.
+    """
+    from prefect.events.clients import PrefectEventsClient
+    from prefect.events.worker import (
+        EventsWorker,
+        emit_events_to_cloud,
+        should_emit_events_to_running_server,
+    )
+
+    if emit_events_to_cloud() or not should_emit_events_to_running_server():
+        yield
+        return
+    EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=EVENT_ATTEMPTS)
+    try:
+        yield
+    finally:
+        EventsWorker.set_client_override(None)
 
 
 @contextlib.contextmanager
