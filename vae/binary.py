@@ -190,10 +190,13 @@ class BinaryVAE(nn.Module):
         """What an image costs, of mean `validation_bits`."""
         return bits["pixel_bits"] + bits.get("code_bits", 0.0)
 
-    @property
-    def calibrated(self) -> bool:
-        """No weight of the loss is moved towards a target."""
+    def aims(self, phase: str) -> bool:
+        """Nothing is moved towards a target."""
+        del phase
         return False
+
+    def correct(self, phase: str, batch: dict[str, Tensor]) -> None:
+        """Nothing to correct."""
 
     @property
     def default_learning_rates(self) -> Mapping[str, float]:

@@ -3,7 +3,7 @@
 Nobody has to find the weight that gives a code of the wanted size: while encoder and decoder learn together, a weight
 moves by how far the code is from what is asked for, as the multiplier of a constraint (Rezende & Viola 2018). For bits
 and score it is λ, what the code alone is asked to rebuild; for non-zeros the price of a latent's presence, which may be
-a reward. Where latents are there or not, the threshold that decides it is set at last, on rows of the validation.
+a reward. Where latents are there or not, the threshold that decides it does the rest, on rows of the validation.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ PRICE_GAIN, MOST_PRICE = 0.04, 8.0
 MOST_MISS = 1.0
 """Units of that miss that count at most: a code that is empty at first is no reason to leap."""
 LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 50.0
+SHARE, MOST_CHANGE = 0.7, 1.15
+"""Of what bits miss by (in logarithms), what the number of latents that are on makes good at a time, for the prior has
+to follow; and the factor on that number, at most."""
 
 
 @torch.no_grad()
@@ -64,15 +67,13 @@ def threshold_for(gates: Tensor, nonzeros: float) -> Tensor:
 
 
 @torch.no_grad()
-def entropy(code: Tensor) -> Tensor:
-    """Bits a row of a code whose latents know nothing of each other; integers (rows, latents), scalar.
+def nearer(gates: Tensor, threshold: Tensor, found: Tensor, target: float) -> Tensor:
+    """The threshold that lets more through, or less, so that a code that was `found` so much comes nearer to a target.
 
-    >>> entropy(torch.tensor([[0, 1], [0, -1], [0, 0], [0, 0]])).item()
-    1.5
+    >>> gates = torch.linspace(0, 1, 101).unsqueeze(1)
+    >>> round(nearer(gates, torch.tensor(0.5), torch.tensor(8.0), 8.8).item(), 2)
+    0.48
     """
-    values = code.long() - code.long().min()
-    counts = values.new_zeros(code.shape[1], int(values.max()) + 1).scatter_add_(
-        1, values.T, torch.ones_like(values.T)
-    )
-    shares = counts.double() / len(code)
-    return -torch.special.xlogy(shares, shares).sum() / math.log(2)
+    there = float((gates > threshold).sum(1).to(torch.float64).mean())
+    factor = min(MOST_CHANGE, max(1 / MOST_CHANGE, (target / max(float(found), 1e-6)) ** SHARE))
+    return threshold_for(gates, there * factor)

@@ -47,9 +47,12 @@ class Trainable(Protocol):
         """What training makes small, of mean `validation_bits`, as the model weighs their parts now."""
         ...
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether training moves a weight of its own towards a code of some size."""
+    def aims(self, phase: str) -> bool:
+        """Whether in this phase training moves a weight or a threshold of its own towards a code of some size."""
+        ...
+
+    def correct(self, phase: str, batch: dict[str, Tensor]) -> None:
+        """Moves a threshold, after a validation of which this is a batch."""
         ...
 
     @property
@@ -184,10 +187,9 @@ class PhaseModule(pl.LightningModule):
 class Referee(pl.Callback):
     """Counts steps, validates, writes checkpoints, reports, and ends a phase that no longer improves."""
 
-    def __init__(
-        self, validate: Callable[[], dict[str, float]], checkpoints: Checkpoints | None, report: Report
-    ):
-        self.validate, self.checkpoints, self.report = validate, checkpoints, report
+    def __init__(self, held: list[dict[str, Tensor]], checkpoints: Checkpoints | None, report: Report):
+        """`held`: the rows that validate."""
+        self.held, self.checkpoints, self.report = held, checkpoints, report
         self.sums: dict[str, Tensor] = {}
         self.counted = 0
 
@@ -209,13 +211,16 @@ class Referee(pl.Callback):
 
     def _judge(self, module: PhaseModule) -> None:
         state = module.state
-        bits = self.validate()
+        bits = validate(module.model, self.held)
         means = {name: value.item() / self.counted for name, value in self.sums.items()}
         state.history.append({"step": state.step, "phase": module.phase.name, **means, **bits})
         weigh(state, module.model, bits)
-        if module.phase.name == "joint" and cast(Trainable, module.model).calibrated:
+        model = cast(Trainable, module.model)
+        if model.aims(module.phase.name):
             # the code is on its way to what is asked for: the last one is the nearest, whatever a row costs
             keep(state, module.model, bits)
+            some = {name: value.to(module.device) for name, value in self.held[0].items()}
+            model.correct(module.phase.name, some)
         self.sums, self.counted = {}, 0
 
     def _go_on(self, trainer: pl.Trainer, module: PhaseModule) -> None:

@@ -3,7 +3,7 @@
 Without a target it is a score: λ, what the code alone is asked to rebuild, falls once the code scores more than its
 `codes` ask for. With one (`vae.calibration`) it is λ, or the price of presence, that a controller moves. Halfway the
 encoder is held fast for a while (`vae.schedule`), to see what becomes of the code while prior and decoder go on
-learning; half of that is put against what is measured from then on.
+learning, and that is put against what is measured from then on.
 """
 
 from __future__ import annotations
@@ -13,18 +13,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae.calibration import entropy, moved, moved_price, threshold_for
+from vae.calibration import moved, moved_price, nearer, threshold_for
 from vae.latents import Latents
 from vae.settings import FIRST_CODES_WEIGHT, ModelSettings, Target, codes_weight
 from vae.stencil import Tensors
 
 LEAST_SLACK = 0.001
-HALVINGS = 12
-"""Steps in which the threshold is found that gives a code so many bits."""
 MOST_GROWTH = 1.5
-"""Factor on the bits of a code, at most, by a threshold that lets more through: a code that is further off has little
-to say.
-"""
+"""Factor on the latents that are on, at most, by a threshold that lets more through."""
 
 
 class Steered(nn.Module):
@@ -43,6 +39,8 @@ class Steered(nn.Module):
     """What the code was when the encoder was held fast; below 0 before."""
     settling: Tensor
     """What becomes of it, as a factor."""
+    lowest: Tensor
+    """The threshold that lets most through, when the code is frozen."""
 
     def __init__(self, settings: ModelSettings, latents: int) -> None:
         super().__init__()
@@ -56,6 +54,7 @@ class Steered(nn.Module):
             self.register_buffer("dial", torch.tensor(first))
             self.register_buffer("found", torch.tensor(-1.0))
             self.register_buffer("settling", torch.ones(()))
+            self.register_buffer("lowest", torch.tensor(-torch.inf))
 
     def measured(self, batch: Tensors) -> Tensor:
         """What the code of a batch is, of what its target is about: bits a row, or its score; a scalar."""
@@ -89,10 +88,10 @@ class Steered(nn.Module):
             return float(self.dial)
         return self.presence if self.latents.priced else 0.0
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether the code has a target."""
-        return self.target is not None
+    def aims(self, phase: str) -> bool:
+        """Whether in this phase the code is moved towards its target."""
+        frozen = phase in ("refit", "quantise")
+        return self.target is not None and (phase == "joint" or (frozen and self.target.what == "bits"))
 
     @torch.no_grad()
     def settle(self, phase: str, batch: Tensors) -> bool:
@@ -101,54 +100,42 @@ class Steered(nn.Module):
             self.found.copy_(self.measured(batch))
         elif self.target and phase == "joint" and self.found >= 0:
             if self.found > 0:
-                # half of it, in logarithms: by the end of the joint steps there is less left to settle
-                self.settling.copy_((self.measured(batch) / self.found).clamp(0.5, 2.0).sqrt())
+                self.settling.copy_((self.measured(batch) / self.found).clamp(0.5, 2.0))
         else:
             return False
         return True
 
     @torch.no_grad()
     def set_threshold(self, batch: Tensors) -> None:
-        """Before the encoder is frozen: how many latents are on, where the target asks for it, or the code is too much
-        or, in bits, too little.
-
-        What the prior, or the decoder, says of codes that it was not trained on tells nothing. So bits are taken to go
-        with the entropies of the latents, for those that go first cost less than others; a score with how many are on.
-        """
+        """Before the encoder is frozen: how many latents are on, where that is asked for or the code scores more."""
         gates = self.gates(batch) if self.target else None
         if gates is None or self.target is None:
             return
-        wanted, threshold = self.target.value, self.latents.get_buffer("threshold")
-        if self.target.what == "nonzeros":
-            threshold.copy_(threshold_for(gates, wanted))
-            return
-        excess = max(float(self.measured(batch) * self.settling) / wanted, 1 / MOST_GROWTH)
-        code = self.encode(batch)
-        there = float((code != 0).sum(1).float().mean())
-        if self.target.what == "bits" and there > 0:
-            self._give_bits(batch, gates, there, float(entropy(code)) / excess)
-        elif excess > 1:
-            threshold.copy_(threshold_for(gates, there / excess))
+        there = self.target.value
+        if self.target.what != "nonzeros":
+            on = float((gates > self._threshold).sum(1).float().mean())
+            # a code that is so little has little to say, whatever the threshold
+            self.lowest.copy_(torch.minimum(self._threshold, threshold_for(gates, MOST_GROWTH * on)))
+            excess = float(self.measured(batch) * self.settling) / self.target.value
+            if excess <= 1:
+                return
+            there = on / excess
+        self._threshold.copy_(threshold_for(gates, there))
 
-    def _give_bits(self, batch: Tensors, gates: Tensor, there: float, asked: float) -> None:
-        """The threshold with which a code of which so many latents are `there` has the entropy that is `asked`, or as
-        much as it can have: what is nearly always on says little again.
+    @torch.no_grad()
+    def correct(self, phase: str, batch: Tensors) -> None:
+        """While a frozen encoder's code is learnt: the threshold, a little, towards the bits that are asked for.
+
+        What a code costs that the prior does not know tells nothing, so it goes in small steps, one a validation.
         """
+        gates = self.gates(batch) if phase != "joint" and self.aims(phase) else None
+        if gates is not None and self.target is not None:
+            threshold = nearer(gates, self._threshold, self.measured(batch), self.target.value)
+            self._threshold.copy_(torch.maximum(threshold, self.lowest))
 
-        def bits(on: float) -> float:
-            self.latents.get_buffer("threshold").copy_(threshold_for(gates, on))
-            return float(entropy(self.encode(batch)))
-
-        low, high = 0.0, there
-        if bits(there) < asked:
-            most = float(gates.shape[1])
-            low, high = (
-                there,
-                max((there + (most - there) * k / HALVINGS for k in range(HALVINGS + 1)), key=bits),
-            )
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if bits(middle) > asked else (middle, high)
+    @property
+    def _threshold(self) -> Tensor:
+        return self.latents.get_buffer("threshold")
 
     @torch.no_grad()
     def steer(

@@ -184,7 +184,7 @@ def run(
             _begin(state, phase, model, held)
             batches = Batches(arrays, rows.train_rows, settings.seed, size, range(state.step, phase.stop))
             module = PhaseModule(model, phase, total, state, settings)
-            referee = Referee(lambda: validate(model, held), checkpoints, report)
+            referee = Referee(held, checkpoints, report)
             if len(batches):
                 _trainer(settings, referee).fit(module, datamodule=BatchModule(batches))
             _end(state, model, settings)

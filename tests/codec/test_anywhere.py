@@ -174,7 +174,7 @@ def arm64() -> Path:
 
 @pytest.mark.slow
 def test_aarch64_reads_the_same_bytes(arm64: Path) -> None:
-    """The newest frozen archive of each kind, in plain Python, since numba is not there: in qemu a minute and more each.
+    """The newest frozen archive of each kind, in plain Python, since numba is not there; in qemu that takes minutes.
 
     Of readings, which have all that `hourly` ones have, all rows; of the others the first quarter.
     """

@@ -59,7 +59,7 @@ def test_a_folder_of_images_goes_all_the_way(project: Path, variables: dict[str,
         assert way.width > 4 * way.height
 
     bounded = svae(
-        ["compress", "squares/", "-o", "near.svae", "--bound", "image=4", "--effort", "fast"],
+        ["compress", "squares/", "-o", "near.svae", "--bound", "image=4", "--steps", "120"],
         project,
         variables,
     )
