@@ -24,8 +24,8 @@ from flows.settings import Tracking
 
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
-EVENT_ATTEMPTS = 2
-"""How often a connection is sought again for an event; Prefect pauses before a third time, and each one after."""
+EVENT_ATTEMPTS = 3
+"""How often a connection is sought again for an event; Prefect pauses before a fourth time, and each one after."""
 URL_VARIABLE = "PREFECT_API_URL"
 DATABASE_VARIABLE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 HOST = "127.0.0.1"

@@ -20,9 +20,9 @@ PRICE_GAIN, MOST_PRICE = 0.04, 8.0
 MOST_MISS = 1.0
 """Units of that miss that count at most: a code that is empty at first is no reason to leap."""
 LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 50.0
-SHARE, MOST_CHANGE = 0.7, 1.15
+SHARE, MOST_CHANGE, NEAR = 0.7, 1.15, 0.02
 """Of what bits miss by (in logarithms), what the number of latents that are on makes good at a time, for the prior has
-to follow; and the factor on that number, at most."""
+to follow; the factor on that number, at most; and the miss that is left as it is, for gates may lie in heaps."""
 
 
 @torch.no_grad()
@@ -58,12 +58,13 @@ def threshold_for(gates: Tensor, nonzeros: float) -> Tensor:
     >>> threshold_for(torch.tensor([[0.1, 0.9], [0.4, 0.2]]), 1.0)
     tensor(0.3000)
     """
+    device, gates = gates.device, gates.cpu()  # not every accelerator has doubles
     levels, counts = gates.flatten().unique(return_counts=True)
     # how many are at each level or above it, and none above the last
     above = torch.cat([counts.flip(0).cumsum(0).flip(0), counts.new_zeros(1)])
     place = int((above.double() - nonzeros * len(gates)).abs().argmin())
     edges = torch.cat([levels[:1] - 1, (levels[1:] + levels[:-1]) / 2, levels[-1:] + 1])
-    return edges[place]
+    return edges[place].to(device)
 
 
 @torch.no_grad()
@@ -74,6 +75,9 @@ def nearer(gates: Tensor, threshold: Tensor, found: Tensor, target: float) -> Te
     >>> round(nearer(gates, torch.tensor(0.5), torch.tensor(8.0), 8.8).item(), 2)
     0.48
     """
-    there = float((gates > threshold).sum(1).to(torch.float64).mean())
-    factor = min(MOST_CHANGE, max(1 / MOST_CHANGE, (target / max(float(found), 1e-6)) ** SHARE))
-    return threshold_for(gates, there * factor)
+    miss = math.log(target / max(float(found), 1e-6))
+    if abs(miss) < NEAR:
+        return threshold
+    most = math.log(MOST_CHANGE)
+    there = float((gates > threshold).sum()) / len(gates)
+    return threshold_for(gates, there * math.exp(min(most, max(-most, SHARE * miss))))

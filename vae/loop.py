@@ -185,7 +185,10 @@ class PhaseModule(pl.LightningModule):
 
 
 class Referee(pl.Callback):
-    """Counts steps, validates, writes checkpoints, reports, and ends a phase that no longer improves."""
+    """Counts steps, validates, writes checkpoints, reports, and ends a phase that no longer improves.
+
+    One in which the code is on its way to a target goes on to its end.
+    """
 
     def __init__(self, held: list[dict[str, Tensor]], checkpoints: Checkpoints | None, report: Report):
         """`held`: the rows that validate."""
@@ -315,8 +318,9 @@ def validate(model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[str, fl
 def validation_batches(
     rows: Rows, arrays: Mapping[str, Tensor], seed: int, chunk: int = VALIDATION_CHUNK
 ) -> list[dict[str, Tensor]]:
-    """A fixed choice of validation rows, of training rows if there are none, in chunks."""
+    """A fixed choice of validation rows, of training rows if there are none, in chunks from all over it."""
     held = rows.validation_rows if len(rows.validation_rows) else rows.train_rows
     chosen = np.sort(schedule.batch_order(held, seed, 2**63)[:VALIDATION_ROWS])
-    chunks = [torch.from_numpy(chosen[i : i + chunk]) for i in range(0, len(chosen), chunk)]
+    count = -(-len(chosen) // chunk)
+    chunks = [torch.from_numpy(chosen[first::count]) for first in range(count)]
     return [{name: array.index_select(0, part) for name, array in arrays.items()} for part in chunks]

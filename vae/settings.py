@@ -205,7 +205,7 @@ class TrainSettings(Settings):
     refit_share: float = Field(default=0.35, ge=0, lt=1)
     """Last share of the steps, in which the encoder is frozen and prior and decoder are refitted on hard codes."""
     patience: int = Field(default=8, ge=1)
-    """Validations without improvement after which a phase ends early."""
+    """Validations without improvement after which a phase ends early, unless it moves a code to its target."""
     threads: int = Field(default=0, ge=0, le=256)
     """Threads that share an operation; 0: one for each 1,024 rows of a batch (64 of images), at least one, at most the
     machine's, and where one is left, it computes what a code of a table says meanwhile."""

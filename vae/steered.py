@@ -90,8 +90,9 @@ class Steered(nn.Module):
 
     def aims(self, phase: str) -> bool:
         """Whether in this phase the code is moved towards its target."""
-        frozen = phase in ("refit", "quantise")
-        return self.target is not None and (phase == "joint" or (frozen and self.target.what == "bits"))
+        if self.target is None:
+            return False
+        return phase == "joint" or (phase == "refit" and self.target.what == "bits")
 
     @torch.no_grad()
     def settle(self, phase: str, batch: Tensors) -> bool:
@@ -107,7 +108,7 @@ class Steered(nn.Module):
 
     @torch.no_grad()
     def set_threshold(self, batch: Tensors) -> None:
-        """Before the encoder is frozen: how many latents are on, where that is asked for or the code scores more."""
+        """Before the encoder is frozen: how many latents are on, where that or less of the code is asked for."""
         gates = self.gates(batch) if self.target else None
         if gates is None or self.target is None:
             return
@@ -124,11 +125,11 @@ class Steered(nn.Module):
 
     @torch.no_grad()
     def correct(self, phase: str, batch: Tensors) -> None:
-        """While a frozen encoder's code is learnt: the threshold, a little, towards the bits that are asked for.
+        """While a frozen encoder's code is refitted to: the threshold, a little, towards the bits that are asked for.
 
         What a code costs that the prior does not know tells nothing, so it goes in small steps, one a validation.
         """
-        gates = self.gates(batch) if phase != "joint" and self.aims(phase) else None
+        gates = self.gates(batch) if phase == "refit" and self.aims(phase) else None
         if gates is not None and self.target is not None:
             threshold = nearer(gates, self._threshold, self.measured(batch), self.target.value)
             self._threshold.copy_(torch.maximum(threshold, self.lowest))

@@ -266,6 +266,8 @@ def _module(
 ) -> SparseVAE | ImageVAE | TextVAE:
     """The module with these weights; what the layout asks for is weighed before it is given memory."""
     state = {"slack": torch.ones(()), **state}  # unknown to models of before λ followed the score
+    if "dial" in state:  # unknown to those of before a threshold followed the bits
+        state = {"lowest": torch.tensor(-torch.inf), **state}
     with torch.device("meta"):
         shapes = {
             name: (value.shape, value.dtype)

@@ -10,14 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from data.errors import DataError, ModelError
-from vae import store
+from data.schema import Schema
+from vae import pipeline, store
 from vae.pipeline import integer_model
-from vae.settings import CODES_WEIGHT
+from vae.settings import CODES_WEIGHT, ModelSettings, TrainSettings
 from vae.store import TrainedModel, load, save
 
 WAY_OUT = "train it again or restore the folder from a copy"
@@ -217,6 +219,14 @@ def test_a_model_of_before_lambda_followed_the_score_is_read(trained: TrainedMod
     loaded = load(folder).module
     assert loaded.slack == 1.0
     assert loaded.weight == CODES_WEIGHT[trained.settings.codes]
+
+
+def test_a_model_of_before_a_threshold_followed_the_bits_is_read(table: pa.Table, tmp_path: Path) -> None:
+    settings = ModelSettings(latents=2, width=4, encoder_width=8, target="bits=2")
+    schema = Schema.from_arrow(table.schema)
+    pipeline.fit(table, schema, model=settings, training=TrainSettings(steps=20), out=tmp_path / "model")
+    reweigh(tmp_path / "model", lambda state: state.pop("lowest"))
+    assert load(tmp_path / "model").module.lowest == -torch.inf
 
 
 def test_a_file_that_is_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

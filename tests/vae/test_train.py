@@ -111,6 +111,40 @@ def test_training_improves_and_goes_through_its_phases() -> None:
     assert set(history[0]) == {"step", "phase", "loss", "column", "code_bits", "column_bits", "bits"}
 
 
+class Aimed(Toy):
+    """A code on its way to a target in its second phase, where each step is dearer than the one before."""
+
+    level: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.zeros(()))
+        self.judged: list[float] = []
+
+    def aims(self, phase: str) -> bool:
+        return phase == "refit"
+
+    def correct(self, phase: str, batch: dict[str, Tensor]) -> None:
+        assert (phase, set(batch)) == ("refit", {"x"})
+        self.judged.append(self.level.item())
+        self.level += 1
+
+    def validation_bits(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        bits = super().validation_bits(batch)
+        return {**bits, "column_bits": bits["column_bits"] + 10 * self.level}
+
+
+def test_on_the_way_to_a_target_the_last_state_that_was_judged_is_kept() -> None:
+    settings = SETTINGS.model_copy(update={"patience": 1})
+    model = Aimed()
+    phases = schedule.phases(TOTAL, settings.refit_share)
+    history = run(model, toy_rows(), settings, total=TOTAL, phases=phases)
+    refitted = [entry for entry in history if entry["phase"] == "refit"]
+    assert refitted[-1]["step"] == phases[1].stop  # dearer each time, and yet to its end
+    assert model.judged == list(range(len(refitted)))
+    assert model.level.item() == model.judged[-1]  # not what it was corrected to, which nobody measured
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     first, again = trained()[0], trained()[0]
     other = trained(settings=SETTINGS.model_copy(update={"seed": 4}))[0]
