@@ -176,7 +176,7 @@ def arm64() -> Path:
 def test_aarch64_reads_the_same_bytes(arm64: Path) -> None:
     """The newest frozen archive of each kind, in plain Python, since numba is not there; in qemu that takes minutes.
 
-    Of readings, which have all that `hourly` ones have, all rows; of the others some, which of images lie in two blocks.
+    Of readings, which have all that `hourly` ones have, all rows; of the others some: of images they lie in two blocks.
     """
     newest = {
         path.name.partition("-")[0]: path for path in sorted(FIXTURES, key=lambda path: path.read_bytes()[8])

@@ -1,0 +1,34 @@
+"""What is asked of Prefect's server while a flow runs in this process."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from prefect.events.clients import PrefectEventsClient
+from prefect.events.worker import EventsWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.server import EVENT_ATTEMPTS, ServerError, needed
+
+NAMED, CLOUD = "http://127.0.0.1:1/api", "https://api.prefect.cloud/api/accounts/a/workspaces/b"
+
+
+@pytest.mark.parametrize("url", [NAMED, CLOUD, None])
+def test_events_are_soon_given_up_where_a_server_is_named(url: str | None) -> None:
+    soon = (PrefectEventsClient, (("reconnection_attempts", EVENT_ATTEMPTS),))
+    with temporary_settings({PREFECT_API_URL: url}):
+        with needed():
+            assert EventsWorker._client_override == (soon if url == NAMED else None)
+        assert EventsWorker._client_override is None
+
+
+def test_a_server_that_went_away_is_named() -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: NAMED}),
+        pytest.raises(
+            ServerError, match=rf"the Prefect server at {NAMED} went away in mid-run \(gone\); .*start"
+        ),
+        needed(),
+    ):
+        raise httpx.ConnectError("gone")
+    assert EventsWorker._client_override is None
