@@ -3,7 +3,7 @@
 Without a target it is a score: λ, what the code alone is asked to rebuild, falls once the code scores more than its
 `codes` ask for. With one (`vae.calibration`) it is λ, or the price of presence, that a controller moves. Halfway the
 encoder is held fast for a while (`vae.schedule`), to see what becomes of the code while prior and decoder go on
-learning, and that is put against what is measured from then on.
+learning, and that is put against what is measured from then on, of a score half of it (in logarithms).
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class Steered(nn.Module):
             self.found.copy_(self.measured(batch))
         elif self.target and phase == "joint" and self.found >= 0:
             if self.found > 0:
-                self.settling.copy_((self.measured(batch) / self.found).clamp(0.5, 2.0))
+                told = (self.measured(batch) / self.found).clamp(0.5, 2.0)
+                # of a score that is learnt in the pause half would have come without it
+                self.settling.copy_(told.sqrt() if self.target.what == "score" else told)
         else:
             return False
         return True
