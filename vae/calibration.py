@@ -72,8 +72,8 @@ def nearer(gates: Tensor, threshold: Tensor, found: Tensor, target: float) -> Te
     """The threshold that lets more through, or less, so that a code that was `found` so much comes nearer to a target.
 
     >>> gates = torch.linspace(0, 1, 101).unsqueeze(1)
-    >>> round(nearer(gates, torch.tensor(0.5), torch.tensor(8.0), 8.8).item(), 2)
-    0.48
+    >>> [round(nearer(gates, torch.tensor(0.5), torch.tensor(8.0), target).item(), 3) for target in (8.1, 8.8, 80.0)]
+    [0.5, 0.475, 0.435]
     """
     miss = math.log(target / max(float(found), 1e-6))
     if abs(miss) < NEAR:
