@@ -27,7 +27,7 @@ from data.split import split_for
 from vae import charts, schedule, train
 from vae.features import Layout
 from vae.lesson import Lesson, lesson_of
-from vae.loop import Rows, validate, validation_batches
+from vae.loop import Rows, paid, validate, validation_batches
 from vae.model import SparseVAE
 from vae.settings import Codes, ModelSettings, TrainSettings
 
@@ -91,11 +91,6 @@ def arrival(curve: Curve, near: float) -> float | None:
     2.0
     """
     return next((seconds for seconds, bits in curve if bits <= near), None)
-
-
-def paid(bits: dict[str, float]) -> float:
-    """What an archive pays for a row, of mean validation bits."""
-    return bits["column_bits"] + bits.get("code_bits", 0.0)
 
 
 def rows_of(lesson: Lesson) -> Rows:

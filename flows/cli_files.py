@@ -94,6 +94,7 @@ def train(
         from flows.work import split_of
         from vae import pipeline
         from vae import train as training
+        from vae.loop import paid
         from vae.settings import TrainSettings
 
         shape = model_settings(codes=codes, family=family, latents=latents, target=target, column=column)
@@ -120,7 +121,8 @@ def train(
             "path": out,
             "digest": trained.digest,
             "steps": trained.record["steps"],
-            "validation_bits_per_row": history[-1]["bits"] if history else None,
+            "validation_bits_per_row": paid(history[-1]) if history else None,
+            "code_bits_per_row": history[-1].get("code_bits") if history else None,
             "code": trained.record["code"],
         }
         if trained.record["code"].get("collapsed"):

@@ -252,9 +252,18 @@ class Report:
         now, done = time.perf_counter(), state.step - self.last_step
         speed = self.batch * done / max(now - self.last_time, 1e-9) if self.last_step >= 0 else 0.0
         self.last_step, self.last_time = state.step, now
-        bits = state.history[-1]["bits"] if state.history else None
+        bits = paid(state.history[-1]) if state.history else None
         self.on_progress({"step": state.step, "steps": self.total, "phase": phase.name, "loss": loss.item(),
                           "bits": bits, "rows_per_second": speed})  # fmt: skip
+
+
+def paid(entry: Mapping[str, float]) -> float:
+    """What a row costs in bits, of mean `validation_bits`: without what is asked of its code beside.
+
+    >>> paid({"code_bits": 2.0, "column_bits": 5.0, "codes_only_bits": 9.0, "bits": 457.0})
+    7.0
+    """
+    return entry.get("code_bits", 0.0) + entry["column_bits"] if "column_bits" in entry else entry["bits"]
 
 
 def learning_rates(settings: TrainSettings, model: Trainable) -> dict[str, float]:
