@@ -217,9 +217,10 @@ class Referee(pl.Callback):
         bits = validate(module.model, self.held)
         means = {name: value.item() / self.counted for name, value in self.sums.items()}
         state.history.append({"step": state.step, "phase": module.phase.name, **means, **bits})
-        weigh(state, module.model, bits)
         model = cast(Trainable, module.model)
-        if model.aims(module.phase.name):
+        if not model.aims(module.phase.name):
+            weigh(state, module.model, bits)
+        else:
             # the code is on its way to what is asked for: the last one is the nearest, whatever a row costs
             keep(state, module.model, bits)
             some = {name: value.to(module.device) for name, value in self.held[0].items()}

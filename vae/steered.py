@@ -102,7 +102,7 @@ class Steered(nn.Module):
         elif self.target and phase == "joint" and self.found >= 0:
             if self.found > 0:
                 told = (self.measured(batch) / self.found).clamp(0.5, 2.0)
-                # of a score that is learnt in the pause half would have come without it
+                # of a score half: all of it has not been found to be better
                 self.settling.copy_(told.sqrt() if self.target.what == "score" else told)
         else:
             return False
