@@ -128,7 +128,7 @@ def compress(
                 facts=facts,
                 on_progress=training_progress(advance),
             )
-        for line in files.model_notes(trained, bounds, report):
+        for line in files.model_notes(trained, bounds, report, target):
             note(line)
         content = report.model_dump(mode="json")
         output.show({"path": str(out), **content}, lambda console: _show_report(console, content))

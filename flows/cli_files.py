@@ -90,7 +90,7 @@ def train(
         from data.atomic import check_writable
         from data.bounds import kept_exact, resolve_bounds
         from data.largetable import table_of
-        from flows.results import COLLAPSED
+        from flows.results import COLLAPSED, off_target
         from flows.work import split_of
         from vae import pipeline
         from vae import train as training
@@ -124,10 +124,16 @@ def train(
             "validation_bits_per_row": paid(history[-1]) if history else None,
             "code_bits_per_row": history[-1].get("code_bits") if history else None,
             "code": trained.record["code"],
+            "target": trained.record["target"],
         }
         if trained.record["code"].get("collapsed"):
             note(COLLAPSED)
-        words = {**result, "code": code_words(result["code"])}
+        wanted = trained.record["target"] or {}
+        missed = off_target(wanted.get("asked"), wanted.get("found"))
+        if missed:
+            note(missed)
+        told = f"{wanted['asked']}, found {wanted['found']:.3g}" if wanted else "none"
+        words = {**result, "code": code_words(result["code"]), "target": told}
         output.show(result, lambda console: key_values(console, words))
 
 

@@ -152,9 +152,9 @@ def summary(job: Job, outcome: Outcome) -> dict[str, Any]:
 
     version = outcome.version
     state = "champion" if version.promoted else "not promoted"
-    warning = {"warning": COLLAPSED} if outcome.collapsed else {}
     return {
-        **warning,
+        **({"warning": COLLAPSED} if outcome.collapsed else {}),
+        **({"target": outcome.off_target} if outcome.off_target else {}),
         "dataset": outcome.dataset,
         "model": outcome.model,
         "codes": outcome.codes,

@@ -102,19 +102,31 @@ def absolute_bounds(
 
 
 def model_notes(
-    trained: TrainedModel | None, bounds: Mapping[str, float] | None, report: ArchiveReport
+    trained: TrainedModel | None,
+    bounds: Mapping[str, float] | None,
+    report: ArchiveReport,
+    asked: str | None = None,
 ) -> Iterator[str]:
-    """What whoever made an archive, with a given model or one of its own, should know of it."""
+    """What whoever made an archive, with a given model or one of its own, should know of it.
+
+    `asked`: the target of its code.
+    """
+    from flows.results import off_target
     from vae.pipeline import kept_tighter
+    from vae.settings import Target
 
     for name, width in kept_tighter(trained, bounds or {}).items() if trained else ():
         kept = f"within {width:g}, the model's own bound" if width else "exact, as the model was trained"
         yield f"column {name!r} is kept {kept}; a wider bound needs a model trained with it, or no --model"
     if not report.bytes.model:
-        yield (
-            f"there is no model in the archive of {report.rows:,} rows, and no sparse code: it is smaller without, "
-            "or no column is for a model"
-        )
+        why = "it is smaller without" if trained or report.seconds.train else "no column is for a model"
+        yield f"there is no model in the archive of {report.rows:,} rows, and no sparse code: {why}"
+    elif asked:
+        summary, what = report.codes_summary, Target.parse(asked).what
+        found = {"bits": summary.bits_per_row, "nonzeros": summary.mean_nonzero, "score": summary.score}[what]
+        missed = off_target(asked, found)
+        if missed:
+            yield missed
 
 
 def rebuilt_schema(trained: TrainedModel, rows: pa.Table) -> Schema:
@@ -156,7 +168,7 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
             facts=facts,
             on_progress=deadline,
         )
-    for line in model_notes(model, bounds, report):
+    for line in model_notes(model, bounds, report, settings.settings.target):
         say_of_file(line)
     return FileDone(
         source=job.source,

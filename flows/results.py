@@ -6,12 +6,31 @@ from pathlib import Path
 from typing import Any
 
 from data.gate import Finding
-from vae.settings import Settings
+from vae.settings import NEAR_TARGET, Settings, Target
 
 COLLAPSED = (
     "the code has collapsed (posterior collapse): it is the same for every row and says nothing of one; train longer, "
     "or ask for more: --codes rich"
 )
+
+
+def off_target(asked: str | None, found: float | None) -> str | None:
+    """What to say of a code that is not what was asked of it; None of one that is, or of which nothing was asked.
+
+    >>> off_target("bits=8", 8.2)
+    >>> off_target("bits=8", 12.0)
+    'bits=8 was asked of the code, and it came to 12 (50% above): train longer (--effort, --steps), or ask for more'
+    """
+    if asked is None or found is None:
+        return None
+    miss = Target.parse(asked).miss(found)
+    if abs(miss) <= NEAR_TARGET:
+        return None
+    far, less = ("below", "less") if miss < 0 else ("above", "more")
+    return (
+        f"{asked} was asked of the code, and it came to {found:.3g} ({abs(miss):.0%} {far}): train longer "
+        f"(--effort, --steps), or ask for {less}"
+    )
 
 
 class Ingested(Settings):
@@ -58,6 +77,8 @@ class Trained(Settings):
     """What the data gate found before it was trained; a later run of the same compares with its own champion."""
     collapsed: bool = False
     """Whether its code is the same for every row."""
+    off_target: str | None = None
+    """What to say of a code that is not what was asked of it."""
 
 
 class Coded(Settings):
@@ -165,6 +186,8 @@ class Outcome(Settings):
     """The run in MLflow."""
     collapsed: bool = False
     """Whether the model's code is the same for every row."""
+    off_target: str | None = None
+    """What to say of a code that is not what was asked of it."""
     curve: Path | None = None
     """Bits a row over several bounds, if they were asked for."""
 
@@ -193,5 +216,6 @@ class Outcome(Settings):
             version=version,
             run_id=run_id,
             collapsed=model.collapsed,
+            off_target=model.off_target,
             curve=curve.path if curve else None,
         )

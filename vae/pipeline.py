@@ -229,7 +229,8 @@ def compress(
     began, fitted = time.perf_counter(), model is None
     if model is None:
         model = _fit_or_none(table, bounds, settings, training, on_progress)
-        facts = {"train_seconds": time.perf_counter() - began, **(facts or {})}
+        # where there was nothing to train that took no time
+        facts = {"train_seconds": time.perf_counter() - began if model else 0.0, **(facts or {})}
     else:
         model = model if isinstance(model, TrainedModel) else load(model)
         check_table(model, table)

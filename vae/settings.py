@@ -72,6 +72,8 @@ def codes_weight(codes: Codes, progress: float) -> float:
 
 MOST_LATENTS = 256
 What = Literal["nonzeros", "bits", "score"]
+NEAR_TARGET = 0.05
+"""Share of its target by which a code may be off."""
 TARGET = re.compile(r"\s*(nonzeros|bits|score)\s*=\s*([0-9]*\.?[0-9]+)\s*")
 
 
@@ -97,6 +99,15 @@ class Target:
             allowed = "between 0 and 1" if what == "score" else "above 0"
             raise ValueError(f"{text!r}: the target of {what} has to be {allowed}")
         return Target(cast(What, what), value)
+
+    def miss(self, found: float) -> float:
+        """By what share a code that was `found` to be so much is off; of a score, which is a floor, what it lacks.
+
+        >>> Target.parse("bits=8").miss(7.0), Target.parse("score=0.5").miss(0.8)
+        (-0.125, 0.0)
+        """
+        share = found / self.value - 1
+        return min(0.0, share) if self.what == "score" else share
 
 
 class ModelSettings(Settings):

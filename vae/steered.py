@@ -88,6 +88,15 @@ class Steered(nn.Module):
             return float(self.dial)
         return self.presence if self.latents.priced else 0.0
 
+    @torch.no_grad()
+    def came_to(self, batch: Tensors) -> float | None:
+        """What the code of a batch is, of what its target is about; None without a target."""
+        if self.target is None:
+            return None
+        if self.target.what == "nonzeros":
+            return float((self.encode(batch) != 0).sum(1).float().mean())
+        return float(self.measured(batch))
+
     def aims(self, phase: str) -> bool:
         """Whether in this phase the code is moved towards its target."""
         if self.target is None:

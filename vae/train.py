@@ -129,13 +129,24 @@ def _record(
         "data": rows.digest(),
         "learning_rates": _used(settings, model),
         "code": model.code_facts(code_rows(rows, model.reads, settings.seed)),
+        "target": _target(model, rows, settings),
         "torch": str(torch.__version__),
         "history": [{name: plain(value) for name, value in entry.items()} for entry in history],
     }
 
 
+def _target(model: Model, rows: Rows, settings: TrainSettings) -> dict[str, Any] | None:
+    """What was `asked` of the code, and what was `found` of the rows that validate; None where nothing was."""
+    if model.target is None:
+        return None
+    return {
+        "asked": model.settings.target,
+        "found": model.came_to(code_rows(rows, tuple(rows.arrays), settings.seed)),
+    }
+
+
 def code_rows(rows: Rows, reads: Sequence[str], seed: int) -> dict[str, Tensor]:
-    """What the encoder `reads` of the rows that validate."""
+    """What is called `reads` (of the encoder, or all that there is) of the rows that validate."""
     read = {name: rows.arrays[name] for name in reads}
     (batch,) = validation_batches(
         rows, {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in read.items()},

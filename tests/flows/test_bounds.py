@@ -34,10 +34,7 @@ TIGHTER = (
     "for --bound model to take its own, or compress without --model"
 )
 
-UNUSED = (
-    "there is no model in the archive of 800 rows, and no sparse code: it is smaller without, "
-    "or no column is for a model"
-)
+UNUSED = "there is no model in the archive of 800 rows, and no sparse code: it is smaller without"
 AMOUNT = (
     "column 'amount' is kept within 0.25, the model's own bound; "
     "a wider bound needs a model trained with it, or no --model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,34 @@ def test_what_a_code_came_to_is_told(made: Path, capfd: pytest.CaptureFixture[st
     capfd.readouterr()
     train = ["train", str(made / "flights.csv"), "--out", str(tmp_path / "m"), "--steps", "60", "--json"]
     assert run([*train, "--family", "topk", "--target", "nonzeros=3"]) == 0
-    code = json.loads(capfd.readouterr().out)["code"]
+    out, err = capfd.readouterr()
+    code, target = (json.loads(out)[name] for name in ("code", "target"))
     assert code["mean_nonzero"] == pytest.approx(3, rel=0.05)
     assert set(code) == {"mean_nonzero", "drawn_nonzero", "dead_latents", "collapsed"}
+    assert target == {"asked": "nonzeros=3", "found": pytest.approx(code["mean_nonzero"], rel=0.01)}
+    assert "was asked of the code" not in err
+
+
+def test_a_code_that_missed_its_target_is_told(made: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    source, out = str(made / "flights.csv"), made / "missed"
+    few = ["--steps", "20", "--target", "bits=200"]
+    assert run(["train", source, "--out", str(out), *few, "--json"]) == 0
+    told = capfd.readouterr()
+    found = json.loads(told.out)["target"]["found"]
+    assert found < 190
+    words = f"bits=200 was asked of the code, and it came to {found:.3g} ({1 - found / 200:.0%} below)"
+    assert words in " ".join(told.err.split())
+    assert run(["train", source, "--out", str(out), "--steps", "20"]) == 0
+    assert re.search(r"^target +none$", capfd.readouterr().out, re.MULTILINE)
+
+
+def test_why_an_archive_is_without_a_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every other reason than that nothing can be modelled is that one was trained and did not pay."""
+    (tmp_path / "one.csv").write_text("a,b\n" + "1,2\n" * 50)
+    capfd.readouterr()
+    assert run(["compress", str(tmp_path / "one.csv"), "-o", str(tmp_path / "one.svae")]) == 0
+    assert "and no sparse code: no column is for a model" in " ".join(capfd.readouterr().err.split())
 
 
 def test_rows_are_sampled_in_the_schema_of_the_source(made: Path, tmp_path: Path) -> None:

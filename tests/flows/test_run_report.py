@@ -14,7 +14,7 @@ from flows import cli_pipeline
 from flows.cli import run
 from flows.cli_evaluation import NUMBERS_NAME, column_rows, summary
 from flows.jobs import ReportSettings, RetrainSettings
-from flows.results import Outcome
+from flows.results import Outcome, off_target
 from flows.settings import load_tracking
 from flows.tracking import Store
 from vae import curve, evaluate
@@ -151,6 +151,21 @@ def test_a_code_that_collapsed_is_named(
         ) is collapsed
         assert run([*call, "--json"]) == 0
         assert json.loads(capfd.readouterr().out)["collapsed"] is collapsed
+
+
+def test_a_code_that_missed_its_target_is_named(
+    call: list[str],
+    outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert outcome.off_target is None
+    missed = outcome.model_copy(update={"off_target": off_target("bits=4", 5.0)})
+    monkeypatch.setattr(cli_pipeline, "run_flow", lambda *_: missed)
+    capfd.readouterr()
+    assert run(call) == 0
+    told = " ".join(capfd.readouterr().out.split())
+    assert "target bits=4 was asked of the code, and it came to 5 (25% above)" in told
 
 
 def test_parts_that_were_not_measured_are_left_out() -> None:
