@@ -12,21 +12,25 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import SvaeError, UsageError
-from flows.console import errors
+from flows.console import errors, note
 from flows.locks import BusyError, file_lock
 from flows.settings import Tracking
 
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
+SLOW_SECONDS = 15.0
+"""After which a start that is still going on is told of."""
 EVENT_ATTEMPTS = 3
 """How often a connection is sought again for an event; Prefect pauses before a fourth time, and each one after."""
 URL_VARIABLE = "PREFECT_API_URL"
+STARTUP_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 DATABASE_VARIABLE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 HOST = "127.0.0.1"
 
@@ -71,15 +75,27 @@ def ready(tracking: Tracking) -> None:
         return
     from prefect.server.api.server import SubprocessASGIServer
 
-    with file_lock(tracking.state / "locks" / "prefect.lock", timeout=START_SECONDS):
+    with file_lock(tracking.state / "locks" / "prefect.lock", timeout=START_SECONDS), _told_if_slow():
         try:
             SubprocessASGIServer().start()
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split()).rstrip(".")
             raise ServerError(
-                f"Prefect's local server did not start: {reason}; on a slow machine raise"
-                " PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+                f"Prefect's local server did not start ({reason}); try again, on a busy machine with more than"
+                f" {STARTUP_VARIABLE}={os.environ.get(STARTUP_VARIABLE)}"
             ) from error
+
+
+@contextlib.contextmanager
+def _told_if_slow() -> Iterator[None]:
+    words = "Prefect's local server is not up yet; on a busy machine that may take minutes"
+    told = threading.Timer(SLOW_SECONDS, note, [words])
+    told.daemon = True
+    told.start()
+    try:
+        yield
+    finally:
+        told.cancel()
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def write(
     latents: Latents | None = None,
     verdicts: Sequence[Section] = (),
     curve_by: str = "",
-    rivals_by: str = "svae compress --rivals",
+    rivals_by: str = "svae compress SOURCE -o ARCHIVE --rivals",
     footer: str = "",
 ) -> Path:
     """Write the page of an archive, a model or both; what is not given has no section.
@@ -124,12 +124,12 @@ def _facts(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[tup
             best = min(others, key=lambda name: others[name])
             facts.append(
                 (
-                    f"{others[best] / report.archive_bytes:.2f} to 1",
-                    f"best other tool ({RIVALS[best]}) over archive",
+                    f"{others[best] / report.archive_bytes:.2f} times",
+                    f"the archive’s bytes, by the best other tool ({RIVALS[best]})",
                 )
             )
         if codes.latents:
-            facts.append((f"{codes.mean_nonzero:.1f} of {codes.latents}", "latents on in a row"))
+            facts.append((f"{codes.mean_nonzero:.1f} of {codes.latents}", "latents on, mean of all rows"))
             facts.append((f"{codes.bits_per_row:.1f}", "bits of a row's code"))
         if codes.score is not None:
             facts.append(
@@ -232,11 +232,12 @@ def _columns(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[S
     else:
         return []
     largest = max((entry[1] for entry in entries), default=0.0) or 1.0
-    table = Table(
-        "Bits a value, the dearest first", ("column", "bits a value", "coded by", "score of the code alone"),
-        [(name, f"{bits:.3f}", coder, score) for name, bits, coder, score in entries], (1, 3),
-        [round(100 * entry[1] / largest, 2) for entry in entries],
-    )  # fmt: skip
+    heads = ("column", "bits a value", "coded by", "score of the code alone")
+    shown = len(heads) if alone else len(heads) - 1  # an archive does not say what each column scores
+    cells = [(name, f"{bits:.3f}", coder, score)[:shown] for name, bits, coder, score in entries]
+    shares = [round(100 * entry[1] / largest, 2) for entry in entries]
+    numeric = (1, 3) if alone else (1,)
+    table = Table("Bits a value, the dearest first", heads[:shown], cells, numeric, shares)
     return [Section("Bits by column", (), [table])]
 
 
@@ -250,7 +251,8 @@ def _code(numbers: Mapping[str, Any]) -> list[Section]:
         return []
     found, score = numbers["sparsity"], numbers["codes_only"]["score"]
     words = [
-        f"The model's code of a row has {found['latents']} latents, {found['mean_nonzero']:.1f} of them on; "
+        f"The model's code of a row has {found['latents']} latents, {found['mean_nonzero']:.1f} of them on in the "
+        f"{numbers['rows']['evaluated']:,} rows that were measured; "
         f"{found['active_units']:.0f} vary (variance above 0.01), {found['dead_latents']:.0f} never do. By itself, no "
         f"column and no other row in sight, it scores {score:.3f}: the mean over the columns of R² for numbers, and of "
         "accuracy above the majority share for names."

@@ -100,7 +100,7 @@ def test_importing_flows_switches_telemetry_off() -> None:
     done = subprocess.run(
         [sys.executable, "-c", QUIET], env=variables, capture_output=True, text=True, timeout=120, check=True
     )
-    assert done.stdout.split() == ["False", "False", "True", "90"]
+    assert done.stdout.split() == ["False", "False", "True", "180"]
 
 
 def test_a_scheduler_that_would_never_fire_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,21 @@ def test_a_second_rollback_says_what_it_undoes(
     assert capfd.readouterr().err == told
 
 
+def test_promoting_the_champion_again_is_said_to_change_nothing(
+    registry: Registry,
+    three: list[Version],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli_models, "connect", lambda config: registry)
+    monkeypatch.setattr(reload, "verify_reload", lambda registry, version: None)
+    assert len(three) == 3
+    for told in ("", "note: version 2 is the champion already; the reason is kept, no alias moves\n"):
+        assert run(["models", "promote", "m", "2", "--reason", "smaller"]) == 0
+        assert capfd.readouterr().err == told
+        assert aliases(registry) == {"champion": 2}
+
+
 def test_a_version_that_does_not_reload_moves_nothing(registry: Registry, three: list[Version]) -> None:
     def broken(version: Version) -> None:
         raise ModelError("other codes")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import httpx
 import pytest
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import EVENT_ATTEMPTS, ServerError, needed
+from flows import server
+from flows.server import EVENT_ATTEMPTS, STARTUP_VARIABLE, ServerError, needed, ready
+from flows.settings import Tracking, TrackingSettings
 
 NAMED, CLOUD = "http://127.0.0.1:1/api", "https://api.prefect.cloud/api/accounts/a/workspaces/b"
 
@@ -32,3 +37,21 @@ def test_a_server_that_went_away_is_named() -> None:
     ):
         raise httpx.ConnectError("gone")
     assert EventsWorker._client_override is None
+
+
+def test_a_local_server_that_does_not_start_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.server.api.server import SubprocessASGIServer
+
+    def start(_: SubprocessASGIServer) -> None:
+        time.sleep(0.5)
+        raise RuntimeError("Timed out.")
+
+    monkeypatch.setattr(SubprocessASGIServer, "start", start)
+    monkeypatch.setattr(server, "SLOW_SECONDS", 0.01)
+    monkeypatch.setenv(STARTUP_VARIABLE, "7")
+    words = rf"did not start \(Timed out\); try again, on a busy machine with more than {STARTUP_VARIABLE}=7"
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(ServerError, match=words):
+        ready(Tracking(TrackingSettings(), tmp_path, None))
+    assert "note: Prefect's local server is not up yet" in " ".join(capfd.readouterr().err.split())

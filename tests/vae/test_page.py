@@ -60,8 +60,9 @@ def test_an_archive_s_page_says_what_is_in_it(report: ArchiveReport, tmp_path: P
         assert f"{size:,}" in words
     assert {column.name for column in report.per_column} <= set(re.findall(r"\w+", words))
     assert "The sparse code" not in words
+    assert "score of the code alone" not in words  # which an archive does not have, of single columns
     best = min(report.rivals.pcodec, report.rivals.parquet_zstd19, report.rivals.parquet_brotli11)  # type: ignore[type-var,union-attr]
-    assert f"{best / report.archive_bytes:.2f} to 1 best other tool (" in words
+    assert f"{best / report.archive_bytes:.2f} times the archive’s bytes, by the best other tool (" in words
     assert "given to pcodec, and to Parquet with zstd and with brotli, on the same grid" in words
     assert "Not all tools" not in words
 
@@ -69,7 +70,7 @@ def test_an_archive_s_page_says_what_is_in_it(report: ArchiveReport, tmp_path: P
 def test_a_page_says_what_measures_the_other_tools(report: ArchiveReport, tmp_path: Path) -> None:
     bare = report.model_copy(update={"rivals": None})
     words = Read(page.write(tmp_path / "a.html", name="a", report=bare)).words
-    assert "Not all tools were measured; what they need is with: svae compress --rivals" in words
+    assert "Not all tools were measured; what they need is with: svae compress SOURCE -o ARCHIVE --rivals" in words
     numbers = {"size": {"parquet_snappy": 2_000, "parquet_zstd19": 1_900, "pcodec": 1_800}}
     text = page.write(
         tmp_path / "b.html", name="b", report=bare, numbers=numbers, rivals_by="svae run --rivals"
@@ -108,7 +109,7 @@ def test_a_model_s_page_has_its_code_its_rows_and_its_pictures(
 
 def test_a_code_that_collapsed_is_named(tmp_path: Path) -> None:
     found = {"latents": 4, "mean_nonzero": 1.0, "active_units": 0.0, "dead_latents": 4.0}
-    numbers = {"sparsity": found, "codes_only": {"score": 0.0}}
+    numbers = {"sparsity": found, "codes_only": {"score": 0.0}, "rows": {"evaluated": 9}}
     words = Read(page.write(tmp_path / "a.html", name="a", numbers=numbers)).words
     assert "The code has collapsed (posterior collapse)" in words
 
