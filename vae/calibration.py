@@ -19,6 +19,8 @@ PRICE_GAIN, MOST_PRICE = 0.04, 8.0
 """How fast the price of presence moves, nats a step for the same unit; and the largest price, or reward."""
 MOST_MISS = 1.0
 """Units of that miss that count at most: a code that is empty at first is no reason to leap."""
+FLOOR_FALL = 0.75
+"""How fast λ falls where a score is asked for, of how fast it rises: a score is a floor, which few steps undercut."""
 LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 50.0
 SHARE, MOST_CHANGE, NEAR = 0.7, 1.15, 0.02
 """Of what bits miss by (in logarithms), what the number of latents that are on makes good at a time, for the prior has
@@ -26,13 +28,17 @@ to follow; the factor on that number, at most; and the miss that is left as it i
 
 
 @torch.no_grad()
-def moved(weight: Tensor, found: Tensor, target: float) -> Tensor:
-    """λ after a step in which the code was `found` to be so much; elementwise.
+def moved(weight: Tensor, found: Tensor, target: float, fall: float = 1.0) -> Tensor:
+    """λ after a step in which the code was `found` to be so much; elementwise. It falls `fall` times as fast.
 
     >>> moved(torch.tensor(1.0), torch.tensor(8.0), 8.0).item()
     1.0
+    >>> [round(moved(torch.tensor(1.0), torch.tensor(found), 8.0, 0.5).item(), 2) for found in (4.0, 16.0)]
+    [1.04, 0.98]
     """
-    return (weight * torch.exp(GAIN * _miss(found, target))).clamp(LEAST_WEIGHT, MOST_WEIGHT)
+    miss = _miss(found, target)
+    step = GAIN * torch.where(miss < 0, fall * miss, miss)
+    return (weight * torch.exp(step)).clamp(LEAST_WEIGHT, MOST_WEIGHT)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae.calibration import moved, moved_price, nearer, threshold_for
+from vae.calibration import FLOOR_FALL, moved, moved_price, nearer, threshold_for
 from vae.latents import Latents
 from vae.settings import FIRST_CODES_WEIGHT, ModelSettings, Target, codes_weight
 from vae.stencil import Tensors
@@ -165,5 +165,7 @@ class Steered(nn.Module):
             there = (hard != 0).sum(1).to(hard.dtype).mean()
             self.dial.copy_(moved_price(self.dial, there, self.target.value))
         else:
-            found = (score() if self.target.what == "score" else bits()) * self.settling
-            self.dial.copy_(moved(self.dial, found, self.target.value))
+            floor = self.target.what == "score"
+            found = (score() if floor else bits()) * self.settling
+            fall = FLOOR_FALL if floor else 1.0
+            self.dial.copy_(moved(self.dial, found, self.target.value, fall))

@@ -70,7 +70,10 @@ def test_an_archive_s_page_says_what_is_in_it(report: ArchiveReport, tmp_path: P
 def test_a_page_says_what_measures_the_other_tools(report: ArchiveReport, tmp_path: Path) -> None:
     bare = report.model_copy(update={"rivals": None})
     words = Read(page.write(tmp_path / "a.html", name="a", report=bare)).words
-    assert "Not all tools were measured; what they need is with: svae compress SOURCE -o ARCHIVE --rivals" in words
+    assert (
+        "Not all tools were measured; what they need is with: svae compress SOURCE -o ARCHIVE --rivals"
+        in words
+    )
     numbers = {"size": {"parquet_snappy": 2_000, "parquet_zstd19": 1_900, "pcodec": 1_800}}
     text = page.write(
         tmp_path / "b.html", name="b", report=bare, numbers=numbers, rivals_by="svae run --rivals"
