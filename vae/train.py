@@ -15,13 +15,14 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.atomic import remove_tree
@@ -30,6 +31,7 @@ from vae import beside, schedule
 from vae.checkpoint import Checkpoints
 from vae.images import ImageVAE
 from vae.loop import (
+    VALIDATION_CHUNK,
     VALIDATION_ROWS,
     Batches,
     BatchModule,
@@ -128,7 +130,7 @@ def _record(
         "validation_rows": len(rows.validation_rows),
         "data": rows.digest(),
         "learning_rates": _used(settings, model),
-        "code": model.code_facts(code_rows(rows, model.reads, settings.seed)),
+        "code": model.code_facts(_held(rows, model.reads, settings.seed, VALIDATION_ROWS)),
         "target": _target(model, rows, settings),
         "torch": str(torch.__version__),
         "history": [{name: plain(value) for name, value in entry.items()} for entry in history],
@@ -141,18 +143,19 @@ def _target(model: Model, rows: Rows, settings: TrainSettings) -> dict[str, Any]
         return None
     return {
         "asked": model.settings.target,
-        "found": model.came_to(code_rows(rows, tuple(rows.arrays), settings.seed)),
+        "found": model.came_to(_held(rows, tuple(rows.arrays), settings.seed, VALIDATION_CHUNK)),
     }
 
 
-def code_rows(rows: Rows, reads: Sequence[str], seed: int) -> dict[str, Tensor]:
-    """What is called `reads` (of the encoder, or all that there is) of the rows that validate."""
-    read = {name: rows.arrays[name] for name in reads}
-    (batch,) = validation_batches(
-        rows, {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in read.items()},
-        seed, chunk=VALIDATION_ROWS,
-    )  # fmt: skip
-    return batch
+def _held(rows: Rows, names: Sequence[str], seed: int, most: int) -> dict[str, Tensor]:
+    """Arrays by name, of so many of the rows that validate at most."""
+    arrays = _tensors({name: rows.arrays[name] for name in names})
+    return validation_batches(rows, arrays, seed, chunk=most)[0]
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    plain = {name: np.require(array, requirements=["C", "W"]) for name, array in arrays.items()}
+    return {name: torch.from_numpy(array) for name, array in plain.items()}
 
 
 def _used(settings: TrainSettings, model: Model) -> dict[str, float]:
@@ -182,10 +185,7 @@ def run(
     if checkpoints and packed is None:
         checkpoints.clear()  # what is left there is of no use, and must not outlive what is
     state = unpack(packed, model) if packed else State()
-    arrays = {
-        name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        for name, array in rows.arrays.items()
-    }
+    arrays = _tensors(rows.arrays)
     held = validation_batches(rows, arrays, settings.seed)
     size = settings.batch_rows or USUAL_BATCH
     report = Report(total, min(size, len(rows.train_rows)), on_progress)
