@@ -90,7 +90,7 @@ def train(
         from data.atomic import check_writable
         from data.bounds import kept_exact, resolve_bounds
         from data.largetable import table_of
-        from flows.results import COLLAPSED, off_target
+        from flows.results import COLLAPSED, Aim
         from flows.work import split_of
         from vae import pipeline
         from vae import train as training
@@ -128,12 +128,10 @@ def train(
         }
         if trained.record["code"].get("collapsed"):
             note(COLLAPSED)
-        wanted = trained.record["target"] or {}
-        missed = off_target(wanted.get("asked"), wanted.get("found"))
-        if missed:
-            note(missed)
-        told = f"{wanted['asked']}, found {wanted['found']:.3g}" if wanted else "none"
-        words = {**result, "code": code_words(result["code"]), "target": told}
+        aim = Aim(**result["target"]) if result["target"] else None
+        if aim and aim.missed:
+            note(aim.missed)
+        words = {**result, "code": code_words(result["code"]), "target": aim or "none"}
         output.show(result, lambda console: key_values(console, words))
 
 

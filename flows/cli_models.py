@@ -129,9 +129,9 @@ def promote(
         registry = connect(config)
         version = registry.find(f"{model}/{number}" if number is not None else model)
         champion = registry.champion(version.name)
-        if champion and champion.version == version.version:
-            note(f"version {version.version} is the champion already; the reason is kept, no alias moves")
         registry.promote(version, reason, verify=lambda v: verify_reload(registry, v))
+        if champion and champion.version == version.version:
+            note(f"version {version.version} was the champion already: only reason and date are new")
         now = registry.find(version.uri)
         output.show(
             now.as_json(),

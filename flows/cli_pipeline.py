@@ -154,7 +154,7 @@ def summary(job: Job, outcome: Outcome) -> dict[str, Any]:
     state = "champion" if version.promoted else "not promoted"
     return {
         **({"warning": COLLAPSED} if outcome.collapsed else {}),
-        **({"target": outcome.off_target} if outcome.off_target else {}),
+        **({"target": outcome.target.missed or str(outcome.target)} if outcome.target else {}),
         "dataset": outcome.dataset,
         "model": outcome.model,
         "codes": outcome.codes,

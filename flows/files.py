@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from data.sources import Source
     from flows.compress import FileDone, FileJob
     from flows.settings import Tracking
-    from vae.codec.summary import ArchiveReport
+    from vae.codec.summary import ArchiveReport, WithoutModel
     from vae.store import TrainedModel
+
+WITHOUT_MODEL: Mapping[WithoutModel, str] = {
+    "nothing to model": "no column is for a model",
+    "smaller without": "it is smaller without",
+    "texts": "archives hold texts by other coders",
+}
 
 
 def load_model(uri: str, tracking: Tracking | None, config: str | None = None) -> TrainedModel:
@@ -109,22 +115,22 @@ def model_notes(
 ) -> Iterator[str]:
     """What whoever made an archive, with a given model or one of its own, should know of it.
 
-    `asked`: the target of its code.
+    `asked`: the target of the code of one of its own.
     """
-    from flows.results import off_target
+    from flows.results import Aim
     from vae.pipeline import kept_tighter
     from vae.settings import Target
 
     for name, width in kept_tighter(trained, bounds or {}).items() if trained else ():
         kept = f"within {width:g}, the model's own bound" if width else "exact, as the model was trained"
         yield f"column {name!r} is kept {kept}; a wider bound needs a model trained with it, or no --model"
-    if not report.bytes.model:
-        why = "it is smaller without" if trained or report.seconds.train else "no column is for a model"
+    if report.without_model:
+        why = WITHOUT_MODEL[report.without_model]
         yield f"there is no model in the archive of {report.rows:,} rows, and no sparse code: {why}"
     elif asked:
         summary, what = report.codes_summary, Target.parse(asked).what
         found = {"bits": summary.bits_per_row, "nonzeros": summary.mean_nonzero, "score": summary.score}[what]
-        missed = off_target(asked, found)
+        missed = None if found is None else Aim(asked=asked, found=found).missed
         if missed:
             yield missed
 
@@ -168,7 +174,7 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
             facts=facts,
             on_progress=deadline,
         )
-    for line in model_notes(model, bounds, report, settings.settings.target):
+    for line in model_notes(model, bounds, report, None if model else settings.settings.target):
         say_of_file(line)
     return FileDone(
         source=job.source,

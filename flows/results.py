@@ -14,23 +14,35 @@ COLLAPSED = (
 )
 
 
-def off_target(asked: str | None, found: float | None) -> str | None:
-    """What to say of a code that is not what was asked of it; None of one that is, or of which nothing was asked.
+class Aim(Settings):
+    """What was asked of a code, and what it came to.
 
-    >>> off_target("bits=8", 8.2)
-    >>> off_target("bits=8", 12.0)
-    'bits=8 was asked of the code, and it came to 12 (50% above): train longer (--effort, --steps), or ask for more'
+    >>> print(Aim(asked="bits=8", found=8.2), Aim(asked="bits=8", found=8.2).missed)
+    bits=8, found 8.2 None
+    >>> print(Aim(asked="bits=8", found=12.0).missed)
+    bits=8 was asked of the code, and it came to 12 (50% above): train longer (--effort, --steps), ask for more, \
+or take another --family
     """
-    if asked is None or found is None:
-        return None
-    miss = Target.parse(asked).miss(found)
-    if abs(miss) <= NEAR_TARGET:
-        return None
-    far, less = ("below", "less") if miss < 0 else ("above", "more")
-    return (
-        f"{asked} was asked of the code, and it came to {found:.3g} ({abs(miss):.0%} {far}): train longer "
-        f"(--effort, --steps), or ask for {less}"
-    )
+
+    asked: str
+    """As `--target` has it."""
+    found: float
+    """Mean over rows."""
+
+    def __str__(self) -> str:
+        return f"{self.asked}, found {self.found:.3g}"
+
+    @property
+    def missed(self) -> str | None:
+        """What to say of a code that is further off than it may be."""
+        miss = Target.parse(self.asked).miss(self.found)
+        if abs(miss) <= NEAR_TARGET:
+            return None
+        far, other = ("below", "less") if miss < 0 else ("above", "more")
+        return (
+            f"{self.asked} was asked of the code, and it came to {self.found:.3g} ({abs(miss):.0%} {far}): train "
+            f"longer (--effort, --steps), ask for {other}, or take another --family"
+        )
 
 
 class Ingested(Settings):
@@ -77,8 +89,8 @@ class Trained(Settings):
     """What the data gate found before it was trained; a later run of the same compares with its own champion."""
     collapsed: bool = False
     """Whether its code is the same for every row."""
-    off_target: str | None = None
-    """What to say of a code that is not what was asked of it."""
+    target: Aim | None = None
+    """What was asked of its code."""
 
 
 class Coded(Settings):
@@ -186,8 +198,8 @@ class Outcome(Settings):
     """The run in MLflow."""
     collapsed: bool = False
     """Whether the model's code is the same for every row."""
-    off_target: str | None = None
-    """What to say of a code that is not what was asked of it."""
+    target: Aim | None = None
+    """What was asked of the model's code."""
     curve: Path | None = None
     """Bits a row over several bounds, if they were asked for."""
 
@@ -216,6 +228,6 @@ class Outcome(Settings):
             version=version,
             run_id=run_id,
             collapsed=model.collapsed,
-            off_target=model.off_target,
+            target=model.target,
             curve=curve.path if curve else None,
         )

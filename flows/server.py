@@ -24,6 +24,7 @@ from flows.locks import BusyError, file_lock
 from flows.settings import Tracking
 
 START_SECONDS = 180.0
+LOCK_SECONDS = 900.0
 STOP_SECONDS = 20.0
 SLOW_SECONDS = 15.0
 """After which a start that is still going on is told of."""
@@ -75,15 +76,20 @@ def ready(tracking: Tracking) -> None:
         return
     from prefect.server.api.server import SubprocessASGIServer
 
-    with file_lock(tracking.state / "locks" / "prefect.lock", timeout=START_SECONDS), _told_if_slow():
+    # whoever waits for another to start one needs the time of both
+    lock = file_lock(tracking.state / "locks" / "prefect.lock", timeout=LOCK_SECONDS)
+    with _told_if_slow(), lock:
         try:
             SubprocessASGIServer().start()
         except RuntimeError as error:
             reason = " ".join(str(error).split()).rstrip(".")
-            raise ServerError(
-                f"Prefect's local server did not start ({reason}); try again, on a busy machine with more than"
-                f" {STARTUP_VARIABLE}={os.environ.get(STARTUP_VARIABLE)}"
-            ) from error
+            kept, limit = tracking.state / "prefect", os.environ.get(STARTUP_VARIABLE)
+            way_out = (
+                f"if its database in {kept} is damaged, move that away"
+                if "exited with code" in reason
+                else f"try again, on a busy machine with more than {STARTUP_VARIABLE}={limit}"
+            )
+            raise ServerError(f"Prefect's local server did not start ({reason}); {way_out}") from error
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from data.manifest import Manifest
 from data.schema import Schema
 from flows import cache
 from flows.jobs import Job
-from flows.results import COLLAPSED, Archived, Checked, Coded, Evaluated, Ingested, Trained, off_target
+from flows.results import COLLAPSED, Aim, Archived, Checked, Coded, Evaluated, Ingested, Trained
 from flows.tracking import FLOW_RUN_TAG, Store, flatten
 
 Advance = Callable[[float], None]
@@ -195,17 +195,17 @@ def train(job: Job, dataset: Ingested, checked: Checked, advance: Advance, say: 
             }
             metrics.add(numbers, int(entry["step"]))
         seconds = time.perf_counter() - began
-        facts, target = trained.record["code"], trained.record["target"] or {}
+        facts, target = trained.record["code"], trained.record["target"]
         code = {f"code/{name}": value for name, value in facts.items()}
         metrics.add({"seconds/train": seconds, **code}, int(trained.record["steps"]))
     collapsed = bool(facts.get("collapsed"))
-    missed = off_target(target.get("asked"), target.get("found"))
-    for warning in (COLLAPSED if collapsed else None, missed):
+    aim = Aim(**target) if target else None
+    for warning in (COLLAPSED if collapsed else None, aim and aim.missed):
         if warning:
             say("%s", warning)
     return Trained(
         path=job.model, digest=trained.digest, seconds=seconds, checked=checked, collapsed=collapsed,
-        off_target=missed,
+        target=aim,
     )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def _facts(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[tup
             (f"{report.ratio:.1f} to 1", "source over archive"),
             (
                 _size(report.archive_bytes),
-                f"of which {model} are the model" if model else "no model: smaller without",
+                f"of which {model} are the model" if model else "no model is in it",
             ),
         ]
         others = {name: size for name, size in _others(report, numbers).items() if name not in PLAIN}
@@ -139,7 +139,9 @@ def _facts(report: ArchiveReport | None, numbers: Mapping[str, Any]) -> list[tup
         facts.append((f"{numbers['bits']['total']:.1f}", "bits a row"))
         if "codes_only" in numbers:
             facts.append((f"{numbers['codes_only']['score']:.2f}", "score of the code alone"))
-            facts.append((f"{numbers['sparsity']['mean_nonzero']:.1f}", "latents on in a row"))
+            facts.append(
+                (f"{numbers['sparsity']['mean_nonzero']:.1f}", "latents on, mean of the rows measured")
+            )
     if "sparsity" in numbers:
         found = numbers["sparsity"]
         dead = f"latents active, {found['dead_latents']:.0f} dead"
@@ -156,7 +158,7 @@ def _guarantee(report: ArchiveReport | None) -> list[Section]:
         f"Reading needs no trained network but the {_size(report.bytes.model)} in the archive, in whole numbers only, "
         "so it gives the same bytes on any machine."
         if report.bytes.model
-        else "There is no model in it: it is smaller without.",
+        else "There is no model in it.",
     ]
     bounded = [column for column in report.per_column if column.bound > 0]
     tables = (

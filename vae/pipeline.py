@@ -229,8 +229,7 @@ def compress(
     began, fitted = time.perf_counter(), model is None
     if model is None:
         model = _fit_or_none(table, bounds, settings, training, on_progress)
-        # where there was nothing to train that took no time
-        facts = {"train_seconds": time.perf_counter() - began if model else 0.0, **(facts or {})}
+        facts = {"train_seconds": time.perf_counter() - began, **(facts or {})}
     else:
         model = model if isinstance(model, TrainedModel) else load(model)
         check_table(model, table)
@@ -239,9 +238,11 @@ def compress(
 
     if model is None or isinstance(model.module, TextVAE):  # texts are left to other coders
         bounds = own_bounds(model) if model is not None and bounds is None else bounds
-        return archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
+        why = "nothing to model" if model is None else "texts"
+        report = archive.write(table, path, bounds=bounds, rivals=rivals, facts=facts, progress=on_progress)
+        return report.model_copy(update={"without_model": why})
     known = {key: model.record[key] for key in ("code_score", "code_score_rows") if key in model.record}
-    return archive.write(
+    report = archive.write(
         table,
         path,
         bounds=own_bounds(model),
@@ -256,6 +257,7 @@ def compress(
         progress=on_progress,
         fitted=fitted,
     )
+    return report if report.model_sha256 else report.model_copy(update={"without_model": "smaller without"})
 
 
 def score(trained: TrainedModel, table: pa.Table, split: Split, judged: Judged | None = None) -> Score:

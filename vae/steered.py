@@ -89,11 +89,9 @@ class Steered(nn.Module):
         return self.presence if self.latents.priced else 0.0
 
     @torch.no_grad()
-    def came_to(self, batch: Tensors) -> float | None:
-        """What the code of a batch is, of what its target is about; None without a target."""
-        if self.target is None:
-            return None
-        if self.target.what == "nonzeros":
+    def came_to(self, batch: Tensors) -> float:
+        """What the code of a batch is, of what its target is about."""
+        if self.target is not None and self.target.what == "nonzeros":
             return float((self.encode(batch) != 0).sum(1).float().mean())
         return float(self.measured(batch))
 

@@ -31,7 +31,6 @@ from vae import beside, schedule
 from vae.checkpoint import Checkpoints
 from vae.images import ImageVAE
 from vae.loop import (
-    VALIDATION_CHUNK,
     VALIDATION_ROWS,
     Batches,
     BatchModule,
@@ -130,7 +129,7 @@ def _record(
         "validation_rows": len(rows.validation_rows),
         "data": rows.digest(),
         "learning_rates": _used(settings, model),
-        "code": model.code_facts(_held(rows, model.reads, settings.seed, VALIDATION_ROWS)),
+        "code": model.code_facts(_code_rows(rows, model.reads, settings.seed)),
         "target": _target(model, rows, settings),
         "torch": str(torch.__version__),
         "history": [{name: plain(value) for name, value in entry.items()} for entry in history],
@@ -141,16 +140,17 @@ def _target(model: Model, rows: Rows, settings: TrainSettings) -> dict[str, Any]
     """What was `asked` of the code, and what was `found` of the rows that validate; None where nothing was."""
     if model.target is None:
         return None
-    return {
-        "asked": model.settings.target,
-        "found": model.came_to(_held(rows, tuple(rows.arrays), settings.seed, VALIDATION_CHUNK)),
-    }
+    parts = validation_batches(rows, _tensors(rows.arrays), settings.seed)
+    sizes = [len(next(iter(part.values()))) for part in parts]
+    found = np.average([model.came_to(part) for part in parts], weights=sizes)
+    return {"asked": model.settings.target, "found": float(found)}
 
 
-def _held(rows: Rows, names: Sequence[str], seed: int, most: int) -> dict[str, Tensor]:
-    """Arrays by name, of so many of the rows that validate at most."""
-    arrays = _tensors({name: rows.arrays[name] for name in names})
-    return validation_batches(rows, arrays, seed, chunk=most)[0]
+def _code_rows(rows: Rows, reads: Sequence[str], seed: int) -> dict[str, Tensor]:
+    """What the encoder `reads` of the rows that validate."""
+    read = _tensors({name: rows.arrays[name] for name in reads})
+    (batch,) = validation_batches(rows, read, seed, chunk=VALIDATION_ROWS)
+    return batch
 
 
 def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:

@@ -13,7 +13,9 @@ import pyarrow.csv
 import pytest
 
 from flows.cli import run
+from flows.files import model_notes
 from vae import curve
+from vae.codec import archive
 from vae.codec.reader import Archive
 from vae.settings import Codes
 
@@ -58,12 +60,37 @@ def test_a_code_that_missed_its_target_is_told(made: Path, capfd: pytest.Capture
     assert re.search(r"^target +none$", capfd.readouterr().out, re.MULTILINE)
 
 
-def test_why_an_archive_is_without_a_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Every other reason than that nothing can be modelled is that one was trained and did not pay."""
+@pytest.mark.parametrize(
+    ("asked", "found", "words"),
+    [
+        ("bits=4", {"bits_per_row": 5.0}, ["bits=4 was asked of the code, and it came to 5 (25% above)"]),
+        ("nonzeros=4", {"mean_nonzero": 2.0}, ["nonzeros=4 was asked of the code, and it came to 2 (50% below)"]),
+        ("score=0.5", {"score": 0.4}, ["score=0.5 was asked of the code, and it came to 0.4 (20% below)"]),
+        ("score=0.5", {"score": 0.9}, []),
+        ("score=0.5", {"score": None}, []),
+        ("bits=4", {"bits_per_row": 4.1}, []),
+        (None, {"bits_per_row": 5.0}, []),
+    ],
+)  # fmt: skip
+def test_an_archive_s_code_that_missed_its_target_is_told(
+    asked: str | None, found: dict[str, Any], words: list[str], made: Path
+) -> None:
+    with archive.open(made / "f.svae") as opened:
+        report = opened.report()
+    summary = report.codes_summary.model_copy(update=found)
+    told = list(model_notes(None, {}, report.model_copy(update={"codes_summary": summary}), asked))
+    assert [line.split(": ")[0] for line in told] == words
+
+
+def test_a_table_without_a_column_for_a_model_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "one.csv").write_text("a,b\n" + "1,2\n" * 50)
     capfd.readouterr()
-    assert run(["compress", str(tmp_path / "one.csv"), "-o", str(tmp_path / "one.svae")]) == 0
-    assert "and no sparse code: no column is for a model" in " ".join(capfd.readouterr().err.split())
+    assert run(["compress", str(tmp_path / "one.csv"), "-o", str(tmp_path / "one.svae"), "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert "and no sparse code: no column is for a model" in " ".join(err.split())
+    assert json.loads(out)["without_model"] == "nothing to model"
 
 
 def test_rows_are_sampled_in_the_schema_of_the_source(made: Path, tmp_path: Path) -> None:

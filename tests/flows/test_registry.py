@@ -19,7 +19,7 @@ from flows.cli import run
 from flows.registry import MOVE, Registry
 from flows.settings import load_tracking
 from flows.tracking import Store
-from flows.versions import DIGEST, Version
+from flows.versions import DIGEST, VERDICT, Version
 
 
 def no_check(version: Version) -> None:
@@ -121,7 +121,7 @@ def test_a_second_rollback_says_what_it_undoes(
     assert capfd.readouterr().err == told
 
 
-def test_promoting_the_champion_again_is_said_to_change_nothing(
+def test_promoting_the_champion_again_writes_a_reason_and_says_so(
     registry: Registry,
     three: list[Version],
     monkeypatch: pytest.MonkeyPatch,
@@ -130,10 +130,12 @@ def test_promoting_the_champion_again_is_said_to_change_nothing(
     monkeypatch.setattr(cli_models, "connect", lambda config: registry)
     monkeypatch.setattr(reload, "verify_reload", lambda registry, version: None)
     assert len(three) == 3
-    for told in ("", "note: version 2 is the champion already; the reason is kept, no alias moves\n"):
-        assert run(["models", "promote", "m", "2", "--reason", "smaller"]) == 0
+    again = "note: version 2 was the champion already: only reason and date are new\n"
+    for reason, told in (("smaller", ""), ("still", again)):
+        assert run(["models", "promote", "m", "2", "--reason", reason]) == 0
         assert capfd.readouterr().err == told
         assert aliases(registry) == {"champion": 2}
+        assert registry.find("m/2").tags[VERDICT] == f"promoted: {reason}"
 
 
 def test_a_version_that_does_not_reload_moves_nothing(registry: Registry, three: list[Version]) -> None:

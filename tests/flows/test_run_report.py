@@ -14,14 +14,14 @@ from flows import cli_pipeline
 from flows.cli import run
 from flows.cli_evaluation import NUMBERS_NAME, column_rows, summary
 from flows.jobs import ReportSettings, RetrainSettings
-from flows.results import Outcome, off_target
+from flows.results import Aim, Outcome
 from flows.settings import load_tracking
 from flows.tracking import Store
 from vae import curve, evaluate
 from vae.settings import ModelSettings, TrainSettings
 
 SETTINGS = RetrainSettings(
-    model=ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1),
+    model=ModelSettings(latents=4, width=8, encoder_width=16, encoder_depth=1, target="bits=4"),
     train=TrainSettings(steps=20, batch_rows=256, threads=1),
     bounds=("air_time=1%",),
 )
@@ -159,13 +159,19 @@ def test_a_code_that_missed_its_target_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert outcome.off_target is None
-    missed = outcome.model_copy(update={"off_target": off_target("bits=4", 5.0)})
-    monkeypatch.setattr(cli_pipeline, "run_flow", lambda *_: missed)
-    capfd.readouterr()
-    assert run(call) == 0
-    told = " ".join(capfd.readouterr().out.split())
-    assert "target bits=4 was asked of the code, and it came to 5 (25% above)" in told
+    record = json.loads((outcome.model / "model.json").read_text())["record"]
+    assert outcome.target is not None
+    assert outcome.target.model_dump() == record["target"]
+    assert outcome.target.asked == "bits=4"
+    missed = "bits=4 was asked of the code, and it came to 5 (25% above)"
+    for found, words in ((4.1, "bits=4, found 4.1"), (5.0, missed)):
+        told = outcome.model_copy(update={"target": Aim(asked="bits=4", found=found)})
+        monkeypatch.setattr(cli_pipeline, "run_flow", lambda *_, told=told: told)
+        capfd.readouterr()
+        assert run(call) == 0
+        assert f"target {words}" in " ".join(capfd.readouterr().out.split())
+        assert run([*call, "--json"]) == 0
+        assert json.loads(capfd.readouterr().out)["target"] == {"asked": "bits=4", "found": found}
 
 
 def test_parts_that_were_not_measured_are_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from data.schema import Schema
 from data.split import TRAIN, VALIDATION
 from vae import pipeline
-from vae.calibration import GAIN, LEAST_WEIGHT, MOST_CHANGE, MOST_WEIGHT, moved, threshold_for
+from vae.calibration import FLOOR_FALL, GAIN, LEAST_WEIGHT, MOST_CHANGE, MOST_WEIGHT, moved, threshold_for
 from vae.codes import encode_rows
 from vae.evaluate import coded_among, model_bits
 from vae.judging import alone
@@ -128,6 +129,25 @@ def test_what_a_pause_brings_counts_from_then_on(target: str, power: float) -> N
     assert model.dial.item() == pytest.approx(
         FIRST_CODES_WEIGHT, rel=1e-5
     )  # what it will be is what is asked for
+
+
+@pytest.mark.parametrize(("target", "fall"), [("bits=3", 1.0), ("score=0.3", FLOOR_FALL)])
+def test_what_is_asked_as_a_floor_is_come_down_to_more_slowly(target: str, fall: float) -> None:
+    model, steps = Rounded(target), list[float]()
+    assert model.target is not None
+    for factor in (0.5, 2.0):  # too little, too much
+        before, found = model.dial.item(), torch.tensor(factor * model.target.value)
+        model.steer(torch.zeros(1), lambda found=found: found, lambda found=found: found, asked=0.0)
+        steps.append(math.log(model.dial.item() / before))
+    assert steps == pytest.approx([GAIN * math.log(2), -fall * GAIN * math.log(2)], rel=1e-3)
+
+
+@pytest.mark.parametrize("target", ["nonzeros=2", "bits=3", "score=0.3"])
+def test_what_a_target_is_about_is_what_it_came_to(target: str) -> None:
+    model, batch = Rounded(target), {"x": torch.randn(50, 8, 1, generator=torch.Generator().manual_seed(0))}
+    there = (model.encode(batch) != 0).sum(1).float().mean()
+    expected = there if target.startswith("nonzeros") else model.measured(batch)
+    assert model.came_to(batch) == pytest.approx(expected.item())
 
 
 def test_a_code_that_says_too_little_is_not_made_to_say_just_anything() -> None:

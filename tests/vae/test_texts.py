@@ -364,7 +364,7 @@ def test_without_a_code_texts_are_drawn_and_no_code_is_made(table: pa.Table) -> 
 
 def test_an_archive_of_texts_trains_no_model_and_holds_none(table: pa.Table, tmp_path: Path) -> None:
     report = vae.compress(table, tmp_path / "t.svae")
-    assert report.bytes.model == 0
+    assert (report.bytes.model, report.without_model) == (0, "nothing to model")
     with vae.open(tmp_path / "t.svae") as archive:
         assert archive.read().equals(table)
 
@@ -460,5 +460,6 @@ def test_an_archive_by_a_model_of_texts_takes_its_bounds(tmp_path: Path) -> None
     found = pipeline.fit(table, schema, bounds={"at": 0.5}, model=named, training=QUICK)
     report = vae.compress(table, tmp_path / "t.svae", model=found)
     assert {column.name: column.bound for column in report.per_column}["at"] == 0.5
+    assert report.without_model == "texts"
     with vae.open(tmp_path / "t.svae") as archive:
         archive.verify(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -108,6 +108,9 @@ class Seconds(Record):
     """Decoding and comparing."""
 
 
+WithoutModel = Literal["nothing to model", "smaller without", "texts"]
+
+
 class ArchiveReport(Record):
     """What `svae compress` and `svae inspect` print; see `model_dump(mode="json")`."""
 
@@ -133,6 +136,8 @@ class ArchiveReport(Record):
     """The sparse codes."""
     model_sha256: str | None = None
     """Digest of the model that reads the archive."""
+    without_model: WithoutModel | None = None
+    """Why there is none, as whoever wrote the archive knows; it is not stored."""
     seconds: Seconds
     """How long it took."""
 
