@@ -20,7 +20,8 @@ PRICE_GAIN, MOST_PRICE = 0.04, 8.0
 MOST_MISS = 1.0
 """Units of that miss that count at most: a code that is empty at first is no reason to leap."""
 FLOOR_FALL = 0.75
-"""How fast λ falls where a score is asked for, of how fast it rises: a score is a floor, which few steps undercut."""
+"""How fast λ falls where a score is asked for, of how fast it rises: a score is a floor, which few steps undercut.
+Chosen on covertype, flights and adult, 1,000 steps."""
 LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 50.0
 SHARE, MOST_CHANGE, NEAR = 0.7, 1.15, 0.02
 """Of what bits miss by (in logarithms), what the number of latents that are on makes good at a time, for the prior has
