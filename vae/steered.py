@@ -3,7 +3,7 @@
 Without a target it is a score: λ, what the code alone is asked to rebuild, falls once the code scores more than its
 `codes` ask for. With one (`vae.calibration`) it is λ, or the price of presence, that a controller moves. Halfway the
 encoder is held fast for a while (`vae.schedule`), to see what becomes of the code while prior and decoder go on
-learning, and that is put against what is measured from then on, of a score half of it (in logarithms).
+learning, and that is put against what is measured from then on; of a score, which is a floor, only what it loses.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class Steered(nn.Module):
         elif self.target and phase == "joint" and self.found >= 0:
             if self.found > 0:
                 told = (self.measured(batch) / self.found).clamp(0.5, 2.0)
-                # of a score half: all of it has not been found to be better
-                self.settling.copy_(told.sqrt() if self.target.what == "score" else told)
+                # what a score gains is no reason to ask for less: it does not always gain as much again
+                self.settling.copy_(told.clamp(max=1.0) if self.target.what == "score" else told)
         else:
             return False
         return True
