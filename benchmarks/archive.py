@@ -151,6 +151,7 @@ def own_sources() -> str:
     return state.hexdigest()
 
 
+@functools.cache
 def what_runs(source: str) -> str:
     """A module without comments, docstrings and layout: they change no figure.
 
