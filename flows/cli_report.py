@@ -55,6 +55,7 @@ def report(
         from data.atomic import check_writable
         from flows.cli_files import opened_dataset
         from flows.files import load_model
+        from flows.results import Aim
         from vae import curve as curves
         from vae import page
 
@@ -66,6 +67,8 @@ def report(
         else:
             trained = load_model(target, None, config)
             told = _of_model(target, trained)
+        if trained is not None:
+            told["target"] = Aim.words(trained.record.get("target"))
         if not curve:
             told["curve_by"] = _curve_by(target, out, data, model, config)
         if data is None and not is_archive:

@@ -9,7 +9,7 @@ from data.ingest import open_dataset
 from data.largetable import table_of
 from flows.curves import can_be_bounded, curve_of
 from flows.jobs import Job
-from flows.results import Archived, Curved, Evaluated, Ingested, Registered, Trained
+from flows.results import Aim, Archived, Curved, Evaluated, Ingested, Registered, Trained
 from flows.tracking import Store
 from flows.verdicts import verdicts
 from flows.work import known_run, split_of
@@ -30,7 +30,8 @@ def write(
 
     data = open_dataset(dataset.path)
     with archives.open(archive.path) as opened:
-        seen = page.seen(store.load(model.path), table_of(data), split_of(data), evaluated.numbers, opened)
+        trained = store.load(model.path)
+        seen = page.seen(trained, table_of(data), split_of(data), evaluated.numbers, opened)
         report = opened.report()
     page.write(
         job.page,
@@ -40,6 +41,7 @@ def write(
         figures=sections.pictures(evaluated.figures),
         verdicts=verdicts(model.checked, version),
         curve=curve and curve_of(curve),
+        target=Aim.words(trained.record.get("target")),
         curve_by=again(job, "--curve") if can_be_bounded(dataset) else "",
         rivals_by=again(job, "--rivals"),
         footer=f"{job.source}, data {dataset.digest[:16]}, model {model.digest[:16]}.",

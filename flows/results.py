@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,23 @@ or take another --family
             f"{self.asked} was asked of the code, and it came to {self.found:.3g} ({abs(miss):.0%} {far}): train "
             f"longer (--effort, --steps), ask for {other}, or take another --family"
         )
+
+    @classmethod
+    def words(cls, target: Mapping[str, Any] | None) -> str:
+        """A sentence for a page, of the target in a model's record.
+
+        >>> Aim.words({"asked": "bits=8", "found": 8.2})
+        'Its training was asked for bits=8, and came to 8.2 on the rows that validate.'
+        >>> Aim.words({"asked": "bits=8", "found": 12.0})
+        'Its training was asked for bits=8, and came to 12 on the rows that validate, 50% off.'
+        >>> Aim.words(None)
+        ''
+        """
+        if target is None:
+            return ""
+        aim = cls(**target)
+        off = f", {abs(Target.parse(aim.asked).miss(aim.found)):.0%} off" if aim.missed else ""
+        return f"Its training was asked for {aim.asked}, and came to {aim.found:.3g} on the rows that validate{off}."
 
 
 class Ingested(Settings):

@@ -41,6 +41,7 @@ def write(
     stretch: Stretch | None = None,
     latents: Latents | None = None,
     verdicts: Sequence[Section] = (),
+    target: str = "",
     curve_by: str = "",
     rivals_by: str = "svae compress SOURCE -o ARCHIVE --rivals",
     footer: str = "",
@@ -48,8 +49,8 @@ def write(
     """Write the page of an archive, a model or both; what is not given has no section.
 
     numbers: as `vae.evaluate.evaluate` measures them; figures: its files, by `vae.sections.pictures`; examples, stretch
-    and latents: as `seen` finds them; verdicts: what gates said; curve_by and rivals_by: the commands
-    that measure the curve, and all other tools.
+    and latents: as `seen` finds them; verdicts: what gates said; target: what was asked of the code, and what it came
+    to; curve_by and rivals_by: the commands that measure the curve, and all other tools.
     """
     import jinja2
 
@@ -58,7 +59,7 @@ def write(
         *_sizes(report, numbers or {}, rivals_by),
         *curve_section(curve, curve_by),
         *_columns(report, numbers or {}),
-        *_code(numbers or {}),
+        *_code(numbers or {}, target),
         *latents_section(latents),
         *examples_section(examples),
         *stretch_section(stretch),
@@ -248,16 +249,18 @@ def _score(quality: Mapping[str, Any] | None) -> str:
     return "" if score is None else f"{score:.2f}"
 
 
-def _code(numbers: Mapping[str, Any]) -> list[Section]:
+def _code(numbers: Mapping[str, Any], target: str) -> list[Section]:
+    asked = [target] if target else []
     if "sparsity" not in numbers:
-        return []
+        return [Section("The sparse code", asked)] if asked else []
     found, score = numbers["sparsity"], numbers["codes_only"]["score"]
     words = [
         f"The model's code of a row has {found['latents']} latents, {found['mean_nonzero']:.1f} of them on in the "
         f"{numbers['rows']['evaluated']:,} rows that were measured; "
         f"{found['active_units']:.0f} vary (variance above 0.01), {found['dead_latents']:.0f} never do. By itself, no "
         f"column and no other row in sight, it scores {score:.3f}: the mean over the columns of R² for numbers, and of "
-        "accuracy above the majority share for names."
+        "accuracy above the majority share for names.",
+        *asked,
     ]
     if found["dead_latents"] >= found["latents"]:
         words.append(

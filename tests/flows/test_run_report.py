@@ -121,6 +121,8 @@ def test_a_run_leaves_its_page(outcome: Outcome) -> None:
         "What the registry’s gate said",
     ):
         assert f">{title}</h2>" in text
+    assert outcome.target is not None
+    assert f"asked for bits=4, and came to {outcome.target.found:.3g} on the rows that validate" in text
     assert ">pcodec, level 12</th>" in text
     assert "on the same grid as the archive’s" in text
     assert re.search(

@@ -117,6 +117,16 @@ def test_a_code_that_collapsed_is_named(tmp_path: Path) -> None:
     assert "The code has collapsed (posterior collapse)" in words
 
 
+def test_what_was_asked_of_a_code_is_said_with_measurements_and_without(tmp_path: Path) -> None:
+    asked = "Its training was asked for bits=8, and came to 8.2."
+    found = {"latents": 4, "mean_nonzero": 1.0, "active_units": 4.0, "dead_latents": 0.0}
+    numbers = {"sparsity": found, "codes_only": {"score": 0.5}, "rows": {"evaluated": 9}}
+    for measured in (None, numbers):
+        words = Read(page.write(tmp_path / "a.html", name="a", numbers=measured, target=asked)).words
+        assert (words.count("The sparse code"), words.count(asked)) == (1, 1)
+    assert "The sparse code" not in Read(page.write(tmp_path / "a.html", name="a")).words
+
+
 def test_small_pictures_shrink_on_a_phone_and_large_ones_are_moved(tmp_path: Path) -> None:
     grey = np.zeros((2, 8, 8, 1), np.uint8)
     few = mosaic.figure([grey], "two", "Two")
