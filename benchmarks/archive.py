@@ -1,9 +1,9 @@
 """Archives of real tables, and what their rivals make of the same tables within the same bounds: `make bench-archive`.
 
 Each cell is a JSON file under `benchmarks/results/archive/`, keyed by what was measured, the sources, the settings and
-the seed, so that an interrupted run goes on where it was. Comments and docstrings of `data/` and `vae/` do not count.
-Cells of the rivals know only the rivals' own sources and the grid: other changes to `data/` and `vae/` leave them as
-they are, as long as they change neither tables nor bounds::
+the seed, so that an interrupted run goes on where it was. The sources are `data/` and what of `vae/` makes archives of
+tables; comments and docstrings do not count. Cells of the rivals know only the rivals' own sources and the grid: other
+changes to `data/` and `vae/` leave them as they are, as long as they change neither tables nor bounds::
 
     python -m benchmarks.archive --sets flights covertype --codes balanced none --seeds 0 1 2
     python -m benchmarks.archive --codes        # the rivals alone
@@ -16,10 +16,8 @@ A table and a chart of all cells are written to `benchmarks/results/`, and the t
 from __future__ import annotations
 
 import argparse
-import ast
 import datetime as dt
 import functools
-import hashlib
 import json
 import os
 import platform
@@ -33,23 +31,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import data
-import vae
 from benchmarks import datasets, readme, rivals, show
+from benchmarks.sources import IMAGES, TEXTS, TOLD, digest, reached
 from data.atomic import atomic_path
 from data.bounds import resolve_bounds
 from data.errors import SourceError
 from data.statistics import table_stats
-from flows.cache import file_digest, key_of
+from flows.cache import key_of
 from vae import pipeline
 from vae.settings import Codes, Effort, ModelSettings, TrainSettings
 
 HERE = Path(__file__).parent
+WITHOUT = (*IMAGES, *TEXTS, *TOLD, "vae/codec/salvage.py")
+"""What no archive of a table depends on."""
 RIVAL_SOURCES = (
-    *(HERE / f"{name}.py" for name in ("coders", "forms", "rivals")),
-    *(
-        Path(data.__file__).parent / f"{name}.py"
-        for name in ("fractions", "grid", "gridfit", "lattice", "phases")
-    ),
+    *(f"benchmarks/{name}.py" for name in ("coders", "forms", "rivals")),
+    *(f"data/{name}.py" for name in ("fractions", "grid", "gridfit", "lattice", "phases")),
 )
 BOUNDS = {
     "flights": ("exact", "1%"),
@@ -142,45 +139,14 @@ def _cells(asked: argparse.Namespace) -> Iterator[Cell]:
 
 @functools.cache
 def own_sources() -> str:
-    """Digest of sources as they were when first asked for: what runs does not change while it runs."""
-    state = hashlib.sha256()
-    for folder in (Path(data.__file__).parent, Path(vae.__file__).parent):
-        for path in sorted(folder.rglob("*.py")):
-            code = what_runs(path.read_text(encoding="utf-8"))
-            state.update(f"{folder.name}/{path.relative_to(folder).as_posix()}\0{code}\0".encode())
-    return state.hexdigest()
-
-
-@functools.cache
-def what_runs(source: str) -> str:
-    """A module without comments, docstrings and layout: they change no figure.
-
-    >>> what_runs("def f():  'What it is for.'; return 1  # one") == what_runs("def f(): return 1")
-    True
-    """
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):  # that of an expression is one
-            body[:] = [line for line in body if not _is_text(line)]
-    return ast.unparse(tree)
-
-
-def _is_text(line: ast.stmt) -> bool:
-    return (
-        isinstance(line, ast.Expr)
-        and isinstance(line.value, ast.Constant)
-        and isinstance(line.value.value, str)
-    )
+    """Digest of all that makes archives of tables, when first asked for: what runs does not change while it runs."""
+    read = (path.relative_to(HERE.parent).as_posix() for path in Path(data.__file__).parent.rglob("*.py"))
+    return digest([*read, "vae/pipeline.py", *reached("vae/pipeline.py", WITHOUT)])
 
 
 @functools.cache
 def _rival_sources() -> str:
-    return key_of(
-        "rivals",
-        {path.stem: file_digest(path) for path in RIVAL_SOURCES},
-        sources="",
-    )
+    return digest(RIVAL_SOURCES)
 
 
 @functools.cache

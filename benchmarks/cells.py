@@ -6,7 +6,6 @@ settings and its seed; comments and docstrings do not count.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import archive, show
+from benchmarks.sources import digest
 from data.atomic import atomic_path
 from flows.cache import key_of
 
@@ -75,15 +75,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def digest(sources: Sequence[str]) -> str:
-    """SHA-256 of what runs of some files."""
-    state = hashlib.sha256()
-    for name in sorted(sources):
-        code = archive.what_runs((ROOT / name).read_text(encoding="utf-8"))
-        state.update(f"{name}\0{code}\0".encode())
-    return state.hexdigest()
 
 
 def measure(name: str, benchmark: Benchmark, case: str, seed: int, *, fresh: bool = False) -> Facts:

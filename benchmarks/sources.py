@@ -1,4 +1,4 @@
-"""Which modules of `vae` a benchmark's figures depend on: all that it imports, and that these import in turn.
+"""Which modules of `vae` a benchmark's figures depend on: all that it imports, and that these import in turn; a digest.
 
 Left out is only what a benchmark names: modules for other kinds of data, or that change no figure. What they alone
 import is then out as well. So a new module counts wherever it is used, until somebody says that it does not.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,3 +59,35 @@ def imported(file: str) -> frozenset[str]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     files = (f"{name.replace('.', '/')}.py" for name in names if name.startswith("vae."))
     return frozenset(file for file in files if (ROOT / file).is_file())
+
+
+def digest(files: Iterable[str]) -> str:
+    """SHA-256 of what runs of some files, named from the project's root."""
+    state = hashlib.sha256()
+    for name in sorted(files):
+        code = what_runs((ROOT / name).read_text(encoding="utf-8"))
+        state.update(f"{name}\0{code}\0".encode())
+    return state.hexdigest()
+
+
+@functools.cache
+def what_runs(source: str) -> str:
+    """A module without comments, docstrings and layout: they change no figure.
+
+    >>> what_runs("def f():  'What it is for.'; return 1  # one") == what_runs("def f(): return 1")
+    True
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):  # that of an expression is one
+            body[:] = [line for line in body if not _is_text(line)]
+    return ast.unparse(tree)
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )
