@@ -7,6 +7,7 @@ runs, so that archives are read, and every `--help` answers, on the core install
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +21,12 @@ from flows.console import Output, errors, print_failure
 
 DEBUG_VARIABLE = "SVAE_DEBUG"
 INTERRUPTED = 130
+GOES_ON = {
+    "run": "the same command goes on where it was",
+    "tune": "the same command goes on where it was",
+    "train": "with --resume the same command goes on where it was",
+}
+"""Of commands that keep what they have done."""
 EXTRA = ("torch", "lightning", "prefect", "mlflow", "optuna", "sklearn", "jinja2", "psutil", "matplotlib")
 """Packages that only the extra `pipeline` brings."""
 
@@ -33,7 +40,7 @@ EPILOG = """Example: svae run --dataset sample:flights
 Example: svae compress sales.csv -o sales.svae
 
 Each command has its own --help. Exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong, 130
-interrupted."""
+interrupted, 143 ended by SIGTERM."""
 
 app = typer.Typer(
     name="svae",
@@ -76,13 +83,25 @@ def options(
     """Options of the command itself."""
 
 
+_terminated: list[int] = []
+"""Signals other than Ctrl-C that this process was told to end by."""
+
+
+def _terminate(number: int, _frame: object) -> None:
+    """SIGTERM is Ctrl-C under another name: what is tidied up after one is so after the other."""
+    _terminated.append(number)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of the command."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; its exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong, 130 interrupted.
+    """Run one command; its exit status: 0 done, 1 the data or a file is at fault, 2 the call is wrong, 130 interrupted,
+    143 ended by SIGTERM.
 
     What failed is told in one line on standard error and, with `--json`, in one object on standard output.
     """
@@ -109,7 +128,7 @@ def _call(arguments: Sequence[str]) -> int | Failure:
     try:
         status = app(list(arguments), prog_name="svae", standalone_mode=False)
         if status == INTERRUPTED:
-            return Failure("interrupted", INTERRUPTED)
+            return _stopped(arguments)
         return status if isinstance(status, int) else 0
     except CallError as error:
         return _wrong_call(error)
@@ -123,11 +142,19 @@ def _call(arguments: Sequence[str]) -> int | Failure:
             2,
         )
     except KeyboardInterrupt:
-        return Failure("interrupted", INTERRUPTED)
+        return _stopped(arguments)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
         return _unexpected(error)
+
+
+def _stopped(arguments: Sequence[str]) -> Failure:
+    goes_on = GOES_ON.get(arguments[0]) if arguments else None
+    what = f"ended by {signal.Signals(_terminated[-1]).name}" if _terminated else "interrupted"
+    return Failure(
+        f"{what}; {goes_on}" if goes_on else what, 128 + _terminated[-1] if _terminated else INTERRUPTED
+    )
 
 
 def _wrong_call(error: Any) -> int | Failure:

@@ -17,11 +17,15 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.errors import SvaeError, UsageError
 from flows.console import errors, note
 from flows.locks import BusyError, file_lock
 from flows.settings import Tracking
+
+if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
 
 START_SECONDS = 180.0
 LOCK_SECONDS = 900.0
@@ -74,13 +78,11 @@ def ready(tracking: Tracking) -> None:
                 f"the Prefect server at {url} does not answer; start it, or unset {URL_VARIABLE}"
             )
         return
-    from prefect.server.api.server import SubprocessASGIServer
-
     # whoever waits for another to start one needs the time of both
     lock = file_lock(tracking.state / "locks" / "prefect.lock", timeout=LOCK_SECONDS)
     with _told_if_slow(), lock:
         try:
-            SubprocessASGIServer().start()
+            _ephemeral().start()
         except RuntimeError as error:
             reason = " ".join(str(error).split()).rstrip(".")
             kept, limit = tracking.state / "prefect", os.environ.get(STARTUP_VARIABLE)
@@ -90,6 +92,41 @@ def ready(tracking: Tracking) -> None:
                 else f"try again, on a busy machine with more than {STARTUP_VARIABLE}={limit}"
             )
             raise ServerError(f"Prefect's local server did not start ({reason}); {way_out}") from error
+
+
+def _ephemeral() -> SubprocessASGIServer:
+    """Prefect's server for a single run, the one of this process; but in a session of its own, and never left behind.
+
+    As Prefect starts it, Ctrl-C in a terminal ends it before the run, which then waits for it for minutes, and a run
+    that SIGTERM or SIGKILL ends leaves it running.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import get_current_settings
+
+    class OwnSession(SubprocessASGIServer):
+        def _run_uvicorn_command(self) -> subprocess.Popen[bytes]:
+            settings = get_current_settings().to_environment_variables(exclude_unset=True)
+            return subprocess.Popen(
+                # -P: modules beside the program, or in this folder, are not Prefect's
+                [sys.executable, "-P", str(Path(__file__).with_name("ephemeral.py")), str(self.port)],
+                stdin=subprocess.PIPE,
+                env={
+                    **os.environ,
+                    "PREFECT_UI_ENABLED": "0",
+                    "PREFECT__SERVER_EPHEMERAL": "1",
+                    "PREFECT__SERVER_FINAL": "1",
+                    **settings,
+                },
+                start_new_session=True,
+            )
+
+        def stop(self) -> None:
+            process = self.server_process
+            super().stop()
+            if process and process.stdin:
+                process.stdin.close()
+
+    return OwnSession()
 
 
 @contextlib.contextmanager

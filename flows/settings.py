@@ -10,6 +10,7 @@ worker runs in a temporary folder finds the same database as a command typed in 
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -176,8 +177,7 @@ def load_tracking(config: str | Path | None = None, *, required: bool = False) -
             f" parameter `config` or in the variable {CONFIG_VARIABLE}"
         )
     content = read_yaml(path) if path else {}
-    content = _with_variables(content, os.environ)
-    settings = validated(TrackingSettings, content, path or Path(CONFIG_NAME))
+    settings = _overridden(content, path or Path(CONFIG_NAME))
     return Tracking(settings, path.parent if path else Path.cwd(), path)
 
 
@@ -215,8 +215,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def validated(model: type[M], content: Mapping[str, Any], path: Path) -> M:
-    """`content` as `model`; the first fault becomes one line that names the key, the value and the way out."""
+def validated(model: type[M], content: Mapping[str, Any], path: Path | str) -> M:
+    """`content` as `model`; the first fault becomes one line that names the key, the value and the way out.
+
+    `path`: where it is from, a file or the names of variables.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -234,20 +237,46 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tupl
             yield (*path, name)
 
 
-def _with_variables(content: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+def _overridden(content: Mapping[str, Any], path: Path) -> TrackingSettings:
+    """The settings of a file's content, or of variables where these are set; what is wrong names whose it is."""
+    variables = _variables(os.environ)
+    merged = _with_variables(content, variables)
+    try:
+        return validated(TrackingSettings, merged, path)
+    except SettingsError:
+        if not variables:
+            raise
+        validated(TrackingSettings, content, path)
+        return validated(TrackingSettings, merged, ", ".join(variables))
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Variables that are set and the paths of the keys that they override.
+
+    Raises:
+        SettingsError: one that can only have been meant to override a key, and does not.
+    """
+    known = {variable: (key,) for variable, key in MLFLOW_VARIABLES.items()}
+    known |= {"SVAE_" + "__".join(path).upper(): path for path in _leaves(TrackingSettings)}
+    for variable in environment:
+        if not variable.startswith("SVAE_") or variable in known or variable == CONFIG_VARIABLE:
+            continue
+        near = difflib.get_close_matches(variable, known, 1, 0.85)
+        if near or "__" in variable:
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise SettingsError(f"{variable}: no setting has this variable; {hint}")
+    return {variable: path for variable, path in known.items() if environment.get(variable)}
+
+
+def _with_variables(content: Mapping[str, Any], variables: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """`content` with the values of environment variables in place of the file's."""
     merged: dict[str, Any] = {key: dict(v) if isinstance(v, dict) else v for key, v in content.items()}
-    for variable, key in MLFLOW_VARIABLES.items():
-        if environment.get(variable):
-            merged[key] = environment[variable]
-    for path in _leaves(TrackingSettings):
-        value = environment.get("SVAE_" + "__".join(path).upper())
-        if value:
-            parent = merged
-            for part in path[:-1]:
-                parent = parent.setdefault(part, {})
-                if not isinstance(parent, dict):
-                    break
-            else:
-                parent[path[-1]] = value
+    for variable, path in variables.items():
+        parent = merged
+        for part in path[:-1]:
+            parent = parent.setdefault(part, {})
+            if not isinstance(parent, dict):
+                break
+        else:
+            parent[path[-1]] = os.environ[variable]
     return merged

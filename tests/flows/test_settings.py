@@ -107,6 +107,38 @@ def test_a_fault_is_one_line_that_names_it(tmp_path: Path, content: str, message
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SVAE_GATE__MARGN", "0.1", "SVAE_GATE__MARGN: no setting has this variable; did you mean SVAE_GATE__MARGIN?"),
+        ("SVAE_MODELL", "m", "SVAE_MODELL: no setting has this variable; did you mean SVAE_MODEL?"),
+        ("SVAE_TRAIN__STEPS", "9", "SVAE_TRAIN__STEPS: no setting has this variable; known: MLFLOW_TRACKING_URI, "),
+        ("SVAE_GATE__MARGIN", "lots", "SVAE_GATE__MARGIN: gate.margin: "),
+        ("MLFLOW_TRACKING_URI", "mlruns", "MLFLOW_TRACKING_URI: tracking_uri: "),
+    ],
+)  # fmt: skip
+def test_a_variable_at_fault_is_named(
+    variable: str, value: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.yml").write_text("model: sales\n")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_tracking(tmp_path)
+    assert str(caught.value).startswith(message)
+
+
+def test_of_a_file_and_a_variable_the_one_at_fault_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.yml").write_text("gate: {margin: 3}\n")
+    monkeypatch.setenv("SVAE_MODEL", "sales")
+    monkeypatch.setenv("SVAE_ROWS", "9")  # nobody's
+    with pytest.raises(SettingsError, match=r"mlflow.yml: gate.margin: "):
+        load_tracking(tmp_path)
+    monkeypatch.setenv("SVAE_GATE__MARGIN", "0.25")
+    assert load_tracking(tmp_path).settings.gate.margin == 0.25
+
+
 def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.yml: no such settings file \(--config names it\)"):
         load_tracking("nowhere.yml")
