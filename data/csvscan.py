@@ -96,6 +96,8 @@ def find_fault(file: DataFile, dialect: CsvDialect, width: int) -> SourceError |
             if fields and len(fields) != width:
                 found = f"has {len(fields)} field{'s' * (len(fields) != 1)}"
                 wanted, way_out = "the header has", "mend the line"
+                if any("\n" in field for field in fields):
+                    way_out = "mend the line: a quote in it takes in the lines after it"
                 if not dialect.header:
                     wanted, way_out = "the schema names", "name all columns, or mend the line"
                 return SourceError(f"{file.path}, line {line}: {found}, {wanted} {width}; {way_out}")

@@ -198,8 +198,11 @@ class ColumnTyper:
         return Column(name=self.name, kind=kind, arrow="string", nullable=nullable, null_text=null_text)
 
     def _complaint(self) -> str:
-        if self._misfit is not None:
-            return f"{self._misfit[:80]!r} does not come back from {self.wanted.arrow if self.wanted else 'its type'}"
+        if self._misfit is not None and self.wanted is not None:
+            shown, wanted = f"{self._misfit[:80]!r}", self.wanted
+            if wanted.kind in (Kind.numeric, Kind.integer) and not guess_formats(self._misfit):
+                return f"{shown} is not a number"
+            return f"{shown} does not come back from {wanted.arrow} as it is written"
         return f"spells null in several ways ({', '.join(map(repr, [*self._spellings, *self._specials]))})"
 
 

@@ -50,7 +50,7 @@ def report(
     """One HTML page, to be read offline: what was compressed, with what guarantee, and what the code is worth."""
     need_pipeline()
     is_archive = target.endswith(".svae")
-    _check(out, data, model, curve=curve, is_archive=is_archive)
+    _check(target, out, data, model, curve=curve, is_archive=is_archive)
     with Output(as_json) as output, progress("report") as advance:
         from data.atomic import check_writable
         from flows.cli_files import opened_dataset
@@ -101,12 +101,18 @@ def _part(advance: Advance, start: float, stop: float) -> Advance:
     return lambda share, words: advance(start + share * (stop - start), words)
 
 
-def _check(out: Path, data: str | None, model: str | None, *, curve: bool, is_archive: bool) -> None:
+def _check(
+    target: str, out: Path, data: str | None, model: str | None, *, curve: bool, is_archive: bool
+) -> None:
     """Raises UsageError for options that cannot go together, before anything is loaded."""
     if out.suffix not in {".html", ".htm"}:
         raise UsageError(f"{out}: the name must end in .html")
     if curve and data is None:
         raise UsageError("--curve trains on the data: name it with --data")
+    if not target.endswith(".svae") and Path(target).is_file():
+        raise UsageError(
+            f"{target}: give an archive (.svae) or a model's folder; the data itself goes after --data"
+        )
     if model is not None and (data is None or not is_archive):
         raise UsageError("--model goes with an archive and its --data")
 

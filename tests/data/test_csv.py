@@ -295,6 +295,10 @@ def test_a_folder_or_glob_is_one_table_typed_over_all_files(tmp_path):
         (b"a,b", "has a header but no rows"),
         (b"a,b\n1,2\n3\n", "line 3: has 1 field, the header has 2; mend the line"),
         (b"a,b\n1,2\n3,4,5\n", "line 3: has 3 fields, the header has 2; mend the line"),
+        (
+            b'a,b,c\n1,"2,3\n4,5,6\n',
+            "line 2: has 2 fields, the header has 3; mend the line: a quote in it takes in the lines after it",
+        ),
         (b'a,b\n"two\nlines",2\n3,4,5\n', "line 4: has 3 fields, the header has 2; mend the line"),
         (b"a,b,a\n1,2,3\n", "line 1: column name 'a' occurs twice (columns 1 and 3); rename one"),
         (
@@ -395,7 +399,7 @@ def test_a_pattern_of_ones_own(tmp_path):
     [
         (
             Column(name="a", kind=Kind.integer),
-            ", line 3: column 'a': '2x' does not come back from int64; mend the data, or make the kind text",
+            ", line 3: column 'a': '2x' is not a number; mend the data, or make the kind text",
         ),
         (
             Column(name="a", kind=Kind.integer, nullable=False, null_text="2x"),

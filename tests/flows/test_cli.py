@@ -113,6 +113,10 @@ def test_a_group_without_a_command_shows_its_help(
         ),
         (["compress", "a.csv", "-o", "."], ".: is a folder; name a file, or add --each"),
         (["codes", "a", "--model", "m", "-o", "c.csv"], "c.csv: the name must end in .parquet"),
+        (
+            ["report", str(Path(__file__)), "-o", "b.html"],
+            "test_cli.py: give an archive (.svae) or a model's folder; the data itself goes after --data",
+        ),
         (["models", "promote", "flights"], "which version of flights? say: svae models promote flights N"),
         (
             ["models", "promote", "flights/2", "1"],
