@@ -42,6 +42,7 @@ class CsvFiles:
         self.files = files
         self.wanted = wanted
         self.rows = 0
+        self.notes: tuple[str, ...] = ()
         self._block = _BLOCK
         self.dialect = sniff_dialect(files[0])
         if wanted is not None and wanted.csv is not None:
@@ -91,6 +92,9 @@ class CsvFiles:
         if not self.rows:
             raise SourceError(f"{self.files[0].path}: has a header but no rows")
         columns = [self._typed(position, typer) for position, typer in enumerate(typers)]
+        self.notes = tuple(
+            self._told_of(position, typer) for position, typer in enumerate(typers) if typer.strays
+        )
         seen = {"final_line_end": end.has_line_end, "quoted_empty": end.quoted_empty and len(columns) == 1}
         return Schema(columns=tuple(columns), csv=self.dialect.model_copy(update=seen))
 
@@ -100,6 +104,15 @@ class CsvFiles:
         except SchemaError as error:
             place = None if typer.misfit is None else self._locate(position, typer.misfit)
             raise SchemaError(f"{place or self.files[0].path}: {error}") from error
+
+    def _told_of(self, position: int, typer: ColumnTyper) -> str:
+        """That a few cells, mistakes perhaps, make text of a column."""
+        first, *others = typer.strays
+        more = f" and {len(others)} more" if others else ""
+        return (
+            f"{self._locate(position, first) or self.files[0].path}: column {typer.name!r} is taken for text, for "
+            f"{first[:80]!r}{more}; all else in it has one type. Mend it, or say kind text in a schema"
+        )
 
     def _wish(self, name: str) -> Column | None:
         return self.wanted.column(name) if self.wanted is not None and name in self.wanted.names else None

@@ -53,6 +53,10 @@ _SPECIALS = (*NAN_SPELLINGS, *INF_SPELLINGS, *(f"-{word}" for word in INF_SPELLI
 _BOM = b"\xef\xbb\xbf"
 _PIECE_ROWS = 16_384
 _PIECE_BYTES = 1 << 24
+MAX_STRAYS = 3
+"""Different texts that may keep a column from the type of all its others and still be told of as mistakes."""
+_MIN_TYPED = 20
+"""Different texts that must be of one type for those that are not to be mistakes."""
 _KINDS = (Kind.numeric, Kind.integer, Kind.boolean, Kind.timestamp)
 _DEFAULT_FORMATS = {
     Kind.numeric: "shortest",
@@ -90,6 +94,8 @@ class ColumnTyper:
         self._specials: list[str] = []
         self._cells = 0
         self._misfit: str | None = None
+        self._strays: list[str] = []
+        self._typed_before: list[TextFormat] = []
         self._nulls = nulls if wanted is None or wanted.null_text is None else (wanted.null_text,)
         self._kinds = kinds
 
@@ -99,15 +105,31 @@ class ColumnTyper:
         distinct = pc.unique(texts)
         self.distinct.add(distinct)
         rest = self._set_aside(distinct, self._nulls, self._spellings)
-        if self._stays_text or (self._forms is not None and not self._forms):
+        if self._stays_text or (self._forms is not None and not self._forms and not self._strays):
             return
         rest = self._set_aside(rest, _SPECIALS, self._specials)
         if not len(rest):
             return
+        if self._strays:
+            self._add_strays(rest)
+            return
         forms = self._candidates(rest[0].as_py()) if self._forms is None else self._forms
         self._forms = surviving_formats(forms, rest)
-        if not self._forms and self.wanted is not None:
+        if self._forms:
+            return
+        if self.wanted is not None:
             self._misfit = next((text for text in rest.to_pylist() if not _fits(forms, text)), None)
+        elif self.distinct.is_full or (self.distinct.count or 0) >= _MIN_TYPED:
+            self._typed_before = forms
+            self._add_strays(rest)
+
+    def _add_strays(self, texts: pa.Array) -> None:
+        """Look at more cells of a column that a few have kept from being typed; forget it if they are not few."""
+        strays = [*self._strays, *_misfits(self._typed_before, texts)]
+        rest = pc.filter(texts, pc.invert(pc.is_in(texts, value_set=pa.array(strays, pa.string()))))
+        self._typed_before = surviving_formats(self._typed_before, rest)
+        few = self._typed_before and len(set(strays)) <= MAX_STRAYS
+        self._strays = list(dict.fromkeys(strays)) if few else []
 
     def finish(self) -> Column:
         """The column as all of its cells allow.
@@ -133,6 +155,11 @@ class ColumnTyper:
                 f"column {self.name!r}: {self._complaint()}; mend the data, or make the kind text"
             )
         return column if self.wanted is None else _with_wishes(column, self.wanted)
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """The few texts that alone keep the column from a type; none where it has one."""
+        return tuple(self._strays)
 
     @property
     def misfit(self) -> str | None:
@@ -320,6 +347,17 @@ def _render_plainly(values: pa.Array) -> pa.Array:
 
         texts = [None if value is None else json.dumps(value, default=str) for value in values.to_pylist()]
         return pa.array(texts, pa.string())
+
+
+def _misfits(forms: list[TextFormat], texts: pa.Array) -> list[str]:
+    """Texts that none of the formats prints; once there are more than `MAX_STRAYS`, no more are sought."""
+    if surviving_formats(forms, texts):
+        return []
+    if len(texts) == 1:
+        return texts.to_pylist()
+    half = len(texts) // 2
+    found = _misfits(forms, texts[:half])
+    return found if len(found) > MAX_STRAYS else found + _misfits(forms, texts[half:])
 
 
 def _fits(forms: list[TextFormat], text: str) -> bool:

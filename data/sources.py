@@ -53,6 +53,11 @@ class Source(ABC):
     def stored_bytes(self) -> int:
         """Bytes on disk."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should hear of it, as far as it has been read."""
+        return ()
+
     @abstractmethod
     def digest(self) -> str:
         """SHA-256 of the stored bytes, hex; independent of names and times."""
@@ -145,6 +150,11 @@ class FileSource(Source):
     @property
     def source_bytes(self) -> int:
         return self._source_bytes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        known = "_content" in self.__dict__  # asking must not cost a pass
+        return getattr(self._content, "notes", ()) if known else ()
 
     def digest(self) -> str:
         return self._digest

@@ -115,6 +115,8 @@ def compress(
             progress("compress") as advance,
             files.read_source(opened, out, _rows_read(advance)) as (table, known, facts),
         ):
+            for line in opened.notes:
+                note(line)
             bounds = files.absolute_bounds(bound or [], table, known, note)
             trained = files.load_model(model, None, config) if model else None
             report = pipeline.compress(

@@ -49,11 +49,14 @@ def ingest(
     """A source as typed Parquet parts and a manifest."""
     from data.ingest import ingest as ingest_source
     from data.schema import Schema
+    from data.sources import open_source
 
     with Output(as_json) as output:
         with progress("ingest") as advance:
-            known = Schema.from_yaml(schema) if schema else None
-            dataset = ingest_source(source, out, schema=known, progress=_rows_done(advance))
+            opened = open_source(source, Schema.from_yaml(schema) if schema else None)
+            dataset = ingest_source(opened, out, progress=_rows_done(advance))
+        for line in opened.notes:
+            note(line)
         manifest = dataset.manifest
         result = {
             "path": dataset.path,
@@ -223,12 +226,17 @@ class opened_dataset:  # noqa: N801  (reads as a function)
         from data.ingest import ingest as ingest_source
         from data.ingest import open_dataset
         from data.manifest import MANIFEST_NAME
+        from data.sources import open_source
 
         if (Path(self.name) / MANIFEST_NAME).is_file():
             return open_dataset(self.name)
         self._scratch = tempfile.TemporaryDirectory(prefix="svae-")
         try:
-            return ingest_source(self.name, Path(self._scratch.name) / "dataset")
+            opened = open_source(self.name)
+            dataset = ingest_source(opened, Path(self._scratch.name) / "dataset")
+            for line in opened.notes:
+                note(line)
+            return dataset
         except BaseException:
             self._scratch.cleanup()
             raise

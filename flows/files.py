@@ -161,6 +161,8 @@ def compress(job: FileJob, say: Callable[[str], None]) -> FileDone:
 
     source = open_source(job.source)
     with read_source(source, job.target, lambda *_: deadline()) as (table, schema, facts):
+        for line in source.notes:
+            say_of_file(line)
         bounds = absolute_bounds(settings.bounds, table, schema, say_of_file)
         model = store.load(job.model) if job.model else None
         report = pipeline.compress(

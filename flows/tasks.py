@@ -105,7 +105,7 @@ def ingest(job: Job) -> Ingested:
 
     def make() -> Ingested:
         bar = ProgressArtifact("ingest", f"Rows read from {job.source}")
-        return work.ingest(job, bar)
+        return work.ingest(job, bar, get_run_logger().warning)
 
     dataset = made_once(job, "ingest", Ingested, inputs, make, job.dataset)
     show_table(work.column_table(job.dataset), key="columns", description=f"Columns of {job.name}")

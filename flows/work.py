@@ -37,18 +37,20 @@ def source_digest(job: Job) -> str:
     return open_source(job.source, job.settings.known).digest()
 
 
-def ingest(job: Job, advance: Advance) -> Ingested:
-    """The source as a dataset."""
+def ingest(job: Job, advance: Advance, say: Say) -> Ingested:
+    """The source as a dataset; `say` is told what its user should know."""
     from data.ingest import ingest as ingest_source
+    from data.sources import open_source
 
     def rows_done(rows: int, total: int | None) -> None:
         if total:
             advance(rows / total)
 
     # its receipt was of no use: the source has changed, what is known of it, or the code that types it
-    dataset = ingest_source(
-        job.source, job.dataset, schema=job.settings.known, fresh=True, progress=rows_done
-    )
+    source = open_source(job.source, job.settings.known)
+    dataset = ingest_source(source, job.dataset, fresh=True, progress=rows_done)
+    for line in source.notes:
+        say("%s", line)
     advance(1.0)
     return Ingested(
         path=dataset.path,

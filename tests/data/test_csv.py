@@ -283,6 +283,52 @@ def test_a_folder_or_glob_is_one_table_typed_over_all_files(tmp_path):
         assert source.source_bytes == 17
 
 
+# ------------------------------------------------------------------------------------------ stray cells
+
+
+def with_cells(cells: list[str]) -> str:
+    return "a,b\n" + "".join(f"{cell},{row % 7}\n" for row, cell in enumerate(cells))
+
+
+@pytest.mark.parametrize("block", [64, 1 << 20])
+def test_a_few_cells_that_make_text_of_a_column_are_told(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("data.csvfile._BLOCK", block)
+    cells = [f"{row}.25" for row in range(400)]
+    source = source_of(tmp_path, with_cells([*cells[:300], "oops", *cells[300:], "NA", "oops", "odd"]))
+
+    assert source.notes == ()  # nothing has been read
+    assert source.schema.column("a").kind is Kind.text
+    (note,) = source.notes
+    assert note.startswith(
+        f"{tmp_path / 'table.csv'}, line 302: column 'a' is taken for text, for 'oops' and 1 more;"
+    )
+    assert note.endswith("Mend it, or say kind text in a schema")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pytest.param([f"{row}.25" for row in range(400)], id="numbers"),
+        pytest.param([f"A{row}" for row in range(400)], id="texts"),
+        pytest.param([str(row) if row % 50 else f"A{row}" for row in range(1, 400)], id="many"),
+        pytest.param([*(f"{row % 9}" for row in range(400)), "x"], id="few values"),
+        pytest.param([*(f"{row:03}" for row in range(400)), *(f"{row}" for row in range(400))], id="two types"),
+    ],
+)  # fmt: skip
+def test_columns_of_one_type_and_of_texts_are_not(tmp_path, cells):
+    source = source_of(tmp_path, with_cells(cells))
+    assert source.schema.column("b").kind is Kind.integer
+    assert source.notes == ()
+
+
+def test_text_that_is_meant_is_not_told_of(tmp_path):
+    cells = [*(str(row) for row in range(400)), "x"]
+    schema = Schema(columns=(Column(name="a", kind=Kind.text),))
+    source = source_of(tmp_path, with_cells(cells), schema=schema)
+    assert source.schema.column("a").kind is Kind.text
+    assert source.notes == ()
+
+
 # --------------------------------------------------------------------------------------------- bad input
 
 

@@ -110,7 +110,9 @@ def test_the_retraining_tells_it_too(home: Path, folder: Path) -> None:
     job = open_job(str(folder / "first.csv"), settings, out=home / "out", config=home)
     said: list[str] = []
     _, checked = work.check(
-        job, work.ingest(job, lambda share: None), lambda *words: said.append(words[0] % words[1:])
+        job,
+        work.ingest(job, lambda share: None, lambda *words: None),
+        lambda *words: said.append(words[0] % words[1:]),
     )
     assert said == ["bound 0.5 for column 'count': whole numbers are kept exact below 1"]
     assert checked.bounds == {"count": 0.5, "amount": 0.25}
@@ -119,7 +121,7 @@ def test_the_retraining_tells_it_too(home: Path, folder: Path) -> None:
 def test_a_champions_widths_hold_for_shares_of_the_same_type(home: Path, folder: Path) -> None:
     bounds, known = ("count=2", "amount=1%", "week=50%"), {"count": 9.0, "amount": 3.0}
     job = open_job(str(folder / "first.csv"), RetrainSettings(bounds=bounds), out=home / "out", config=home)
-    data = open_dataset(work.ingest(job, lambda share: None).path)
+    data = open_dataset(work.ingest(job, lambda share: None, lambda *words: None).path)
     specs = written_bounds(bounds, data.schema, data.stats)
     # `count` is absolute, and `week` had no range when the champion was trained
     assert work.shares_kept(bounds, data, data.schema, specs, known) == {"amount": 3.0}

@@ -457,3 +457,17 @@ def test_columns_that_no_model_knows_are_named(capsys: pytest.CaptureFixture[str
     note_unknown(pa.table({"known": [1, None]}))
     note_unknown(pa.table({"none": pa.nulls(0)}))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["ingest", "compress"])
+def test_a_cell_that_makes_text_of_a_column_is_told_by(
+    command: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{row / 8},{row % 3}\n" for row in range(200))
+    (tmp_path / "t.csv").write_text(f"price,shop\n{rows}oops,1\n")
+    more = ["--steps", "5"] if command == "compress" else []
+    assert run([command, str(tmp_path / "t.csv"), "-o", str(tmp_path / "out.svae"), *more, "--json"]) == 0
+    told = " ".join(capfd.readouterr().err.split())
+    assert (
+        "t.csv, line 202: column 'price' is taken for text, for 'oops'; all else in it has one type" in told
+    )

@@ -186,10 +186,12 @@ def test_a_run_knows_the_columns_of_its_schema_file(asked: list[Job], tmp_path: 
     assert again.known == job.settings.known
     assert again.csv is not None
     assert again.csv.model_dump(exclude_unset=True) == {"delimiter": "|"}  # the rest is found out
-    data = open_dataset(work.ingest(job, lambda share: None).path)
+    data = open_dataset(work.ingest(job, lambda share: None, lambda *words: None).path)
     assert [column.kind for column in data.schema.columns] == [Kind.text, Kind.numeric]
     assert data.stats["price"].nulls == 1
-    _, checked = work.check(job, work.ingest(job, lambda share: None), lambda *words: None)
+    _, checked = work.check(
+        job, work.ingest(job, lambda share: None, lambda *words: None), lambda *words: None
+    )
     assert checked.bounds == {"price": 0.01}
 
 
