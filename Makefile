@@ -21,7 +21,8 @@ TEST_ARGS ?=
 # Processes that tests are shared out to, each file to one of them; TEST_WORKERS=0 is none beside pytest itself.
 TEST_WORKERS ?= logical
 # Their threads sleep while they wait, or the processes would take the cores from each other.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --maxprocesses 4 --dist loadfile
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --maxprocesses 4 \
+    --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 

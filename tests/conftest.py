@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,42 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     MLFLOW_DISABLE_TELEMETRY="true",
 )
+
+
+LONGEST = (
+    "flows/test_end_to_end.py",
+    "codec/test_anywhere.py",
+    "flows/test_images_end_to_end.py",
+    "flows/test_killed.py",
+    "flows/test_retrain.py",
+    "test_packaging_wheel.py",
+    "data/test_faults.py",
+    "flows/test_lost_server.py",
+    "flows/test_texts_end_to_end.py",
+    "flows/test_mlflow_server.py",
+    "codec/test_bounds_checked.py",
+    "test_flights.py",
+    "vae/test_resume.py",
+    "flows/test_registry.py",
+    "flows/test_tune.py",
+    "vae/test_images.py",
+    "vae/test_model.py",
+    "vae/test_calibration.py",
+    "vae/test_pipeline.py",
+    "codec/test_bombs.py",
+    "flows/test_run_report.py",
+    "vae/test_texts.py",
+    "vae/test_written_bits.py",
+    "codec/test_frozen.py",
+)
+"""The files that take longest: they go first, for a file goes to one process as a whole, and should it be the last one,
+the other processes wait for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others as they were found."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 class NetworkTouchedError(AssertionError):

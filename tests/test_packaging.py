@@ -122,3 +122,8 @@ def test_import_of_the_core_brings_nothing_heavy(module: str) -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_files_that_are_tested_first_are_there(pytestconfig: pytest.Config) -> None:
+    (own,) = (plugin for plugin in pytestconfig.pluginmanager.get_plugins() if hasattr(plugin, "LONGEST"))
+    assert [name for name in own.LONGEST if not (Path(own.__file__).parent / name).is_file()] == []

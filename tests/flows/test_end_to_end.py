@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -148,9 +147,7 @@ def test_a_folder_job_goes_on_where_it_was(project: Path, variables: dict[str, s
 def killed_once_done(job: list[str], count: int, cwd: Path, variables: dict[str, str], log: Path) -> None:
     """Run a folder job until so many of its files are finished, and kill it then."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            job, cwd=cwd, env=variables, stdout=output, stderr=output, start_new_session=True
-        )
+        process = subprocess.Popen(job, cwd=cwd, env=variables, stdout=output, stderr=output)
         try:
             while len(list((cwd / "archives" / ".receipts").glob("*.json"))) < count:
                 assert process.poll() is None, log.read_text()
@@ -158,8 +155,6 @@ def killed_once_done(job: list[str], count: int, cwd: Path, variables: dict[str,
         finally:
             process.kill()
             process.wait(60)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # the server that it had started for itself
     assert process.returncode == -signal.SIGKILL
 
 
