@@ -21,6 +21,8 @@ pcsv: Any = pyarrow.csv
 
 _BLOCK = 1 << 22
 _LARGEST_BLOCK = 1 << 30
+_LOCATED_BYTES = 1 << 28
+"""Stored bytes that are gone through once more, at most, for a note to say where a text is."""
 _TOO_LONG = ("straddling", "Could not skip initial")
 _NO_ROWS = ("Empty CSV file", "Could not skip initial")
 """What Arrow says of records longer than a block, and of a file that ends with its header."""
@@ -92,9 +94,7 @@ class CsvFiles:
         if not self.rows:
             raise SourceError(f"{self.files[0].path}: has a header but no rows")
         columns = [self._typed(position, typer) for position, typer in enumerate(typers)]
-        self.notes = tuple(
-            self._told_of(position, typer) for position, typer in enumerate(typers) if typer.strays
-        )
+        self.notes = self._told_of({k: typer for k, typer in enumerate(typers) if typer.strays})
         seen = {"final_line_end": end.has_line_end, "quoted_empty": end.quoted_empty and len(columns) == 1}
         return Schema(columns=tuple(columns), csv=self.dialect.model_copy(update=seen))
 
@@ -102,17 +102,22 @@ class CsvFiles:
         try:
             return typer.finish()
         except SchemaError as error:
-            place = None if typer.misfit is None else self._locate(position, typer.misfit)
-            raise SchemaError(f"{place or self.files[0].path}: {error}") from error
+            places = {} if typer.misfit is None else self._locate({position: typer.misfit})
+            raise SchemaError(f"{places.get(position, self.files[0].path)}: {error}") from error
 
-    def _told_of(self, position: int, typer: ColumnTyper) -> str:
-        """That a few cells, mistakes perhaps, make text of a column."""
-        first, *others = typer.strays
-        more = f" and {len(others)} more" if others else ""
-        return (
-            f"{self._locate(position, first) or self.files[0].path}: column {typer.name!r} is taken for text, for "
-            f"{first[:80]!r}{more}; all else in it has one type. Mend it, or say kind text in a schema"
-        )
+    def _told_of(self, typers: dict[int, ColumnTyper]) -> tuple[str, ...]:
+        """That a few cells, mistakes perhaps, make text of columns."""
+        large = sum(file.size for file in self.files) > _LOCATED_BYTES
+        places = {} if large else self._locate({k: typer.strays[0] for k, typer in typers.items()})
+        notes = list[str]()
+        for position, typer in typers.items():
+            first, *others = typer.strays
+            more = f" and {len(others)} more" if others else ""
+            notes.append(
+                f"{places.get(position, self.files[0].path)}: column {typer.name!r} is taken for text, for "
+                f"{first[:80]!r}{more}; all else in it has one type. Mend it, or say kind text in a schema"
+            )
+        return tuple(notes)
 
     def _wish(self, name: str) -> Column | None:
         return self.wanted.column(name) if self.wanted is not None and name in self.wanted.names else None
@@ -176,13 +181,20 @@ class CsvFiles:
                 raise _NotPaddedError
         return [columns[0], *(pc.utf8_slice_codeunits(cells, 1) for cells in columns[1:])]
 
-    def _locate(self, position: int, text: str) -> str | None:
-        """File and line of the first cell with this text."""
+    def _locate(self, texts: dict[int, str]) -> dict[int, str]:
+        """File and line of the first cell of each column that has its text, in one pass."""
+        left, places = dict(texts), dict[int, str]()
         for file in self.files:
-            for line, _, fields in read_records(file, self.dialect):
-                if len(fields) > position and fields[position] == text:
-                    return f"{file.path}, line {line}"
-        return None
+            records = (record for record in read_records(file, self.dialect) if record.fields)
+            if self.dialect.header:
+                next(records, None)
+            for line, _, fields in records if left else ():
+                for position in [k for k, text in left.items() if len(fields) > k and fields[k] == text]:
+                    places[position] = f"{file.path}, line {line}"
+                    del left[position]
+                if not left:
+                    break
+        return places
 
 
 class _End:

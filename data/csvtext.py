@@ -56,7 +56,7 @@ _PIECE_BYTES = 1 << 24
 MAX_STRAYS = 3
 """Different texts that may keep a column from the type of all its others and still be told of as mistakes."""
 _MIN_TYPED = 20
-"""Different texts that must be of one type for those that are not to be mistakes."""
+"""Different texts that a column must have for a few of them to be mistakes."""
 _KINDS = (Kind.numeric, Kind.integer, Kind.boolean, Kind.timestamp)
 _DEFAULT_FORMATS = {
     Kind.numeric: "shortest",
@@ -105,12 +105,12 @@ class ColumnTyper:
         distinct = pc.unique(texts)
         self.distinct.add(distinct)
         rest = self._set_aside(distinct, self._nulls, self._spellings)
-        if self._stays_text or (self._forms is not None and not self._forms and not self._strays):
+        if self._stays_text or (self._forms is not None and not self._forms and not self._typed_before):
             return
         rest = self._set_aside(rest, _SPECIALS, self._specials)
         if not len(rest):
             return
-        if self._strays:
+        if self._typed_before:
             self._add_strays(rest)
             return
         forms = self._candidates(rest[0].as_py()) if self._forms is None else self._forms
@@ -119,17 +119,18 @@ class ColumnTyper:
             return
         if self.wanted is not None:
             self._misfit = next((text for text in rest.to_pylist() if not _fits(forms, text)), None)
-        elif self.distinct.is_full or (self.distinct.count or 0) >= _MIN_TYPED:
-            self._typed_before = forms
+        else:
+            seconds = (self._candidates(text) for text in rest[1 : 1 + MAX_STRAYS].to_pylist())
+            self._typed_before = forms or next(filter(None, seconds), [])
             self._add_strays(rest)
 
     def _add_strays(self, texts: pa.Array) -> None:
         """Look at more cells of a column that a few have kept from being typed; forget it if they are not few."""
-        strays = [*self._strays, *_misfits(self._typed_before, texts)]
+        strays = dict.fromkeys([*self._strays, *_misfits(self._typed_before, texts)])
         rest = pc.filter(texts, pc.invert(pc.is_in(texts, value_set=pa.array(strays, pa.string()))))
-        self._typed_before = surviving_formats(self._typed_before, rest)
-        few = self._typed_before and len(set(strays)) <= MAX_STRAYS
-        self._strays = list(dict.fromkeys(strays)) if few else []
+        forms = surviving_formats(self._typed_before, rest) if len(rest) else self._typed_before
+        self._typed_before = forms if len(strays) <= MAX_STRAYS else []
+        self._strays = list(strays) if self._typed_before else []
 
     def finish(self) -> Column:
         """The column as all of its cells allow.
@@ -137,7 +138,8 @@ class ColumnTyper:
         Raises:
             SchemaError: The cells are not what the given schema asks for.
         """
-        form = None if self._stays_text else self._typed_form()
+        forms = self._default_forms() if self._forms is None else self._forms
+        form = None if self._stays_text else self._typed_form(forms)
         if form is not None:
             null_text = self._typed_null(form)
             column = Column(
@@ -158,8 +160,9 @@ class ColumnTyper:
 
     @property
     def strays(self) -> tuple[str, ...]:
-        """The few texts that alone keep the column from a type; none where it has one."""
-        return tuple(self._strays)
+        """The few texts that alone keep the column from a type: not those of a column of few different texts."""
+        many = self.distinct.is_full or (self.distinct.count or 0) >= _MIN_TYPED
+        return tuple(self._strays) if many and self._typed_form(self._typed_before) is not None else ()
 
     @property
     def misfit(self) -> str | None:
@@ -187,9 +190,8 @@ class ColumnTyper:
         specs = dict.fromkeys(form.spec for form in forms if kind_of(form.type) is wanted.kind)
         return [find_format(spec, wanted.type, self.name) for spec in specs]
 
-    def _typed_form(self) -> TextFormat | None:
-        """The best format that all cells obey, specials and nulls included; None if there is none."""
-        forms = self._default_forms() if self._forms is None else self._forms
+    def _typed_form(self, forms: list[TextFormat]) -> TextFormat | None:
+        """The best of the formats, specials and nulls included; None if there is none."""
         nans = [word for word in self._specials if word in NAN_SPELLINGS]
         infs = {word.removeprefix("-") for word in self._specials if word not in NAN_SPELLINGS}
         for form in forms:

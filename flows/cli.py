@@ -22,11 +22,13 @@ from flows.console import Output, errors, print_failure
 DEBUG_VARIABLE = "SVAE_DEBUG"
 INTERRUPTED = 130
 GOES_ON = {
-    "run": "the same command goes on where it was",
-    "tune": "the same command goes on where it was",
-    "train": "with --resume the same command goes on where it was",
+    ("run", ""): "the same command goes on where it was",
+    ("tune", ""): "the same command goes on where it was",
+    ("train", ""): "with --resume the same command goes on where it was",
+    ("compress", "--each"): "the same command goes on with what is not done yet",
+    ("decompress", "--each"): "the same command goes on with what is not done yet",
 }
-"""Of commands that keep what they have done."""
+"""Of commands, and an option of theirs, that keep what they have done."""
 EXTRA = ("torch", "lightning", "prefect", "mlflow", "optuna", "sklearn", "jinja2", "psutil", "matplotlib")
 """Packages that only the extra `pipeline` brings."""
 
@@ -88,7 +90,8 @@ _terminated: list[int] = []
 
 
 def _terminate(number: int, _frame: object) -> None:
-    """SIGTERM is Ctrl-C under another name: what is tidied up after one is so after the other."""
+    """SIGTERM is Ctrl-C under another name: what is tidied up after one is so after the other, and once is enough."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _terminated.append(number)
     raise KeyboardInterrupt
 
@@ -150,7 +153,12 @@ def _call(arguments: Sequence[str]) -> int | Failure:
 
 
 def _stopped(arguments: Sequence[str]) -> Failure:
-    goes_on = GOES_ON.get(arguments[0]) if arguments else None
+    told = (
+        words
+        for (name, option), words in GOES_ON.items()
+        if [name] == list(arguments[:1]) and option in ["", *arguments]
+    )
+    goes_on = next(told, None)
     what = f"ended by {signal.Signals(_terminated[-1]).name}" if _terminated else "interrupted"
     return Failure(
         f"{what}; {goes_on}" if goes_on else what, 128 + _terminated[-1] if _terminated else INTERRUPTED

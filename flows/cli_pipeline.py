@@ -186,7 +186,7 @@ def serve(
         bool, typer.Option("--json", help="Print one JSON object when serving begins.")
     ] = False,
 ) -> None:
-    """The deployments of prefect.yaml, served from this machine until interrupted."""
+    """The deployments of prefect.yaml, served from this machine until interrupted (by SIGTERM: exit status 0)."""
     need_pipeline()
     import os
 

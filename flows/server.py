@@ -32,6 +32,7 @@ LOCK_SECONDS = 900.0
 STOP_SECONDS = 20.0
 SLOW_SECONDS = 15.0
 """After which a start that is still going on is told of."""
+MOST_STARTS = 5
 EVENT_ATTEMPTS = 3
 """How often a connection is sought again for an event; Prefect pauses before a fourth time, and each one after."""
 URL_VARIABLE = "PREFECT_API_URL"
@@ -81,9 +82,11 @@ def ready(tracking: Tracking) -> None:
     # whoever waits for another to start one needs the time of both
     lock = file_lock(tracking.state / "locks" / "prefect.lock", timeout=LOCK_SECONDS)
     with _told_if_slow(), lock:
+        local = _ephemeral()
         try:
-            _ephemeral().start()
+            local.start()
         except RuntimeError as error:
+            local.stop()
             reason = " ".join(str(error).split()).rstrip(".")
             kept, limit = tracking.state / "prefect", os.environ.get(STARTUP_VARIABLE)
             way_out = (
@@ -104,7 +107,16 @@ def _ephemeral() -> SubprocessASGIServer:
     from prefect.settings import get_current_settings
 
     class OwnSession(SubprocessASGIServer):
+        starts = 0
+
         def _run_uvicorn_command(self) -> subprocess.Popen[bytes]:
+            # Prefect takes another port, and does not look at the time, as long as a server ends with status 3, which
+            # is what uvicorn says of a database as well.
+            self.starts += 1
+            if self.starts > MOST_STARTS:
+                raise RuntimeError("ephemeral server process exited with code 3")
+            if self.server_process and self.server_process.stdin:
+                self.server_process.stdin.close()
             settings = get_current_settings().to_environment_variables(exclude_unset=True)
             return subprocess.Popen(
                 # -P: modules beside the program, or in this folder, are not Prefect's

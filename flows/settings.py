@@ -241,13 +241,13 @@ def _overridden(content: Mapping[str, Any], path: Path) -> TrackingSettings:
     """The settings of a file's content, or of variables where these are set; what is wrong names whose it is."""
     variables = _variables(os.environ)
     merged = _with_variables(content, variables)
+    place: Path | str = path
     try:
-        return validated(TrackingSettings, merged, path)
-    except SettingsError:
-        if not variables:
-            raise
-        validated(TrackingSettings, content, path)
-        return validated(TrackingSettings, merged, ", ".join(variables))
+        return TrackingSettings.model_validate(merged)
+    except ValidationError as error:
+        at = error.errors(include_url=False, include_context=False)[0]["loc"]
+        place = next((variable for variable, key in variables.items() if key == at[: len(key)]), path)
+    return validated(TrackingSettings, merged, place)
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -258,12 +258,13 @@ def _variables(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """
     known = {variable: (key,) for variable, key in MLFLOW_VARIABLES.items()}
     known |= {"SVAE_" + "__".join(path).upper(): path for path in _leaves(TrackingSettings)}
+    ours = [CONFIG_VARIABLE, *known]
     for variable in environment:
-        if not variable.startswith("SVAE_") or variable in known or variable == CONFIG_VARIABLE:
+        if not variable.startswith("SVAE_") or variable in ours:
             continue
-        near = difflib.get_close_matches(variable, known, 1, 0.85)
+        near = difflib.get_close_matches(variable, ours, 1, 0.85)
         if near or "__" in variable:
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(ours)}"
             raise SettingsError(f"{variable}: no setting has this variable; {hint}")
     return {variable: path for variable, path in known.items() if environment.get(variable)}
 

@@ -305,9 +305,30 @@ def test_a_few_cells_that_make_text_of_a_column_are_told(tmp_path, monkeypatch, 
     assert note.endswith("Mend it, or say kind text in a schema")
 
 
+@pytest.mark.parametrize("block", [64, 1 << 20])
+@pytest.mark.parametrize("stray", ["a", "kg"])
+@pytest.mark.parametrize("row", [0, 1, 350])
+def test_it_is_found_wherever_it_is_even_if_it_is_the_header_again(tmp_path, monkeypatch, stray, row, block):
+    monkeypatch.setattr("data.csvfile._BLOCK", block)
+    cells = [str(row) for row in range(400)]
+    cells.insert(row, stray)
+    source = source_of(tmp_path, with_cells(cells))
+    assert source.schema.column("a").kind is Kind.text
+    (note,) = source.notes
+    assert f"table.csv, line {row + 2}: column 'a' is taken for text, for {stray!r};" in note
+
+
+def test_in_very_large_files_no_line_is_sought(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.csvfile._LOCATED_BYTES", 100)
+    source = source_of(tmp_path, with_cells([*(str(row) for row in range(400)), "x"]))
+    assert source.schema.column("a").kind is Kind.text
+    assert source.notes[0].startswith(f"{tmp_path / 'table.csv'}: column 'a' is")
+
+
 @pytest.mark.parametrize(
     "cells",
     [
+        pytest.param([*(str(row) for row in range(400)), "NA", "", "x"], id="two spellings of null"),
         pytest.param([f"{row}.25" for row in range(400)], id="numbers"),
         pytest.param([f"A{row}" for row in range(400)], id="texts"),
         pytest.param([str(row) if row % 50 else f"A{row}" for row in range(1, 400)], id="many"),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import server
@@ -42,8 +48,6 @@ def test_a_server_that_went_away_is_named() -> None:
 def test_a_local_server_that_does_not_start_says_what_to_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from prefect.server.api.server import SubprocessASGIServer
-
     def start(_: SubprocessASGIServer) -> None:
         time.sleep(0.5)
         raise RuntimeError("Timed out.")
@@ -55,3 +59,34 @@ def test_a_local_server_that_does_not_start_says_what_to_set(
     with temporary_settings({PREFECT_API_URL: None}), pytest.raises(ServerError, match=words):
         ready(Tracking(TrackingSettings(), tmp_path, None))
     assert "note: Prefect's local server is not up yet" in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_port_that_is_taken_has_the_status_on_which_prefect_takes_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        program = Path(server.__file__).with_name("ephemeral.py")
+        with subprocess.Popen(
+            [sys.executable, "-P", program, str(taken.getsockname()[1])],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "PREFECT__SERVER_EPHEMERAL": "1"},
+        ) as process:
+            assert process.wait(300) == 3
+
+
+def test_a_local_server_that_ends_as_it_starts_is_not_begun_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen, begun = subprocess.Popen, list[subprocess.Popen[bytes]]()
+
+    def end_at_once(*_: object, **options: Any) -> subprocess.Popen[bytes]:
+        begun.append(popen([sys.executable, "-c", "raise SystemExit(3)"], **options))
+        return begun[-1]
+
+    monkeypatch.setattr(SubprocessASGIServer, "_instances", {})
+    monkeypatch.setattr(server.subprocess, "Popen", end_at_once)
+    words = r"exited with code 3\); if its database in \S+ is damaged, move that away"
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(ServerError, match=words):
+        ready(Tracking(TrackingSettings(), tmp_path, None))
+    assert len(begun) == server.MOST_STARTS
+    assert all(process.poll() == 3 and process.stdin and process.stdin.closed for process in begun)

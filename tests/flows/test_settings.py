@@ -112,7 +112,8 @@ def test_a_fault_is_one_line_that_names_it(tmp_path: Path, content: str, message
     [
         ("SVAE_GATE__MARGN", "0.1", "SVAE_GATE__MARGN: no setting has this variable; did you mean SVAE_GATE__MARGIN?"),
         ("SVAE_MODELL", "m", "SVAE_MODELL: no setting has this variable; did you mean SVAE_MODEL?"),
-        ("SVAE_TRAIN__STEPS", "9", "SVAE_TRAIN__STEPS: no setting has this variable; known: MLFLOW_TRACKING_URI, "),
+        ("SVAE_CONFG", "x", "SVAE_CONFG: no setting has this variable; did you mean SVAE_CONFIG?"),
+        ("SVAE_TRAIN__STEPS", "9", "SVAE_TRAIN__STEPS: no setting has this variable; known: SVAE_CONFIG, MLFLOW_"),
         ("SVAE_GATE__MARGIN", "lots", "SVAE_GATE__MARGIN: gate.margin: "),
         ("MLFLOW_TRACKING_URI", "mlruns", "MLFLOW_TRACKING_URI: tracking_uri: "),
     ],
@@ -137,6 +138,9 @@ def test_of_a_file_and_a_variable_the_one_at_fault_is_named(
         load_tracking(tmp_path)
     monkeypatch.setenv("SVAE_GATE__MARGIN", "0.25")
     assert load_tracking(tmp_path).settings.gate.margin == 0.25
+    monkeypatch.setenv("SVAE_GATE__MIN_RATIO", "-1")
+    with pytest.raises(SettingsError, match=r"^SVAE_GATE__MIN_RATIO: gate.min_ratio: "):
+        load_tracking(tmp_path)
 
 
 def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
