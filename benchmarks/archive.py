@@ -44,7 +44,8 @@ from vae.settings import Codes, Effort, ModelSettings, TrainSettings
 HERE = Path(__file__).parent
 WITHOUT = (*IMAGES, *TOLD, "vae/texts.py", "vae/words.py", "vae/codec/salvage.py")
 """What no archive of a table depends on. (Its names are packed by `vae/codec/texts.py`.)"""
-PACKAGES = ("vae/__init__.py", "vae/codec/__init__.py", "vae/pipeline.py")
+BEGUN_FROM = ("vae/__init__.py", "vae/codec/__init__.py", "vae/pipeline.py")
+"""What is imported first; the rest is what the last one reaches."""
 RIVAL_SOURCES = (
     *(f"benchmarks/{name}.py" for name in ("coders", "forms", "rivals")),
     *(f"data/{name}.py" for name in ("fractions", "grid", "gridfit", "lattice", "phases")),
@@ -142,7 +143,7 @@ def _cells(asked: argparse.Namespace) -> Iterator[Cell]:
 def own_sources() -> str:
     """Digest of all that makes archives of tables, when first asked for: what runs does not change while it runs."""
     read = (path.relative_to(HERE.parent).as_posix() for path in Path(data.__file__).parent.rglob("*.py"))
-    return digest([*read, *PACKAGES, *reached("vae/pipeline.py", WITHOUT)])
+    return digest([*read, *BEGUN_FROM, *reached(BEGUN_FROM[-1], WITHOUT)])
 
 
 @functools.cache

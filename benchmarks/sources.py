@@ -1,4 +1,4 @@
-"""Which modules of `vae` a benchmark's figures depend on: all that it imports, and that these import in turn; a digest.
+"""Which modules of `vae` a benchmark's figures depend on: all that it imports, and that these import in turn.
 
 Left out is only what a benchmark names: modules for other kinds of data, or that change no figure. What they alone
 import is then out as well. So a new module counts wherever it is used, until somebody says that it does not.

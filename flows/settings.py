@@ -218,7 +218,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def validated(model: type[M], content: Mapping[str, Any], path: Path | str) -> M:
     """`content` as `model`; the first fault becomes one line that names the key, the value and the way out.
 
-    `path`: where it is from, a file or the names of variables.
+    `path`: where it is from, a file or a variable.
     """
     try:
         return model.model_validate(content)
@@ -241,12 +241,12 @@ def _overridden(content: Mapping[str, Any], path: Path) -> TrackingSettings:
     """The settings of a file's content, or of variables where these are set; what is wrong names whose it is."""
     variables = _variables(os.environ)
     merged = _with_variables(content, variables)
-    place: Path | str = path
     try:
         return TrackingSettings.model_validate(merged)
     except ValidationError as error:
         at = error.errors(include_url=False, include_context=False)[0]["loc"]
-        place = next((variable for variable, key in variables.items() if key == at[: len(key)]), path)
+        own = [variable for variable, key in variables.items() if key == at[: len(key)]]
+        place = own[-1] if own else path  # of two for one key the last is the one that wins
     return validated(TrackingSettings, merged, place)
 
 

@@ -138,6 +138,12 @@ def test_of_a_file_and_a_variable_the_one_at_fault_is_named(
         load_tracking(tmp_path)
     monkeypatch.setenv("SVAE_GATE__MARGIN", "0.25")
     assert load_tracking(tmp_path).settings.gate.margin == 0.25
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///a.db")
+    monkeypatch.setenv("SVAE_TRACKING_URI", "mlruns")  # which wins
+    with pytest.raises(SettingsError, match=r"^SVAE_TRACKING_URI: tracking_uri: "):
+        load_tracking(tmp_path)
+    monkeypatch.delenv("SVAE_TRACKING_URI")
+    monkeypatch.setenv("SVAE_DEBUG", "1")  # is known elsewhere
     monkeypatch.setenv("SVAE_GATE__MIN_RATIO", "-1")
     with pytest.raises(SettingsError, match=r"^SVAE_GATE__MIN_RATIO: gate.min_ratio: "):
         load_tracking(tmp_path)
