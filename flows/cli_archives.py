@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data.errors import DamagedError, UsageError
+from flows.cli_contents import MOST_COLUMNS, show_report
 from flows.cli_options import (
     AsJson,
     BoundsOrOwn,
@@ -33,24 +34,14 @@ from flows.cli_options import (
     training_progress,
 )
 from flows.console import Advance, Output, key_values, note, progress
-from flows.console import table as show_table
 from vae.settings import Codes, Effort, Family
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from rich.console import Console
 
     from data.largetable import AnyTable
     from data.schema import Schema
     from vae.codec.salvage import Lost
-
-
-CODERS = {
-    "neural": "by the model",
-    "derived": "from other columns",
-    "rival": "by the general coder that is smallest",
-}
-"""What a column's coder is called, and what that means."""
 
 
 def compress(
@@ -133,7 +124,9 @@ def compress(
         for line in files.model_notes(trained, bounds, report, target):
             note(line)
         content = report.model_dump(mode="json")
-        output.show({"path": str(out), **content}, lambda console: _show_report(console, content))
+        output.show(
+            {"path": str(out), **content}, lambda console: show_report(console, content, MOST_COLUMNS)
+        )
 
 
 def decompress(
@@ -231,7 +224,7 @@ def inspect(archive: Annotated[Path, typer.Argument(help="The archive.")], as_js
 
         with archives.open(archive, inspect=True) as opened:
             content = opened.report().model_dump(mode="json")
-        output.show(content, lambda console: _show_report(console, content))
+        output.show(content, lambda console: show_report(console, content))
 
 
 def verify(
@@ -287,63 +280,6 @@ def _must_begin_within(text: str | None, start: int | None, rows: int) -> None:
     """A span may end beyond the archive, as a slice may; one that begins there is a slip."""
     if start and start >= rows:
         raise UsageError(f"--rows {text!r}: the archive has {rows:,} rows, the first of them is row 0")
-
-
-def _show_report(console: Console, report: Mapping[str, Any]) -> None:
-    parts = report["bytes"]
-    key_values(
-        console,
-        {
-            "rows x columns": f"{report['rows']:,} x {report['columns']:,}",
-            "source": f"{report['source_bytes']:,} bytes",
-            "archive": f"{report['archive_bytes']:,} bytes, {report['ratio']:.2f} to 1",
-            "of these": ", ".join(f"{name} {size:,}" for name, size in parts.items()),
-            "codes": _codes_line(report["codes_summary"]),
-            "seconds": ", ".join(
-                f"{name} {value:.1f}" for name, value in report["seconds"].items() if value > 0
-            ),
-        },
-    )
-    if report["rivals"]:
-        sizes = ", ".join(f"{name} {size:,}" for name, size in report["rivals"].items() if size is not None)
-        key_values(console, {"rivals": sizes})
-    console.print()
-    columns = ["column", "kind", "coder", "bits/row", "bound", "max error"]
-    rows = [
-        [
-            c["name"],
-            c["kind"],
-            c["coder"],
-            float(c["bits_per_value"]),
-            f"{c['bound']:g}",
-            f"{c['max_error']:g}",
-        ]
-        for c in report["per_column"]
-    ]
-    show_table(console, columns, rows)
-    used = {c["coder"] for c in report["per_column"]}
-    told = "; ".join(f"{name}: {what}" for name, what in CODERS.items() if name in used)
-    console.print(f"\ncoder {told}")
-
-
-def _codes_line(codes: Mapping[str, Any]) -> str:
-    """What the code costs and, where it is known, what it is worth.
-
-    >>> codes = {"latents": 16, "family": "quantized", "mean_nonzero": 6.61, "bits_per_row": 9.4, "score": None}
-    >>> _codes_line(codes)
-    '16 latents (quantized), 6.61 non-zero a row, 9.40 bits a row'
-    >>> _codes_line({**codes, "score": 0.6, "score_rows": 32_768})
-    '16 latents (quantized), 6.61 non-zero a row, 9.40 bits a row, score 0.600 on 32,768 held-out rows'
-    """
-    if not codes["latents"]:
-        return "none"
-    told = (
-        f"{codes['latents']} latents ({codes['family']}), {codes['mean_nonzero']:.2f} non-zero a row,"
-        f" {codes['bits_per_row']:.2f} bits a row"
-    )
-    if codes["score"] is None:
-        return told
-    return f"{told}, score {codes['score']:.3f} on {codes['score_rows']:,} held-out rows"
 
 
 def _folder_job(

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from data.errors import SourceError
+from flows.cli_contents import MOST_COLUMNS
 from flows.console import key_values, table
 
 NUMBERS_NAME = "evaluation.json"
@@ -48,7 +49,10 @@ def show_evaluation(console: Console, numbers: Mapping[str, Any]) -> None:
     key_values(console, summary(numbers))
     console.print()
     bits = "bits/row, all rows" if "written" in numbers else "bits/row, by model"
-    table(console, ["column", bits, "score by codes", "max error"], column_rows(numbers))
+    rows = column_rows(numbers)
+    table(console, ["column", bits, "score by codes", "max error"], rows[:MOST_COLUMNS])
+    if len(rows) > MOST_COLUMNS:
+        console.print(f"and {len(rows) - MOST_COLUMNS:,} columns of fewer bits; all are in {NUMBERS_NAME}")
 
 
 def size_rows(size: Mapping[str, Any]) -> list[list[Any]]:

@@ -6,7 +6,7 @@ All choices are made on a sample of consecutive rows by measured code length or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from vae.codec.plan import (
     Linear,
     Plan,
 )
+from vae.likeness import MANY, likeness, nearest
 
 Longs = npt.NDArray[np.int64]
 
@@ -97,11 +98,15 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, widt
     facts = [_facts(grid, name, column, _sample_rows(len(coded))) for name, column in coded.items()]
     facts.sort(key=lambda f: (not f.stepping, f.distinct))
     items, chosen, tables = list[Item](), list[Facts](), MAX_TABLES
-    for fact in facts[:MAX_ITEMS]:
-        item = _within(_item(fact, chosen, told=latents > 0), tables)
+    facts = facts[:MAX_ITEMS]
+    like, taken = likeness([f.filled for f in facts]) if len(facts) > MANY else None, list[int]()
+    for own, fact in enumerate(facts):
+        near = _near(chosen, None if like is None else like[own, taken])
+        item = _within(_item(fact, chosen, near, told=latents > 0), tables)
         if item is not None:
             items.append(item)
             chosen.append(fact)
+            taken.append(own)
             tables -= item.tables
     # where rows do not follow on from each other, the row above is no news, and weights for it are bytes in vain
     stepping = any(fact.stepping for fact in chosen)
@@ -110,6 +115,15 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, widt
         latents=latents, width=width, fraction=FRACTION, above=above, deep=above, direct=stepping,
         fine=any(item.head is Head.mixture for item in items), columns=tuple(items),
     )  # fmt: skip
+
+
+def _near(earlier: Sequence[Facts], like: npt.NDArray[np.float32] | None) -> list[int]:
+    """Which of the earlier columns are tried beside one: all, or, by how much `like` it they are, some."""
+    varied = [i for i, f in enumerate(earlier) if f.distinct > 1]
+    if like is None:
+        return varied
+    numbers = [i for i in varied if earlier[i].ordered]
+    return nearest(like, numbers, [i for i in varied if not earlier[i].ordered])
 
 
 def _sample_rows(columns: int) -> int:
@@ -157,8 +171,11 @@ def _entropy(values: Longs) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def _item(fact: Facts, earlier: list[Facts], *, told: bool) -> Item:
-    """What the model may look at for one column, and how it speaks of it; `told` where it has a code of the row."""
+def _item(fact: Facts, earlier: list[Facts], near: Sequence[int], *, told: bool) -> Item:
+    """What the model may look at for one column, and how it speaks of it.
+
+    `near`: the earlier columns that are tried beside it; `told`: whether the model has a code of the row.
+    """
     base: dict[str, Any] = {
         "name": fact.name, "low": fact.low, "high": fact.high, "ordered": fact.ordered, "states": fact.states
     }  # fmt: skip
@@ -169,7 +186,7 @@ def _item(fact: Facts, earlier: list[Facts], *, told: bool) -> Item:
     most = MAX_OUTPUTS if told and not fact.ordered else FEW_OUTPUTS
     if span + len(fact.states) <= most:
         return Item.model_validate(base | {"head": Head.softmax})
-    parents, memory_bits = _greedy(fact, earlier, _context_bits)
+    parents, memory_bits = _greedy(fact, earlier, near, _context_bits)
     contexts = _backed_off(parents)
     if not fact.ordered:
         return Item.model_validate(base | {"head": Head.memory, "contexts": contexts})
@@ -177,7 +194,7 @@ def _item(fact: Facts, earlier: list[Facts], *, told: bool) -> Item:
     residuals = {CENTER: fact.filled - base["center"], PREVIOUS: _shifted(fact.filled, fact.filled)}
     if linear is not None:
         residuals[LINEAR] = fact.filled - _predict(linear, fact, earlier)
-    recall, recall_bits = _greedy(fact, earlier, _recall_bits)
+    recall, recall_bits = _greedy(fact, earlier, near, _recall_bits)
     if recall and recall_bits < _octave_bits(residuals[PREVIOUS][fact.present]) - 0.2:
         residuals[RECALLED] = fact.filled - _recalled(_keys(recall, earlier), fact.filled, fact.present)
     else:
@@ -298,11 +315,13 @@ def _predict(linear: Linear, fact: Facts, earlier: list[Facts]) -> Longs:
     return (total + 32768) >> 16
 
 
-def _greedy(fact: Facts, earlier: list[Facts], bits: _Measure) -> tuple[tuple[int, ...], float]:
-    """Earlier columns that, taken together, shorten the code most; added while each saves 2%."""
+def _greedy(
+    fact: Facts, earlier: list[Facts], near: Sequence[int], bits: _Measure
+) -> tuple[tuple[int, ...], float]:
+    """Those of the near columns that, taken together, shorten the code most; added while each saves 2%."""
     chosen: tuple[int, ...] = ()
     best = bits(np.zeros(len(fact.filled), np.int64), fact)
-    candidates = [i for i, f in enumerate(earlier) if f.distinct > 1]
+    candidates = near
     while len(chosen) < MAX_GREEDY_PARENTS:
         tried = sorted((bits(_keys((*chosen, i), earlier), fact), i) for i in candidates)
         if not tried or tried[0][0] > 0.98 * best:

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.errors import DamagedError
 from data.grid import Coded, TableGrid
 from data.gridfit import fit_table
 from vae.codec import blocks, structure
 from vae.codec.structure import Cells, Derived, Term
+from vae.codec.sums import EXHAUSTIVE, sums
 
 ROWS = 4_000
 RNG = np.random.default_rng(5)
@@ -84,6 +87,46 @@ def test_sums_and_differences(sign: int) -> None:
     ((_, function),) = derived.items()
     assert len(function.terms) == 2
     assert function.modulus == 0
+
+
+def test_sums_among_a_hundred_columns() -> None:
+    numbers = {f"n{k}": RNG.integers(0, 100_000, ROWS) for k in range(97)}
+    total = numbers["n3"] + numbers["n80"] + 3
+    total[RNG.integers(0, ROWS, 20)] += 1
+    sums = {
+        "total": total,
+        "less": 99 - numbers["n5"],
+        "twice": numbers["n7"] - numbers["n60"],
+    }
+    assert len(numbers | sums) > EXHAUSTIVE
+    derived = check(numbers | sums)
+    related = {frozenset({name, *function.sources}) for name, function in derived.items()}
+    assert related == {
+        frozenset({"total", "n3", "n80"}), frozenset({"less", "n5"}), frozenset({"twice", "n7", "n60"})
+    }  # fmt: skip
+
+
+def test_a_table_beside_a_column_among_a_hundred() -> None:
+    numbers = {f"n{k}": RNG.integers(0, 100_000, ROWS) for k in range(98)}
+    kind = RNG.integers(0, 12, ROWS)
+    columns = numbers | {"kind": kind, "moved": numbers["n50"] + RNG.integers(0, 10**6, 12)[kind]}
+    derived = check(columns, keep=["kind", *numbers])
+    assert derived["moved"].terms == (Term(column="n50", factor=1),)
+    assert derived["moved"].keys == ("kind",)
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(65, 90), wrapped=st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_sums_of_many_columns_are_those_of_a_few(seed: int, count: int, *, wrapped: bool) -> None:
+    """What is found among many columns is found among the few that take part, and the other way round."""
+    random = np.random.default_rng(seed)
+    symbols = random.integers(0, 1_000, (1_000, count))
+    symbols[:, 9] = symbols[:, 3] - symbols[:, 4]
+    symbols[:, 8] = symbols[:, 5] + symbols[:, 6]
+    symbols[:, 8] %= 1_700 if wrapped else 10_000
+    valued = random.random(symbols.shape) < 0.99
+    few = list(range(3, 10))
+    assert set(sums(symbols, valued, range(count))) == set(sums(symbols, valued, few))
 
 
 def test_clock_times_wrap_at_midnight() -> None:

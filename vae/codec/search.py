@@ -11,17 +11,18 @@ import numpy.typing as npt
 
 from data.grid import Coded, ColumnGrid, State, TableGrid
 from vae.codec.structure import Candidate, Cells, Derived, Ints, Mask, States, Term, key_places, key_size
+from vae.codec.sums import EXHAUSTIVE, MAX_EXCEPTIONS, sums
 
 SAMPLE = 4096
 """Rows on which functions are looked for."""
-QUICK = 512
-"""Rows on which sums are looked for first."""
 MAX_PAIRS = 1500
 """Most pairs of key columns that are tried."""
 MAX_RESIDUALS = 64
 """Most differences of two columns that are tried as functions of keys."""
-MAX_EXCEPTIONS = 0.02
-"""Largest share of rows that a function may get wrong."""
+FEW = 128
+"""Rows on which differences of many columns are looked at first."""
+FEWER = 0.75
+"""Share of the first column's values there that a difference has at most."""
 MAX_UNEXPLAINED = 0.1
 """The same, of the rows that do not hold the column's commonest value: it alone is right about most of a rare flag."""
 PER_COLUMN = 8
@@ -128,52 +129,9 @@ def _ideas(table: _Table, widest_key: int) -> list[_Idea]:
 
 
 def _sums(table: _Table, symbols: Ints, valued: Mask, varied: Sequence[int]) -> Iterator[_Idea]:
-    """x = ±u + c, x = ±u ± v + c, modulo m."""
+    """Sums of columns that take more than two values."""
     numbers = [i for i in varied if table.grids[i].kind == "number" and table.distinct[i] > 2]
-    if not numbers:
-        return
-    single = [((u, f),) for u in numbers for f in (1, -1)]
-    double = [((u, f), (v, g)) for u, v in combinations(numbers, 2) for f, g in ((1, 1), (1, -1), (-1, 1))]
-    quick, quick_valued = symbols[:QUICK][:, numbers], valued[:QUICK][:, numbers]
-    for terms in (*single, *double):
-        places = [u for u, _ in terms]
-        there = quick_valued & np.logical_and.reduce(valued[:QUICK, places], axis=1, keepdims=True)
-        total = _total(symbols[:QUICK], terms)
-        rest = np.where(there, quick - total[:, None], np.iinfo(np.int64).max)
-        # the median of what is there, column by column
-        count = np.count_nonzero(there, axis=0)
-        middle = np.sort(rest, axis=0)[count // 2, np.arange(len(numbers))]
-        hits = np.count_nonzero((rest == middle) & there, axis=0)
-        for place in np.flatnonzero((hits >= 0.5 * count) & (count >= 32)):
-            target = numbers[int(place)]
-            if target not in places:
-                modulus = _modulus(symbols, valued, target, terms)
-                if modulus is not None:
-                    yield _Idea(target, terms, modulus=modulus)
-
-
-def _total(symbols: Ints, terms: Sequence[tuple[int, int]]) -> Ints:
-    total = np.zeros(len(symbols), np.int64)
-    for u, factor in terms:
-        total += factor * symbols[:, u]
-    return total
-
-
-def _modulus(symbols: Ints, valued: Mask, target: int, terms: tuple[tuple[int, int], ...]) -> int | None:
-    """By what the sums must be wrapped to give the target, 0 if not at all; None if that does not explain it."""
-    there = valued[:, [target, *(u for u, _ in terms)]].all(axis=1)
-    rest = (symbols[:, target] - _total(symbols, terms))[there]
-    values, counts = np.unique(rest, return_counts=True)
-    away = np.abs(values - values[np.argmax(counts)])
-    wrong = counts[away > 0].sum()
-    if wrong <= MAX_EXCEPTIONS * len(rest):
-        # a few wraps are wraps too, if they are all the same
-        likely = away[away > 0][np.argmax(counts[away > 0])] if wrong else 0
-        return int(likely) if wrong > 2 and (away % max(1, likely) == 0).all() and likely > 1 else 0
-    likely = int(away[away > 0][np.argmax(counts[away > 0])])
-    if likely < 2 or counts[away % likely != 0].sum() > MAX_EXCEPTIONS * len(rest):
-        return None
-    return likely
+    return (_Idea(*found[:2], modulus=found.modulus) for found in sums(symbols, valued, numbers))
 
 
 def _lookups(
@@ -213,14 +171,26 @@ def _residuals(table: _Table, symbols: Ints, valued: Mask, varied: Sequence[int]
     found: list[tuple[float, _Idea]] = []
     alone = {x: len(np.unique(symbols[:, x])) for x in numbers}
     for x in numbers:
-        for u in numbers:
-            for factor in (1, -1) if u != x and table.bits[x] > 0.5 else ():
-                both = valued[:, x] & valued[:, u]
-                share = len(np.unique((symbols[:, x] - factor * symbols[:, u])[both])) / max(1, alone[x])
-                if share <= 0.5:
-                    found.append((share, _Idea(x, ((u, factor),))))
+        for u, factor in _likely_residuals(symbols, x, numbers) if table.bits[x] > 0.5 else ():
+            both = valued[:, x] & valued[:, u]
+            share = len(np.unique((symbols[:, x] - factor * symbols[:, u])[both])) / max(1, alone[x])
+            if share <= 0.5:
+                found.append((share, _Idea(x, ((u, factor),))))
     found.sort(key=lambda pair: pair[0])
     return [idea for _, idea in found[:MAX_RESIDUALS]]
+
+
+def _likely_residuals(symbols: Ints, x: int, numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Columns and factors to try: all of a few columns; of many those with fewer values on the first rows."""
+    if len(numbers) <= EXHAUSTIVE:
+        return [(u, factor) for u in numbers if u != x for factor in (1, -1)]
+    few, found = symbols[:FEW, list(numbers)], list[tuple[int, int]]()
+    most = FEWER * len(np.unique(symbols[:FEW, x]))
+    for factor in (1, -1):
+        rest = np.sort(symbols[:FEW, [x]] - factor * few, axis=0)
+        values = 1 + np.count_nonzero(np.diff(rest, axis=0), axis=0)
+        found += [(numbers[i], factor) for i in np.flatnonzero(values <= most).tolist() if numbers[i] != x]
+    return found
 
 
 def _residual(cells: Sequence[Ints], symbols: Ints, states: States, idea: _Idea) -> Ints:

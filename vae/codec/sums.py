@@ -1,0 +1,152 @@
+"""The search for columns that are sums or differences of others, on a sample of rows.
+
+Of a few columns every sum is tried. Of many, whose sums are too many, only those that hold on a handful of rows: where
+x = u + v + c, what x, u and v change by from one row to another adds up as well, and so do linear hashes of changes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Terms = tuple[tuple[int, int], ...]
+"""Columns and their factors, 1 or -1."""
+
+QUICK = 512
+"""Rows on which sums are looked for first."""
+FEWEST = 32
+"""Rows with a value in all columns of a sum, of these, that say anything of it."""
+EXHAUSTIVE = 64
+"""Most columns of which every sum of two is tried."""
+HANDFULS = 16
+"""Handfuls of rows by which sums of more columns are looked for: what holds on most rows holds on all rows of some."""
+HANDFUL = 9
+"""Rows of one."""
+MOVES = 3
+"""Rows of a handful, at least, on which a column differs from the first: of one that hardly moves all sums hold."""
+PER_COLUMN = 64
+"""Sums of one of many columns that are tried: those that hold on most handfuls."""
+MAX_EXCEPTIONS = 0.02
+"""Largest share of rows that a function may get wrong."""
+
+
+class Sum(NamedTuple):
+    """A column as a sum of others and a constant."""
+
+    target: int
+    terms: Terms
+    modulus: int
+    """By what the sum is wrapped; 0 if not at all."""
+
+
+def sums(symbols: Ints, valued: Mask, numbers: Sequence[int]) -> Iterator[Sum]:
+    """x = ±u + c, x = ±u ± v + c, modulo m; the simpler ones first.
+
+    Args:
+        symbols: (rows, columns), a sample of rows in any order.
+        valued: Where these are values, as opposed to nulls and the like.
+        numbers: The columns that may take part.
+    """
+    if not numbers:
+        return
+    likely = _every if len(numbers) <= EXHAUSTIVE else _hashed
+    for target, terms in likely(symbols, valued, numbers):
+        modulus = modulus_of(symbols, valued, target, terms)
+        if modulus is not None:
+            yield Sum(target, terms, modulus)
+
+
+def _every(symbols: Ints, valued: Mask, numbers: Sequence[int]) -> Iterator[tuple[int, Terms]]:
+    """Of all sums those that differ from a column by one number on half of the first rows."""
+    quick, quick_valued = symbols[:QUICK][:, numbers], valued[:QUICK][:, numbers]
+    single = [((u, f),) for u in numbers for f in (1, -1)]
+    double = [((u, f), (v, g)) for u, v in combinations(numbers, 2) for f, g in ((1, 1), (1, -1), (-1, 1))]
+    for terms in (*single, *double):
+        places = [u for u, _ in terms]
+        there = quick_valued & np.logical_and.reduce(valued[:QUICK, places], axis=1, keepdims=True)
+        rest = np.where(there, quick - _total(symbols[:QUICK], terms)[:, None], np.iinfo(np.int64).max)
+        # the median of what is there, column by column
+        count = np.count_nonzero(there, axis=0)
+        middle = np.sort(rest, axis=0)[count // 2, np.arange(len(numbers))]
+        hits = np.count_nonzero((rest == middle) & there, axis=0)
+        for place in np.flatnonzero((hits >= 0.5 * count) & (count >= FEWEST)):
+            if numbers[int(place)] not in places:
+                yield numbers[int(place)], terms
+
+
+def _hashed(symbols: Ints, valued: Mask, numbers: Sequence[int]) -> Iterator[tuple[int, Terms]]:
+    """Sums that hold on a handful of rows; all of one term before those of two, the more frequent ones first."""
+    random = np.random.default_rng(2)
+    columns = np.array(numbers)
+    found = Counter[tuple[int, Terms]]()
+    for _ in range(HANDFULS):
+        rows = random.choice(len(symbols), min(HANDFUL, len(symbols)), replace=False)
+        change = symbols[np.ix_(rows[1:], columns)] - symbols[rows[0], columns]
+        moves = valued[np.ix_(rows, columns)].all(axis=0) & (np.count_nonzero(change, axis=0) >= MOVES)
+        factors = random.integers(1 << 63, size=len(change), dtype=np.uint64) | np.uint64(1)
+        hashes = (change.astype(np.uint64) * factors[:, None]).sum(axis=0, dtype=np.uint64)
+        found.update({*_alike(columns[moves], hashes[moves]), *_added(columns[moves], hashes[moves])})
+    left = dict.fromkeys(numbers, PER_COLUMN)
+    for target, terms in sorted(found, key=lambda pair: (len(pair[1]), -found[pair], pair)):
+        left[target] -= 1
+        if left[target] >= 0:
+            yield target, terms
+
+
+def _alike(columns: Ints, hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[int, Terms]]:
+    """Columns whose changes are those of another, or their negatives: each from the first of its kind."""
+    first: dict[int, tuple[int, int]] = {}
+    for column, value in zip(columns.tolist(), hashes.tolist(), strict=True):
+        kind = min(value, -value % (1 << 64))
+        sign = 1 if kind == value else -1
+        if kind not in first:
+            first[kind] = column, sign
+            continue
+        other, other_sign = first[kind]
+        yield column, ((other, sign * other_sign),)
+        yield other, ((column, sign * other_sign),)
+
+
+def _added(columns: Ints, hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[int, Terms]]:
+    """Columns whose changes are the sum or the difference of those of two others."""
+    hashes, kept = np.unique(hashes, return_index=True)
+    columns = columns[kept]
+    for i, u in enumerate(columns.tolist()):
+        rest = hashes[i + 1 :]
+        for f, g, total in ((1, 1, rest + hashes[i]), (1, -1, hashes[i] - rest), (-1, 1, rest - hashes[i])):
+            place = np.minimum(np.searchsorted(hashes, total), len(hashes) - 1)
+            for j in np.flatnonzero(hashes[place] == total).tolist():
+                v, x = int(columns[i + 1 + j]), int(columns[place[j]])
+                if x not in (u, v):
+                    yield x, ((u, f), (v, g)) if u < v else ((v, g), (u, f))
+
+
+def _total(symbols: Ints, terms: Terms) -> Ints:
+    total = np.zeros(len(symbols), np.int64)
+    for u, factor in terms:
+        total += factor * symbols[:, u]
+    return total
+
+
+def modulus_of(symbols: Ints, valued: Mask, target: int, terms: Terms) -> int | None:
+    """By what the sums must be wrapped to give the target, 0 if not at all; None if that does not explain it."""
+    there = valued[:, [target, *(u for u, _ in terms)]].all(axis=1)
+    rest = (symbols[:, target] - _total(symbols, terms))[there]
+    values, counts = np.unique(rest, return_counts=True)
+    away = np.abs(values - values[np.argmax(counts)])
+    wrong = counts[away > 0].sum()
+    if wrong <= MAX_EXCEPTIONS * len(rest):
+        # a few wraps are wraps too, if they are all the same
+        likely = away[away > 0][np.argmax(counts[away > 0])] if wrong else 0
+        return int(likely) if wrong > 2 and (away % max(1, likely) == 0).all() and likely > 1 else 0
+    likely = int(away[away > 0][np.argmax(counts[away > 0])])
+    if likely < 2 or counts[away % likely != 0].sum() > MAX_EXCEPTIONS * len(rest):
+        return None
+    return likely
