@@ -14,7 +14,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-TABLES = ("vae/model.py", "vae/beside.py", "vae/codes_only.py", "vae/planning.py")
+TABLES = (
+    *(f"vae/{name}.py" for name in ("model", "beside", "codes_only", "planning", "likeness")),
+    "vae/codec/search.py",
+    "vae/codec/sum_search.py",
+)
 """What is for tables alone."""
 IMAGES = ("vae/images.py", "vae/codec/images.py")
 """What is for images alone."""

@@ -15,7 +15,7 @@ from data.grid import Coded, TableGrid
 from data.gridfit import fit_table
 from vae.codec import blocks, structure
 from vae.codec.structure import Cells, Derived, Term
-from vae.codec.sums import EXHAUSTIVE, sums
+from vae.codec.sum_search import EXHAUSTIVE, sums
 
 ROWS = 4_000
 RNG = np.random.default_rng(5)

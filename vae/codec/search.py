@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from data.grid import Coded, ColumnGrid, State, TableGrid
 from vae.codec.structure import Candidate, Cells, Derived, Ints, Mask, States, Term, key_places, key_size
-from vae.codec.sums import EXHAUSTIVE, MAX_EXCEPTIONS, sums
+from vae.codec.sum_search import EXHAUSTIVE, MAX_EXCEPTIONS, sums
 
 SAMPLE = 4096
 """Rows on which functions are looked for."""
