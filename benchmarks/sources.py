@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 TABLES = (
-    *(f"vae/{name}.py" for name in ("model", "beside", "codes_only", "planning", "likeness")),
+    *(f"vae/{name}.py" for name in ("model", "beside", "codes_only", "planning")),
     "vae/codec/search.py",
     "vae/codec/sum_search.py",
 )

@@ -6,7 +6,7 @@ All choices are made on a sample of consecutive rows by measured code length or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,6 @@ from vae.codec.plan import (
     Linear,
     Plan,
 )
-from vae.likeness import MANY, likeness, nearest
 
 Longs = npt.NDArray[np.int64]
 
@@ -37,6 +36,10 @@ FEWEST_ROWS = 2_048
 """Rows of the sample of however wide a table."""
 BIN_COUNT = 16
 MAX_GREEDY_PARENTS = 4
+MANY = 64
+"""Columns that are tried beside one on all of the sample: of more those that are best on a few of its rows."""
+FEW_ROWS = 512
+"""How many."""
 MAX_RETRIED = 16
 """Columns that are tried again beside those already chosen: the best of the first round."""
 MAX_IDENTIFIERS = 20_000
@@ -98,15 +101,11 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, widt
     facts = [_facts(grid, name, column, _sample_rows(len(coded))) for name, column in coded.items()]
     facts.sort(key=lambda f: (not f.stepping, f.distinct))
     items, chosen, tables = list[Item](), list[Facts](), MAX_TABLES
-    facts = facts[:MAX_ITEMS]
-    like, taken = likeness([f.filled for f in facts]) if len(facts) > MANY else None, list[int]()
-    for own, fact in enumerate(facts):
-        near = _near(chosen, None if like is None else like[own, taken])
-        item = _within(_item(fact, chosen, near, told=latents > 0), tables)
+    for fact in facts[:MAX_ITEMS]:
+        item = _within(_item(fact, chosen, told=latents > 0), tables)
         if item is not None:
             items.append(item)
             chosen.append(fact)
-            taken.append(own)
             tables -= item.tables
     # where rows do not follow on from each other, the row above is no news, and weights for it are bytes in vain
     stepping = any(fact.stepping for fact in chosen)
@@ -115,15 +114,6 @@ def make_plan(grid: TableGrid, coded: Mapping[str, Coded], *, latents: int, widt
         latents=latents, width=width, fraction=FRACTION, above=above, deep=above, direct=stepping,
         fine=any(item.head is Head.mixture for item in items), columns=tuple(items),
     )  # fmt: skip
-
-
-def _near(earlier: Sequence[Facts], like: npt.NDArray[np.float32] | None) -> list[int]:
-    """Which of the earlier columns are tried beside one: all, or, by how much `like` it they are, some."""
-    varied = [i for i, f in enumerate(earlier) if f.distinct > 1]
-    if like is None:
-        return varied
-    numbers = [i for i in varied if earlier[i].ordered]
-    return nearest(like, numbers, [i for i in varied if not earlier[i].ordered])
 
 
 def _sample_rows(columns: int) -> int:
@@ -171,11 +161,8 @@ def _entropy(values: Longs) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def _item(fact: Facts, earlier: list[Facts], near: Sequence[int], *, told: bool) -> Item:
-    """What the model may look at for one column, and how it speaks of it.
-
-    `near`: the earlier columns that are tried beside it; `told`: whether the model has a code of the row.
-    """
+def _item(fact: Facts, earlier: list[Facts], *, told: bool) -> Item:
+    """What the model may look at for one column, and how it speaks of it; `told` where it has a code of the row."""
     base: dict[str, Any] = {
         "name": fact.name, "low": fact.low, "high": fact.high, "ordered": fact.ordered, "states": fact.states
     }  # fmt: skip
@@ -186,7 +173,7 @@ def _item(fact: Facts, earlier: list[Facts], near: Sequence[int], *, told: bool)
     most = MAX_OUTPUTS if told and not fact.ordered else FEW_OUTPUTS
     if span + len(fact.states) <= most:
         return Item.model_validate(base | {"head": Head.softmax})
-    parents, memory_bits = _greedy(fact, earlier, near, _context_bits)
+    parents, memory_bits = _greedy(fact, earlier, _context_bits)
     contexts = _backed_off(parents)
     if not fact.ordered:
         return Item.model_validate(base | {"head": Head.memory, "contexts": contexts})
@@ -194,7 +181,7 @@ def _item(fact: Facts, earlier: list[Facts], near: Sequence[int], *, told: bool)
     residuals = {CENTER: fact.filled - base["center"], PREVIOUS: _shifted(fact.filled, fact.filled)}
     if linear is not None:
         residuals[LINEAR] = fact.filled - _predict(linear, fact, earlier)
-    recall, recall_bits = _greedy(fact, earlier, near, _recall_bits)
+    recall, recall_bits = _greedy(fact, earlier, _recall_bits)
     if recall and recall_bits < _octave_bits(residuals[PREVIOUS][fact.present]) - 0.2:
         residuals[RECALLED] = fact.filled - _recalled(_keys(recall, earlier), fact.filled, fact.present)
     else:
@@ -315,13 +302,11 @@ def _predict(linear: Linear, fact: Facts, earlier: list[Facts]) -> Longs:
     return (total + 32768) >> 16
 
 
-def _greedy(
-    fact: Facts, earlier: list[Facts], near: Sequence[int], bits: _Measure
-) -> tuple[tuple[int, ...], float]:
-    """Those of the near columns that, taken together, shorten the code most; added while each saves 2%."""
+def _greedy(fact: Facts, earlier: list[Facts], bits: _Measure) -> tuple[tuple[int, ...], float]:
+    """Earlier columns that, taken together, shorten the code most; added while each saves 2%."""
     chosen: tuple[int, ...] = ()
     best = bits(np.zeros(len(fact.filled), np.int64), fact)
-    candidates = near
+    candidates = _promising(fact, earlier, bits)
     while len(chosen) < MAX_GREEDY_PARENTS:
         tried = sorted((bits(_keys((*chosen, i), earlier), fact), i) for i in candidates)
         if not tried or tried[0][0] > 0.98 * best:
@@ -330,6 +315,22 @@ def _greedy(
         chosen = (*chosen, added)
         candidates = [i for _, i in tried[1 : MAX_RETRIED + 1]]
     return chosen, best
+
+
+def _promising(fact: Facts, earlier: list[Facts], bits: _Measure) -> list[int]:
+    """The earlier columns that vary; of very many those that alone shorten the code most on the first rows."""
+    varied = [i for i, f in enumerate(earlier) if f.distinct > 1]
+    if len(varied) <= MANY:
+        return varied
+    own, others = _first_rows(fact), [_first_rows(f) for f in earlier]
+    ranked = sorted((bits(_keys((i,), others), own), i) for i in varied)
+    return sorted(i for _, i in ranked[:MANY])
+
+
+def _first_rows(fact: Facts) -> Facts:
+    return fact._replace(
+        filled=fact.filled[:FEW_ROWS], present=fact.present[:FEW_ROWS], cells=fact.cells[:FEW_ROWS]
+    )
 
 
 def _backed_off(parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

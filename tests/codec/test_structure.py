@@ -93,23 +93,26 @@ def test_sums_among_a_hundred_columns() -> None:
     numbers = {f"n{k}": RNG.integers(0, 100_000, ROWS) for k in range(97)}
     total = numbers["n3"] + numbers["n80"] + 3
     total[RNG.integers(0, ROWS, 20)] += 1
-    sums = {
+    added = {
         "total": total,
         "less": 99 - numbers["n5"],
         "twice": numbers["n7"] - numbers["n60"],
     }
-    assert len(numbers | sums) > EXHAUSTIVE
-    derived = check(numbers | sums)
+    assert len(numbers | added) > EXHAUSTIVE
+    derived = check(numbers | added)
     related = {frozenset({name, *function.sources}) for name, function in derived.items()}
     assert related == {
         frozenset({"total", "n3", "n80"}), frozenset({"less", "n5"}), frozenset({"twice", "n7", "n60"})
     }  # fmt: skip
 
 
-def test_a_table_beside_a_column_among_a_hundred() -> None:
-    numbers = {f"n{k}": RNG.integers(0, 100_000, ROWS) for k in range(98)}
-    kind = RNG.integers(0, 12, ROWS)
-    columns = numbers | {"kind": kind, "moved": numbers["n50"] + RNG.integers(0, 10**6, 12)[kind]}
+@pytest.mark.parametrize("kinds", [12, 300])
+def test_a_table_beside_a_column_among_a_hundred(kinds: int) -> None:
+    random = np.random.default_rng(kinds)
+    numbers = {f"n{k}": random.integers(0, 100_000, ROWS) for k in range(98)}
+    kind = random.integers(0, kinds, ROWS)
+    numbers["n50"][: ROWS // 20] = 7
+    columns = numbers | {"kind": kind, "moved": numbers["n50"] + random.integers(0, 10**5, kinds)[kind]}
     derived = check(columns, keep=["kind", *numbers])
     assert derived["moved"].terms == (Term(column="n50", factor=1),)
     assert derived["moved"].keys == ("kind",)

@@ -16,8 +16,7 @@ from data.gridfit import fit_table
 from vae import planning
 from vae.codec.plan import MAX_ITEMS, MAX_TABLES, Head, Item, Plan
 from vae.features import blank_model, block
-from vae.likeness import MANY, NEAREST, nearest
-from vae.planning import is_series, make_plan
+from vae.planning import FEW_ROWS, MANY, MAX_GREEDY_PARENTS, MAX_RETRIED, is_series, make_plan
 from vae.settings import Codes, ModelSettings, latents_of
 
 NUMBERS = np.random.default_rng(5)
@@ -362,33 +361,29 @@ def test_settings_and_the_table_say_how_many_latents_there_are() -> None:
 # ------------------------------------------------------------------------------------------------- many columns
 
 
-def test_of_very_many_columns_the_likest_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a column goes along with is found among many, and few of these are measured beside it."""
-    base = NUMBERS.integers(0, 1_000, 1_000)
-    others = {f"n{k}": NUMBERS.integers(0, 1_000, 1_000) for k in range(70)}
-    tried: list[int] = []
-    greedy = planning._greedy
-
-    def counted(fact: Any, earlier: Any, near: Any, bits: Any) -> Any:
-        tried.append(len(near))
-        return greedy(fact, earlier, near, bits)
-
-    monkeypatch.setattr(planning, "_greedy", counted)
-    columns = {"base": base, **others, "above": base**3 // 1_000 + NUMBERS.integers(0, 9, 1_000)}
-    plan = make_plan(*on_grid(columns), latents=2, width=4)
+@pytest.mark.parametrize("count", [20, 90])
+def test_what_tells_a_column_is_found_among_however_many(count: int) -> None:
+    """By what is measured: a table of the key tells the target, whose rank correlation with it is next to none."""
+    random = np.random.default_rng(3)
+    key = random.integers(0, 40, 2_000)
+    others = {f"n{k}": random.integers(0, 20, 2_000) * (random.random(2_000) < 0.1) for k in range(count)}
+    target = random.integers(0, 100_000, 40)[key] + random.integers(0, 40, 2_000)
+    plan = make_plan(*on_grid({**others, "key": key, "target": target}), latents=2, width=4)
     assert_looks_back(plan)
-    assert "base" in bases(plan, "above")
-    assert max(tried) == MANY
-    assert tried[-1] == NEAREST
+    assert [plan.names[source] for source in item_of(plan, "target").recall] == ["key"]
 
 
-def test_of_very_many_columns_names_are_tried_as_well() -> None:
-    like = NUMBERS.random(100).astype(np.float32)
-    numbers, names = list(range(0, 80, 2)), [*range(1, 80, 2), *range(80, 100)]
-    near = nearest(like, numbers, names)
-    assert near == sorted(near)
-    assert set(near) >= set(names[:NEAREST])
-    kept = [like[column] for column in near if column in numbers]
-    assert len(kept) == NEAREST
-    assert min(kept) == sorted(like[numbers])[-NEAREST]
-    assert nearest(like, numbers[:30], names[:30]) == sorted(numbers[:30] + names[:30])
+def test_of_very_many_columns_a_few_are_tried_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    random, tried = np.random.default_rng(4), list[int]()
+    measure = planning._recall_bits
+
+    def counted(keys: Any, fact: Any) -> float:
+        tried.append(len(keys))
+        return measure(keys, fact)
+
+    monkeypatch.setattr(planning, "_recall_bits", counted)
+    count, rows = MANY + 20, 2_000
+    make_plan(*on_grid({f"n{k}": random.integers(0, 900, rows) for k in range(count)}), latents=0, width=4)
+    most = 1 + MANY + (MAX_GREEDY_PARENTS - 1) * MAX_RETRIED
+    assert tried.count(rows) <= count * most
+    assert tried.count(FEW_ROWS) == sum(range(MANY + 1, count))

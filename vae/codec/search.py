@@ -19,10 +19,14 @@ MAX_PAIRS = 1500
 """Most pairs of key columns that are tried."""
 MAX_RESIDUALS = 64
 """Most differences of two columns that are tried as functions of keys."""
-FEW = 128
-"""Rows on which differences of many columns are looked at first."""
-FEWER = 0.75
-"""Share of the first column's values there that a difference has at most."""
+FEW = 512
+"""Rows on which differences of many columns, and what keys determine of them, are looked at first."""
+FEWEST = 8
+"""Differences of one of many columns that are tried: those that take fewest values there."""
+TOO_WRONG = 0.25
+"""Share of the rows there, and of those that do not hold a column's commonest value, that a key may get wrong."""
+BY_CHANCE = 4
+"""Of the latter so many more."""
 MAX_UNEXPLAINED = 0.1
 """The same, of the rows that do not hold the column's commonest value: it alone is right about most of a rare flag."""
 PER_COLUMN = 8
@@ -181,16 +185,18 @@ def _residuals(table: _Table, symbols: Ints, valued: Mask, varied: Sequence[int]
 
 
 def _likely_residuals(symbols: Ints, x: int, numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Columns and factors to try: all of a few columns; of many those with fewer values on the first rows."""
+    """Columns and factors to try: all of a few columns; of many those whose difference takes fewest values on a few
+    rows from all over the sample.
+    """
     if len(numbers) <= EXHAUSTIVE:
         return [(u, factor) for u in numbers if u != x for factor in (1, -1)]
-    few, found = symbols[:FEW, list(numbers)], list[tuple[int, int]]()
-    most = FEWER * len(np.unique(symbols[:FEW, x]))
+    few = symbols[:: max(1, len(symbols) // FEW)]
+    found: list[tuple[int, int, int]] = []
     for factor in (1, -1):
-        rest = np.sort(symbols[:FEW, [x]] - factor * few, axis=0)
-        values = 1 + np.count_nonzero(np.diff(rest, axis=0), axis=0)
-        found += [(numbers[i], factor) for i in np.flatnonzero(values <= most).tolist() if numbers[i] != x]
-    return found
+        rest = np.sort(few[:, [x]] - factor * few[:, list(numbers)], axis=0)
+        values = np.count_nonzero(np.diff(rest, axis=0), axis=0)
+        found += [(int(count), u, factor) for count, u in zip(values, numbers, strict=True) if u != x]
+    return [(u, factor) for _, u, factor in sorted(found)[:FEWEST]]
 
 
 def _residual(cells: Sequence[Ints], symbols: Ints, states: States, idea: _Idea) -> Ints:
@@ -217,12 +223,17 @@ def _determined(key: Ints, size: int, targets: Ints, rare: Mask) -> npt.NDArray[
     repeats = np.flatnonzero(model != np.arange(rows))
     if len(repeats) < 32:
         return np.zeros(0, np.intp)
+    left = np.arange(targets.shape[1])
+    if len(left) > 2 * EXHAUSTIVE:
+        few = repeats[:: max(1, len(repeats) // FEW)]
+        wrong = np.count_nonzero(targets[model[few]] != targets[few], axis=0)
+        telling = np.count_nonzero(rare[few], axis=0)
+        left = np.flatnonzero((wrong <= TOO_WRONG * len(few)) & (wrong <= TOO_WRONG * telling + BY_CHANCE))
+        targets, rare = targets[:, left], rare[:, left]
     wrong = np.count_nonzero(targets[model[repeats]] != targets[repeats], axis=0)
     telling = np.count_nonzero(rare[repeats], axis=0)
     # twice, since one wrong entry of a key is wrong against all others
-    return np.flatnonzero(
-        (wrong <= 2 * MAX_EXCEPTIONS * len(repeats)) & (wrong <= 2 * MAX_UNEXPLAINED * telling)
-    )
+    return left[(wrong <= 2 * MAX_EXCEPTIONS * len(repeats)) & (wrong <= 2 * MAX_UNEXPLAINED * telling)]
 
 
 # ------------------------------------------------------------------------------------------------------ proving

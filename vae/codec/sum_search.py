@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,12 @@ HANDFULS = 16
 HANDFUL = 9
 """Rows of one."""
 MOVES = 3
-"""Rows of a handful, at least, on which a column differs from the first: of one that hardly moves all sums hold."""
+"""Rows of a handful, at least, on which a column differs from the first: one that hardly moves is like all others."""
+CHANGES = 4
+"""Different amounts, at least, by which a column differs from there, to be looked at in sums of two: of small numbers
+that are mostly 0, nearly all sums are another column's by chance."""
+MOST = 1 << 16
+"""Sums of two that one handful brings at most."""
 PER_COLUMN = 64
 """Sums of one of many columns that are tried: those that hold on most handfuls."""
 MAX_EXCEPTIONS = 0.02
@@ -47,7 +52,7 @@ class Sum(NamedTuple):
 
 
 def sums(symbols: Ints, valued: Mask, numbers: Sequence[int]) -> Iterator[Sum]:
-    """x = ±u + c, x = ±u ± v + c, modulo m; the simpler ones first.
+    """x = ±u + c, x = u + v + c, x = u - v + c, modulo m; the simpler ones first.
 
     Args:
         symbols: (rows, columns), a sample of rows in any order.
@@ -89,15 +94,25 @@ def _hashed(symbols: Ints, valued: Mask, numbers: Sequence[int]) -> Iterator[tup
     for _ in range(HANDFULS):
         rows = random.choice(len(symbols), min(HANDFUL, len(symbols)), replace=False)
         change = symbols[np.ix_(rows[1:], columns)] - symbols[rows[0], columns]
-        moves = valued[np.ix_(rows, columns)].all(axis=0) & (np.count_nonzero(change, axis=0) >= MOVES)
+        there = valued[np.ix_(rows, columns)].all(axis=0)
         factors = random.integers(1 << 63, size=len(change), dtype=np.uint64) | np.uint64(1)
         hashes = (change.astype(np.uint64) * factors[:, None]).sum(axis=0, dtype=np.uint64)
-        found.update({*_alike(columns[moves], hashes[moves]), *_added(columns[moves], hashes[moves])})
+        moves = there & (np.count_nonzero(change, axis=0) >= MOVES)
+        varied = there & (_amounts(change) >= CHANGES)
+        added = islice(_added(columns[varied], hashes[varied]), MOST)
+        found.update({*_alike(columns[moves], hashes[moves]), *added})
     left = dict.fromkeys(numbers, PER_COLUMN)
     for target, terms in sorted(found, key=lambda pair: (len(pair[1]), -found[pair], pair)):
         left[target] -= 1
         if left[target] >= 0:
             yield target, terms
+
+
+def _amounts(change: Ints) -> npt.NDArray[np.intp]:
+    """Different numbers other than 0 in each column."""
+    ordered = np.sort(change, axis=0)
+    new = np.concatenate([np.ones((1, ordered.shape[1]), bool), np.diff(ordered, axis=0) != 0])
+    return np.count_nonzero(new & (ordered != 0), axis=0)
 
 
 def _alike(columns: Ints, hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[int, Terms]]:
