@@ -36,6 +36,8 @@ CHANGES = 4
 that are mostly 0, nearly all sums are another column's by chance."""
 MOST = 1 << 16
 """Sums of two that one handful brings at most."""
+OWN = 17
+"""Rows of a handful drawn for one column, whose numbers are few or seldom there: more, since more is by chance there."""
 PER_COLUMN = 64
 """Sums of one of many columns that are tried: those that hold on most handfuls."""
 MAX_EXCEPTIONS = 0.02
@@ -91,21 +93,52 @@ def _hashed(symbols: Ints, valued: Mask, numbers: Sequence[int]) -> Iterator[tup
     random = np.random.default_rng(2)
     columns = np.array(numbers)
     found = Counter[tuple[int, Terms]]()
+    telling = np.zeros(len(columns), np.int64)
     for _ in range(HANDFULS):
         rows = random.choice(len(symbols), min(HANDFUL, len(symbols)), replace=False)
-        change = symbols[np.ix_(rows[1:], columns)] - symbols[rows[0], columns]
-        there = valued[np.ix_(rows, columns)].all(axis=0)
-        factors = random.integers(1 << 63, size=len(change), dtype=np.uint64) | np.uint64(1)
-        hashes = (change.astype(np.uint64) * factors[:, None]).sum(axis=0, dtype=np.uint64)
-        moves = there & (np.count_nonzero(change, axis=0) >= MOVES)
-        varied = there & (_amounts(change) >= CHANGES)
+        change, hashes, moves = _changes(symbols, valued, columns, rows, random)
+        varied = moves.astype(bool) & (_amounts(change) >= CHANGES)
+        telling += varied
+        likely = moves >= MOVES
         added = islice(_added(columns[varied], hashes[varied]), MOST)
-        found.update({*_alike(columns[moves], hashes[moves]), *added})
+        found.update({*_alike(columns[likely], hashes[likely]), *added})
+    for place in np.flatnonzero(telling < HANDFULS // 2).tolist():
+        for rows in _own_rows(symbols[:, columns[place]], valued[:, columns[place]], random):
+            _, hashes, moves = _changes(symbols, valued, columns, rows, random)
+            if moves[place] >= MOVES:
+                kept = np.flatnonzero(moves)
+                found.update(set(_added_to(int(columns[place]), hashes[place], columns[kept], hashes[kept])))
     left = dict.fromkeys(numbers, PER_COLUMN)
     for target, terms in sorted(found, key=lambda pair: (len(pair[1]), -found[pair], pair)):
         left[target] -= 1
         if left[target] >= 0:
             yield target, terms
+
+
+def _changes(
+    symbols: Ints, valued: Mask, columns: Ints, rows: Ints, random: np.random.Generator
+) -> tuple[Ints, npt.NDArray[np.uint64], Ints]:
+    """What columns change by from the first of some rows, a linear hash of it, and on how many rows they change: on
+    none where not all of them are values.
+    """
+    change = symbols[np.ix_(rows[1:], columns)] - symbols[rows[0], columns]
+    factors = random.integers(1 << 63, size=len(change), dtype=np.uint64) | np.uint64(1)
+    hashes = (change.astype(np.uint64) * factors[:, None]).sum(axis=0, dtype=np.uint64)
+    there = valued[np.ix_(rows, columns)].all(axis=0)
+    return change, hashes, np.where(there, np.count_nonzero(change, axis=0), 0)
+
+
+def _own_rows(symbols: Ints, valued: Mask, random: np.random.Generator) -> Iterator[Ints]:
+    """Handfuls for one column, of rows on which it has a value, more and more of them not its commonest one."""
+    there = np.flatnonzero(valued)
+    if len(there) < OWN:
+        return
+    values, counts = np.unique(symbols[there], return_counts=True)
+    rare = there[symbols[there] != values[np.argmax(counts)]]
+    for share in (0, OWN // 2, OWN - 1):
+        own = random.choice(rare, min(share, len(rare)), replace=False)
+        rows = np.concatenate([own, random.choice(there, OWN - len(own), replace=False)])
+        yield np.unique(rows)
 
 
 def _amounts(change: Ints) -> npt.NDArray[np.intp]:
@@ -141,6 +174,22 @@ def _added(columns: Ints, hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[int,
                 v, x = int(columns[i + 1 + j]), int(columns[place[j]])
                 if x not in (u, v):
                     yield x, ((u, f), (v, g)) if u < v else ((v, g), (u, f))
+
+
+def _added_to(
+    own: int, change: np.uint64, columns: Ints, hashes: npt.NDArray[np.uint64]
+) -> Iterator[tuple[int, Terms]]:
+    """Sums of two in which one column takes part, by hashes of changes: each of the three as a sum of the others."""
+    order = np.argsort(hashes, kind="stable")
+    for f, g, total in ((1, 1, hashes + change), (1, -1, change - hashes), (-1, 1, hashes - change)):
+        place = order[np.minimum(np.searchsorted(hashes, total, sorter=order), len(order) - 1)]
+        for j in np.flatnonzero(hashes[place] == total).tolist():
+            v, x = int(columns[j]), int(columns[place[j]])
+            if len({own, v, x}) == 3:
+                for target, *terms in (
+                    (x, (own, f), (v, g)), (own, (x, f), (v, -f * g)), (v, (x, g), (own, -f * g))
+                ):  # fmt: skip
+                    yield target, tuple(sorted(terms))
 
 
 def _total(symbols: Ints, terms: Terms) -> Ints:
