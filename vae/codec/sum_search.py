@@ -37,7 +37,7 @@ that are mostly 0, nearly all sums are another column's by chance."""
 MOST = 1 << 16
 """Sums of two that one handful brings at most."""
 OWN = 17
-"""Rows of a handful drawn for one column, whose numbers are few or seldom there: more, since more is by chance there."""
+"""Rows of a handful drawn for one column, whose numbers are few or seldom there: more, or much is there by chance."""
 PER_COLUMN = 64
 """Sums of one of many columns that are tried: those that hold on most handfuls."""
 MAX_EXCEPTIONS = 0.02
