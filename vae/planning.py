@@ -31,7 +31,7 @@ Longs = npt.NDArray[np.int64]
 
 SAMPLE_ROWS = 65_536
 SAMPLE_WORK = SAMPLE_ROWS * 32**2
-"""Rows of the sample times columns squared: every column is tried beside every other."""
+"""Rows of the sample times columns squared: every column is tried beside every other, of up to `MANY`."""
 FEWEST_ROWS = 2_048
 """Rows of the sample of however wide a table."""
 BIN_COUNT = 16

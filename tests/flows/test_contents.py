@@ -46,7 +46,8 @@ def test_of_very_many_columns_the_dearest_are_shown(kind: str) -> None:
             show_evaluation(console, evaluation(columns))
         text = told.getvalue()
         dearest = [f"c{k}" for k in range(columns)][-MOST_COLUMNS:]
-        assert sorted(names(text)) == sorted(dearest)
+        as_in_table = kind == "archive" and columns == MOST_COLUMNS
+        assert names(text) == (dearest if as_in_table else dearest[::-1])
         assert ("and 7 columns of fewer bits" in text) == (columns > MOST_COLUMNS)
 
 

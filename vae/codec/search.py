@@ -21,7 +21,7 @@ MAX_RESIDUALS = 64
 """Most differences of two columns that are tried as functions of keys."""
 FEW = 512
 """Rows on which differences of many columns, and what keys determine of them, are looked at first."""
-FEWEST = 8
+MOST_DIFFERENCES = 8
 """Differences of one of many columns that are tried: those that take fewest values there."""
 TOO_WRONG = 0.25
 """Share of the rows there, and of those that do not hold a column's commonest value, that a key may get wrong."""
@@ -196,7 +196,7 @@ def _likely_residuals(symbols: Ints, x: int, numbers: Sequence[int]) -> list[tup
         rest = np.sort(few[:, [x]] - factor * few[:, list(numbers)], axis=0)
         values = np.count_nonzero(np.diff(rest, axis=0), axis=0)
         found += [(int(count), u, factor) for count, u in zip(values, numbers, strict=True) if u != x]
-    return [(u, factor) for _, u, factor in sorted(found)[:FEWEST]]
+    return [(u, factor) for _, u, factor in sorted(found)[:MOST_DIFFERENCES]]
 
 
 def _residual(cells: Sequence[Ints], symbols: Ints, states: States, idea: _Idea) -> Ints:
