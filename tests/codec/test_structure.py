@@ -80,10 +80,10 @@ def test_a_lookup_by_two_columns() -> None:
     assert set(check({"a": a, "b": b, "distance": distance})["distance"].keys) == {"a", "b"}
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_sums_and_differences(sign: int) -> None:
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, -1)])
+def test_sums_and_differences(signs: tuple[int, int]) -> None:
     a, b = RNG.integers(0, 100_000, ROWS), RNG.integers(0, 100_000, ROWS)
-    derived = check({"a": a, "b": b, "c": a + sign * b + 3})
+    derived = check({"a": a, "b": b, "c": signs[0] * a + signs[1] * b + 3})
     assert len(derived) == 1
     ((_, function),) = derived.items()
     assert len(function.terms) == 2
@@ -98,13 +98,17 @@ def test_sums_among_a_hundred_columns() -> None:
         "total": total,
         "less": 99 - numbers["n5"],
         "twice": numbers["n7"] - numbers["n60"],
+        "rest": 99 - numbers["n9"] - numbers["n90"],
     }
     assert len(numbers | added) > EXHAUSTIVE
     derived = check(numbers | added)
     related = {frozenset({name, *function.sources}) for name, function in derived.items()}
     assert related == {
-        frozenset({"total", "n3", "n80"}), frozenset({"less", "n5"}), frozenset({"twice", "n7", "n60"})
-    }  # fmt: skip
+        frozenset({"total", "n3", "n80"}),
+        frozenset({"less", "n5"}),
+        frozenset({"twice", "n7", "n60"}),
+        frozenset({"rest", "n9", "n90"}),
+    }
 
 
 @pytest.mark.parametrize("kinds", [12, 300])
@@ -137,10 +141,11 @@ def test_sums_of_many_columns_are_those_of_a_few(
     symbols[:, 4] *= random.random(4_000) >= zeros
     symbols[:, 9] = symbols[:, 3] - symbols[:, 4]
     symbols[:, 8] = symbols[:, 5] + symbols[:, 6]
+    symbols[:, 12] = 999 - symbols[:, 10] - symbols[:, 11]
     symbols[:, 8] %= 1_700 if wrapped and nulls < 0.1 else 10_000
     valued = random.random(symbols.shape) < 0.99
     valued[:, [5, 6, 8]] &= random.random((4_000, 1)) >= nulls
-    assert related(symbols, valued, range(count)) == related(symbols, valued, range(3, 10))
+    assert related(symbols, valued, range(count)) == related(symbols, valued, range(3, 13))
 
 
 def related(symbols: Any, valued: Any, numbers: Sequence[int]) -> set[tuple[int, frozenset[int]]]:

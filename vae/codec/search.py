@@ -31,6 +31,8 @@ MAX_UNEXPLAINED = 0.1
 """The same, of the rows that do not hold the column's commonest value: it alone is right about most of a rare flag."""
 PER_COLUMN = 8
 """Most functions of one column that are proved on all rows."""
+MOST_FOLLOWED = 4
+"""Columns from which the nulls of another may be taken that are tried: those whose nulls are likest."""
 TABLE_BYTES = 24.0
 """Bytes that a function costs before its table."""
 COLUMN_BYTES = 96.0
@@ -315,11 +317,13 @@ def _with_follows(table: _Table, derived: Derived, idea: _Idea, wrong: Mask) -> 
     if (wrong & nulls).sum() < 8:
         return derived, wrong
     best = (derived, wrong)
-    missed = np.flatnonzero(wrong & nulls)
-    for i, grid in enumerate(table.grids):
-        if i == idea.target or (table.cells[i].states[missed] == State.NULL).mean() < 0.5:
-            continue
-        other = derived.model_copy(update={"follows": grid.name})
+    shared = [
+        (int(((cells.states == State.NULL) != nulls).sum()), i)
+        for i, cells in enumerate(table.cells)
+        if i != idea.target and (cells.states[wrong & nulls] == State.NULL).mean() >= 0.5
+    ]
+    for _, i in sorted(shared)[:MOST_FOLLOWED]:
+        other = derived.model_copy(update={"follows": table.grids[i].name})
         other_wrong = _wrong(table, other, idea.target)
         if other_wrong.sum() < best[1].sum():
             best = (other, other_wrong)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import combinations, islice
+from itertools import combinations, islice, product
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +54,7 @@ class Sum(NamedTuple):
 
 
 def sums(symbols: Ints, valued: Mask, numbers: Sequence[int]) -> Iterator[Sum]:
-    """x = ±u + c, x = u + v + c, x = u - v + c, modulo m; the simpler ones first.
+    """x = ±u + c, x = ±u ± v + c, modulo m; the simpler ones first.
 
     Args:
         symbols: (rows, columns), a sample of rows in any order.
@@ -74,7 +74,7 @@ def _every(symbols: Ints, valued: Mask, numbers: Sequence[int]) -> Iterator[tupl
     """Of all sums those that differ from a column by one number on half of the first rows."""
     quick, quick_valued = symbols[:QUICK][:, numbers], valued[:QUICK][:, numbers]
     single = [((u, f),) for u in numbers for f in (1, -1)]
-    double = [((u, f), (v, g)) for u, v in combinations(numbers, 2) for f, g in ((1, 1), (1, -1), (-1, 1))]
+    double = [((u, f), (v, g)) for u, v in combinations(numbers, 2) for f, g in product((1, -1), repeat=2)]
     for terms in (*single, *double):
         places = [u for u, _ in terms]
         there = quick_valued & np.logical_and.reduce(valued[:QUICK, places], axis=1, keepdims=True)
@@ -162,13 +162,23 @@ def _alike(columns: Ints, hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[int,
         yield other, ((column, sign * other_sign),)
 
 
+def _signed(
+    one: np.uint64, others: npt.NDArray[np.uint64]
+) -> Iterator[tuple[int, int, npt.NDArray[np.uint64]]]:
+    """±one ± others, with the two signs."""
+    yield 1, 1, others + one
+    yield 1, -1, one - others
+    yield -1, 1, others - one
+    yield -1, -1, np.negative(others + one)
+
+
 def _added(columns: Ints, hashes: npt.NDArray[np.uint64]) -> Iterator[tuple[int, Terms]]:
-    """Columns whose changes are the sum or the difference of those of two others."""
+    """Columns whose changes are those of two others, with signs, added up."""
     hashes, kept = np.unique(hashes, return_index=True)
     columns = columns[kept]
     for i, u in enumerate(columns.tolist()):
         rest = hashes[i + 1 :]
-        for f, g, total in ((1, 1, rest + hashes[i]), (1, -1, hashes[i] - rest), (-1, 1, rest - hashes[i])):
+        for f, g, total in _signed(hashes[i], rest):
             place = np.minimum(np.searchsorted(hashes, total), len(hashes) - 1)
             for j in np.flatnonzero(hashes[place] == total).tolist():
                 v, x = int(columns[i + 1 + j]), int(columns[place[j]])
@@ -181,7 +191,7 @@ def _added_to(
 ) -> Iterator[tuple[int, Terms]]:
     """Sums of two in which one column takes part, by hashes of changes: each of the three as a sum of the others."""
     order = np.argsort(hashes, kind="stable")
-    for f, g, total in ((1, 1, hashes + change), (1, -1, change - hashes), (-1, 1, hashes - change)):
+    for f, g, total in _signed(change, hashes):
         place = order[np.minimum(np.searchsorted(hashes, total, sorter=order), len(order) - 1)]
         for j in np.flatnonzero(hashes[place] == total).tolist():
             v, x = int(columns[j]), int(columns[place[j]])
