@@ -185,6 +185,17 @@ def test_nulls_of_another_column_are_followed() -> None:
     assert {term.column for term in derived["c"].terms} == {"a", "b"}
 
 
+def test_of_many_columns_with_its_nulls_the_one_with_no_others_is_followed() -> None:
+    a, b = RNG.integers(0, 50_000, ROWS), RNG.integers(0, 50_000, ROWS)
+    lost = RNG.random(ROWS) < 0.015
+    more = {
+        f"m{k}": pa.array(RNG.integers(0, 99, ROWS), mask=lost | (RNG.random(ROWS) < 0.3)) for k in range(6)
+    }
+    columns = {"a": a, "b": b, **more, "c": pa.array(a - b, mask=lost)}
+    columns["same"] = pa.array(RNG.integers(0, 99, ROWS), mask=lost)
+    assert check(columns, keep=["a", "b", "same", *more])["c"].follows == "same"
+
+
 def test_a_column_plus_a_table_of_two_others() -> None:
     month, day, hour = RNG.integers(1, 13, ROWS), RNG.integers(1, 29, ROWS), RNG.integers(0, 24, ROWS)
     offset = RNG.integers(0, 10**5, (13, 29))[month, day]

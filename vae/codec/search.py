@@ -32,7 +32,7 @@ MAX_UNEXPLAINED = 0.1
 PER_COLUMN = 8
 """Most functions of one column that are proved on all rows."""
 MOST_FOLLOWED = 4
-"""Columns from which the nulls of another may be taken that are tried: those whose nulls are likest."""
+"""Columns that are tried as those a column has its nulls from: the ones whose nulls are most like its own."""
 TABLE_BYTES = 24.0
 """Bytes that a function costs before its table."""
 COLUMN_BYTES = 96.0
