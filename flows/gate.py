@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from flows.settings import GateSettings
@@ -49,12 +51,14 @@ def decide(
     settings: GateSettings,
     obstacle: str | None = None,
     compared_score: float | None = None,
+    bits_error: float = 0.0,
 ) -> Verdict:
     """Judge a challenger; both scores are of the same held-out rows at the same bounds.
 
     `obstacle` is what forbids a promotion by itself whatever the numbers say: a changed schema, other bounds, a
     version that was rolled back. The floors are for the challenger's own columns, whoever the champion is; where the
     champion codes others, `compared_score` is the challenger's code score on the columns of the champion's score.
+    `bits_error` is the standard error of the difference of their bits a row (`vae.paired`).
     """
     against = [*_broken_floors(challenger, settings)]
     if obstacle:
@@ -65,9 +69,12 @@ def decide(
         return Verdict(promote=True, reasons=("no champion yet, and every floor holds",))
     new, old = challenger.total_bytes(rows), champion.total_bytes(rows)
     share = 1 - new / old if old else 0.0
-    size = f"{new:,.0f} bytes against the champion's {old:,.0f} ({_compared(share)})"
+    error = bits_error * rows / 8 / old if old else 0.0
+    size = f"{new:,.0f} bytes against the champion's {old:,.0f} ({_compared(share, error)})"
     if not new < old * (1 - settings.margin):
         against.append(f"{size}: below the margin of {settings.margin:.2%}")
+    elif share <= settings.standard_errors * error:
+        against.append(f"{size}: not by {settings.standard_errors:g} standard errors, so perhaps by chance")
     mine = challenger.code_score if compared_score is None else compared_score
     code = f"code score {mine:.3f} against {champion.code_score:.3f}"
     if champion.code_score - mine > settings.code_score_drop:
@@ -77,13 +84,16 @@ def decide(
     return Verdict(promote=True, reasons=(size, code))
 
 
-def _compared(saved: float) -> str:
-    """What a share of bytes saved is called.
+def _compared(saved: float, error: float) -> str:
+    """What a share of bytes saved is called, with its standard error if there is one.
 
-    >>> _compared(0.1042), _compared(-0.002)
-    ('10.42% smaller', '0.20% larger')
+    >>> _compared(0.1042, 0), _compared(-0.002, 0.0013)
+    ('10.42% smaller', '0.20% larger, standard error 0.13%')
     """
-    return f"{abs(saved):.2%} {'smaller' if saved >= 0 else 'larger'}"
+    words = f"{abs(saved):.2%} {'smaller' if saved >= 0 else 'larger'}"
+    if math.isinf(error):
+        return f"{words}, but on too few rows to be sure"
+    return f"{words}, standard error {error:.2%}" if error else words
 
 
 def _broken_floors(score: Score, settings: GateSettings) -> list[str]:

@@ -168,6 +168,7 @@ def _judge(
             settings=settings,
             obstacle=obstacle,
             compared_score=found.challenger_score,
+            bits_error=found.bits_error,
         )
         registry.tag(version, {"svae.score": own.model_dump_json()})
         _tell(registry, version, verdict, say)
@@ -199,6 +200,8 @@ class _Comparison(NamedTuple):
     """Its score, the code's on the columns that both are compared on."""
     challenger_score: float
     """The challenger's code score on the same columns."""
+    bits_error: float = 0.0
+    """Standard error of the difference of their bits a row."""
     obstacle: str | None = None
     """Why the two cannot be compared."""
 
@@ -208,6 +211,7 @@ def _compare(
 ) -> _Comparison:
     """Both models on the columns that either of them codes; what is wrong with the champion stops a promotion."""
     from vae.judging import judged_columns
+    from vae.paired import bits_error
 
     if champion is None:
         return _Comparison(None, own.code_score)
@@ -215,19 +219,14 @@ def _compare(
         rival = _comparable_champion(registry, champion, challenger, data)
         judged = judged_columns(challenger, rival)
         theirs = _score(rival, data, judged)
-    except BoundError as error:
-        what = f"serves other bounds ({error})"
-        return _Comparison(
-            None, own.code_score, f"the champion (version {champion.version}) {what}; promote by hand"
-        )
-    except ModelError as error:
-        what = f"cannot be compared ({error})"
-        return _Comparison(
-            None, own.code_score, f"the champion (version {champion.version}) {what}; promote by hand"
-        )
+        error_of_bits = bits_error(challenger, rival, data.table(), split_of(data))
+    except (BoundError, ModelError) as error:
+        what = "serves other bounds" if isinstance(error, BoundError) else "cannot be compared"
+        obstacle = f"the champion (version {champion.version}) {what} ({error}); promote by hand"
+        return _Comparison(None, own.code_score, obstacle=obstacle)
     same = judged == judged_columns(challenger, None)
     mine = own if same else _score(challenger, data, judged)
-    return _Comparison(theirs, mine.code_score)
+    return _Comparison(theirs, mine.code_score, error_of_bits)
 
 
 def _score(

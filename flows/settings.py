@@ -55,6 +55,8 @@ class GateSettings(Settings):
 
     margin: float = Field(default=0.005, ge=0, lt=1)
     """Share by which its bytes (model + held-out bits a row x rows) must undercut the champion's."""
+    standard_errors: float = Field(default=2.0, ge=0, le=100)
+    """Standard errors, of windows of held-out rows, by which the bytes must be lower; 0 asks for no such thing."""
     code_score_drop: float = Field(default=0.01, ge=0, le=1)
     """Largest allowed loss of code score against the champion."""
     min_ratio: float = Field(default=1.0, ge=0, le=1e6)

@@ -34,6 +34,20 @@ def test_equal_or_barely_smaller_loses() -> None:
     )
 
 
+def test_what_may_be_chance_loses() -> None:
+    def sure(bits_error: float, settings: GateSettings = SETTINGS) -> tuple[bool, str]:
+        challenger = CHAMPION.model_copy(update={"bits_per_row": 76.0})  # 4 bits of 96, with the model's
+        verdict = decide(challenger, CHAMPION, rows=10_000, settings=settings, bits_error=bits_error)
+        return verdict.promote, verdict.reasons[0]
+
+    size = "115,000 bytes against the champion's 120,000 (4.17% smaller, standard error"
+    assert sure(1.9) == (True, f"{size} 1.98%)")
+    assert sure(2.1) == (False, f"{size} 2.19%): not by 2 standard errors, so perhaps by chance")
+    assert sure(float("inf"))[0] is False
+    assert sure(2.1, SETTINGS.model_copy(update={"standard_errors": 1.0}))[0] is True
+    assert sure(50.0, SETTINGS.model_copy(update={"standard_errors": 0.0}))[0] is True
+
+
 def test_a_larger_model_may_eat_the_gain() -> None:
     assert judge(bits_per_row=70.0, model_bytes=40_000)[0] is False
 

@@ -152,6 +152,7 @@ def test_a_challenger_does_not_lose_by_coding_a_column_more(
     assert own < theirs - 0.01  # each on columns of its own choice
     found = judge(challenger, fewer, table)
     assert drops(found) == []
+    assert any("larger, standard error" in reason for reason in found.reasons)
     assert found.score == pytest.approx(own)
 
 
