@@ -323,9 +323,8 @@ def test_one_that_is_broken_on_purpose_loses(migrated: Path, flights: Path, tmp_
     broken = retrain(home, flights, steps=2, codes=Codes.rich).version
     assert (broken.version, broken.promoted) == (2, False)
     size, code = broken.reasons
-    assert re.fullmatch(
-        r"[\d,]+ bytes against the champion's .* larger, .*\): below the margin of 0\.50%", size
-    )
+    larger = r"[\d,]+ bytes against the champion's .* larger, standard error \d+\.\d\d%\)"
+    assert re.fullmatch(rf"{larger}: below the margin of 0\.50%", size)
     assert re.fullmatch(r"code score 0\.\d+ against 0\.\d+: drops by more than 0\.01", code)
     assert aliases(home) == {"champion": 1}
 

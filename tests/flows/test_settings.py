@@ -89,7 +89,7 @@ def test_environment_variables_win(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("gate: {margn: 1}", "unknown key 'gate.margn'; did you mean 'margin'?"),
         (
             "gate: {zzz: 1}",
-            "unknown key 'gate.zzz'; known: margin, standard_errors, code_score_drop, min_ratio,",
+            "unknown key 'gate.zzz'; known: margin, standard_errors, code_score_drop, min_ratio, min_code_score,",
         ),
         ("gate: {margin: -1}", "gate.margin: Input should be greater than or equal to 0 (got -1)"),
         ("tracking_uri: ./mlruns", "tracking_uri: MLflow no longer keeps runs in folders such as './mlruns'"),
